@@ -1,0 +1,434 @@
+//! `CustomScript`: a script to deploy and to keep the runs and logs of.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, ResourceRequirements},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+/// A custom script: a small project whose functions are called over HTTP and run in sandboxed pods. ScriptScope records
+/// every run and every log line of it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "scriptscope.dev",
+    version = "v1alpha1",
+    kind = "CustomScript",
+    plural = "customscripts",
+    shortname = "script",
+    category = "scriptscope",
+    namespaced,
+    status = "CustomScriptStatus",
+    validation = Rule::new("size(self.metadata.name) <= 52")
+        .message("metadata.name may have at most 52 characters, so that pod names fit"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must begin with a letter and hold only a-z, 0-9 and '-', since it names a Service"),
+    printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase", description = "Where the script stands"),
+    printcolumn(name = "VERSION", type_ = "integer", json_path = ".status.version", description = "Version that serves or served last"),
+    printcolumn(name = "RUNS", type_ = "integer", json_path = ".status.metrics.totalRuns", description = "Runs so far, all versions"),
+    printcolumn(name = "FAILURE%", type_ = "string", json_path = ".status.display.failureRate", description = "Share of the ended runs that failed"),
+    printcolumn(name = "P90", type_ = "string", json_path = ".status.display.p90", description = "90 % of the successful runs took at most this long"),
+    printcolumn(name = "P99", type_ = "string", json_path = ".status.display.p99", description = "99 % of the successful runs took at most this long"),
+    printcolumn(name = "LOGS", type_ = "integer", json_path = ".status.metrics.totalLogs", description = "Log lines so far"),
+    printcolumn(name = "LAST RUN", type_ = "date", json_path = ".status.metrics.lastRunTime", description = "When the last run began"),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.source) && has(self.workload))")
+    .message("spec.source and spec.workload exclude each other: give the script's source, or name a Deployment that exists")
+    .field_path(".source"))]
+#[x_kube(validation = Rule::new("has(self.source) || has(self.workload)")
+    .message("spec.source is missing: give the script's source, or name a Deployment that exists in spec.workload"))]
+#[x_kube(validation = Rule::new("!has(self.source) || has(self.runtime)")
+    .message("spec.runtime is missing: name the language that spec.source is written in"))]
+pub struct CustomScriptSpec {
+    /// Whether the script's pods should run. `Undeployed` takes the pods away and keeps every run and log line.
+    #[serde(default)]
+    pub desired_state: DesiredState,
+    /// Language of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
+    /// Container image that the script runs in, with `python3` on its path. Default: set by the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub runtime_image: Option<String>,
+    /// The script's files: exactly one of the members. The functions of main.py at the root can be called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// A Deployment that exists and is only observed, instead of `runtime` and `source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// Environment variables of the script.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "env_schema")]
+    pub env: Vec<EnvVar>,
+    /// ConfigMaps and Secrets whose keys become environment variables of the script.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "env_from_schema")]
+    pub env_from: Vec<EnvFromSource>,
+    /// CPU and memory of one pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// RuntimeClass of the pods; empty for the cluster's default. Default `gvisor`.
+    #[serde(default = "gvisor")]
+    #[schemars(length(max = 253))]
+    pub runtime_class_name: String,
+    /// ServiceAccount of the pods. Its token is never mounted unless it is named here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
+    /// Secrets for pulling the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// Seconds after which a run is ended as Failed with reason Timeout, 1 to 600.
+    #[serde(default = "sixty")]
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout_seconds: i32,
+    /// Number of pods, 1 to 10.
+    #[serde(default)]
+    pub replicas: Replicas,
+    /// Runs at once in one pod, each in a worker process of its own.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: i32,
+    /// How prints are shown.
+    #[serde(default)]
+    pub logging: Logging,
+    /// What of a run's input and output is kept.
+    #[serde(default)]
+    pub capture: Capture,
+}
+
+/// Whether pods should run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DesiredState {
+    /// Pods run.
+    #[default]
+    Deployed,
+    /// No pods; the data stays.
+    Undeployed,
+}
+
+/// Language of a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// Python 3.10 or newer.
+    Python,
+}
+
+/// Where the files come from. Exactly one member.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.inline), has(self.configMapRef)].filter(x, x).size() == 1")
+    .message("spec.source needs exactly one of inline and configMapRef"))]
+pub struct Source {
+    /// File names and their texts; `main.py` is the entry point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "inline_schema")]
+    pub inline: Option<BTreeMap<String, String>>,
+    /// A ConfigMap in the same namespace, each key a file. A change of it is a new deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<NameRef>,
+}
+
+/// A reference by name within the namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NameRef {
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// A workload that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// The Deployment whose pods are observed.
+    pub deployment_ref: NameRef,
+    /// Container whose output is the script's. Default: the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub container: Option<String>,
+}
+
+/// Number of pods.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// Number of pods, 1 to 10.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10))]
+    pub min: i32,
+}
+
+/// How prints are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Logging {
+    /// When prints (standard output and error) of a run appear. korelogger's lines always appear at once.
+    #[serde(default)]
+    pub standard: StandardOutput,
+}
+
+/// When prints appear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StandardOutput {
+    /// When the run ends.
+    #[default]
+    AfterCompletion,
+    /// As they are printed.
+    Live,
+}
+
+/// What of a run's payloads is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Capture {
+    /// Keep the arguments of each run.
+    #[serde(default = "yes")]
+    pub input: bool,
+    /// Keep the result of each run.
+    #[serde(default = "yes")]
+    pub output: bool,
+    /// Larger payloads are left out and marked, in bytes.
+    #[serde(default = "quarter_mebibyte")]
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub max_bytes: i32,
+}
+
+/// What the operator found.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomScriptStatus {
+    /// Where the script stands: Draft (never deployed), Deploying, Deployed, DeploymentFailed, or ReadyToDeploy
+    /// (undeployed).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Version of the last deployment attempt. It goes up by one with each and never goes backwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// Id of the last deployment attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_id: Option<String>,
+    /// Generation of the object that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where to call it, within the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Ready: it can be called. Progressing: a deployment is under way. Stored: what it prints reaches the store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The last 10 deployment attempts, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deployments: Vec<DeploymentStatus>,
+    /// Figures over the whole life of the script, all versions together, for machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsStatus>,
+    /// The same, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<DisplayStatus>,
+}
+
+/// Where a script stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // described at `CustomScriptStatus::phase`, where the schema shows it
+pub enum Phase {
+    Draft,
+    Deploying,
+    Deployed,
+    DeploymentFailed,
+    ReadyToDeploy,
+}
+
+/// One deployment attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeploymentStatus {
+    /// Its version.
+    pub version: i64,
+    /// Its id.
+    pub deployment_id: String,
+    /// Deploying, Deployed, Failed, Replaced or Undeployed.
+    pub state: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it began.
+    pub started_at: Time,
+    /// When it could first be called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed_at: Option<Time>,
+    /// When it failed, was replaced or was undeployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+}
+
+/// Figures for machines: whole numbers, durations in microseconds over successful runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsStatus {
+    /// The figures.
+    #[serde(flatten)]
+    pub figures: FiguresStatus,
+    /// The last 5 versions that have runs, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_version: Vec<VersionStatus>,
+    /// When these figures last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Time>,
+}
+
+/// Figures of a set of runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FiguresStatus {
+    /// Runs begun.
+    #[serde(default)]
+    pub total_runs: i64,
+    /// Runs that ended with a result.
+    #[serde(default)]
+    pub succeeded_runs: i64,
+    /// Runs that failed.
+    #[serde(default)]
+    pub failed_runs: i64,
+    /// Runs begun and not ended.
+    #[serde(default)]
+    pub in_progress_runs: i64,
+    /// Failed runs per 10,000 ended ones; absent until a run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_rate_basis_points: Option<i64>,
+    /// Half of the successful runs took at most this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50_microseconds: Option<i64>,
+    /// 90 % of the successful runs took at most this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p90_microseconds: Option<i64>,
+    /// 99 % of the successful runs took at most this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_microseconds: Option<i64>,
+    /// Log lines stored.
+    #[serde(default)]
+    pub total_logs: i64,
+    /// When the last run began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run_time: Option<Time>,
+}
+
+/// Figures of one version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionStatus {
+    /// The version.
+    pub version: i64,
+    /// Its figures.
+    #[serde(flatten)]
+    pub figures: FiguresStatus,
+}
+
+/// Figures for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DisplayStatus {
+    /// Such as `33.33%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_rate: Option<String>,
+    /// Such as `412 ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50: Option<String>,
+    /// Such as `412 ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p90: Option<String>,
+    /// Such as `1.24 s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99: Option<String>,
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self { min: one() }
+    }
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            input: yes(),
+            output: yes(),
+            max_bytes: quarter_mebibyte(),
+        }
+    }
+}
+
+fn gvisor() -> String {
+    "gvisor".to_owned()
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn sixty() -> i32 {
+    60
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn quarter_mebibyte() -> i32 {
+    262_144
+}
+
+/// Bounds keep the object under etcd's size limit; file names are what a ConfigMap can hold, so no path leaves the
+/// project's folder.
+fn inline_schema(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "nullable": true,
+        "minProperties": 1,
+        "maxProperties": 64,
+        "additionalProperties": { "type": "string", "maxLength": 900_000 },
+        "x-kubernetes-validations": [
+            { "rule": "'main.py' in self", "message": "spec.source.inline needs a file main.py, the entry point" },
+            {
+                "rule": "self.all(name, size(name) <= 253 && name.matches('^[-._a-zA-Z0-9]+$') && name != '.' && name != '..')",
+                "message": "spec.source.inline: a file name may hold letters, digits, '-', '_' and '.' and at most 253 characters"
+            }
+        ]
+    })
+}
+
+/// What the operator itself does not look into is checked by the apiserver when the pod template is applied; copying
+/// the pod schema here would blow the CRD up for no gain.
+fn env_schema(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 256,
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": { "type": "string", "minLength": 1, "maxLength": 253 },
+                "value": { "type": "string", "maxLength": 131_072 },
+                "valueFrom": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
+            }
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(e, !e.name.startsWith('SCRIPTSCOPE_'))",
+            "message": "spec.env: names that begin with SCRIPTSCOPE_ are the runner's own"
+        }]
+    })
+}
+
+fn env_from_schema(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
+    })
+}

@@ -1,0 +1,180 @@
+//! `ScriptExport`: a file made of a script's runs or log lines.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::NameRef;
+use crate::model;
+
+/// A CSV file made of a script's runs or log lines, once.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "scriptscope.dev",
+    version = "v1alpha1",
+    kind = "ScriptExport",
+    plural = "scriptexports",
+    shortname = "sexport",
+    category = "scriptscope",
+    namespaced,
+    status = "ScriptExportStatus",
+    printcolumn(
+        name = "PHASE",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Where the export stands"
+    ),
+    printcolumn(
+        name = "ROWS",
+        type_ = "integer",
+        json_path = ".status.progress.rowsWritten",
+        description = "Rows written so far"
+    ),
+    printcolumn(
+        name = "SIZE",
+        type_ = "integer",
+        json_path = ".status.progress.bytesWritten",
+        description = "Bytes written so far"
+    ),
+    printcolumn(
+        name = "FILE",
+        type_ = "string",
+        json_path = ".status.artifact.fileName",
+        description = "Name of the file, once complete"
+    ),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self == oldSelf")
+    .message("spec can not be changed: an export is made once; create another ScriptExport"))]
+pub struct ScriptExportSpec {
+    /// The script, in the same namespace. It need not exist any more; its data is enough.
+    pub script_ref: NameRef,
+    /// What the rows are.
+    pub data: ExportData,
+    /// When they happened: `from` and `to`, or `last`, or `preset`. Default: the last 7 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<RangeSpec>,
+    /// Whether all filters must hold, or any.
+    #[serde(rename = "match", default)]
+    pub matching: model::Match,
+    /// Which rows. No filter lets every row through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub filters: Vec<model::Condition>,
+    /// Where the file goes. Default: the operator's own volume.
+    #[serde(default)]
+    pub destination: Destination,
+}
+
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExportData {
+    /// Runs, into `<script>_runs_data.csv`.
+    Runs,
+    /// Log lines, into `<script>_logs_data.csv`.
+    Logs,
+}
+
+/// A range of time, in exactly one of three ways.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.from) || has(self.to), has(self.last), has(self.preset)].filter(x, x).size() == 1")
+    .message("spec.range needs exactly one of: from and to, last, preset"))]
+#[x_kube(validation = Rule::new("!has(self.from) || !has(self.to) || self.from < self.to")
+    .message("spec.range.from must be before spec.range.to"))]
+pub struct RangeSpec {
+    /// First moment, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Time>,
+    /// First moment after it, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Time>,
+    /// The time before now: a number and s, m, h, d or w, such as `7d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,6}[smhdw]$"))]
+    pub last: Option<String>,
+    /// A named range, in days of UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<model::Preset>,
+}
+
+/// Where the file goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Destination {
+    /// The operator's own volume; the file is downloaded from the operator.
+    #[serde(default)]
+    pub volume: VolumeDestination,
+}
+
+/// The operator's own volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VolumeDestination {}
+
+/// What the operator found.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ScriptExportStatus {
+    /// Pending, Running, Succeeded or Failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<ExportPhase>,
+    /// Generation of the object that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ExportProgress>,
+    /// The file, once complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Time>,
+    /// Complete or Failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// How it went, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Where an export stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // described at `ScriptExportStatus::phase`
+pub enum ExportPhase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+/// How far an export is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportProgress {
+    /// Rows written.
+    pub rows_written: i64,
+    /// Bytes written.
+    pub bytes_written: i64,
+}
+
+/// A complete file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    /// Its name.
+    pub file_name: String,
+    /// Path on the operator's web server, to be opened with a token.
+    pub url: String,
+    /// Its size in bytes.
+    pub bytes: i64,
+    /// SHA-256 of its content, hexadecimal.
+    pub sha256: String,
+    /// Rows, without the header.
+    pub rows: i64,
+}

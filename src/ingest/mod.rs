@@ -1,0 +1,4 @@
+//! From the bytes of a pod's log to records in the store; the only place that understands what a pod prints.
+
+pub mod record;
+pub mod wire;

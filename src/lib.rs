@@ -1,0 +1,18 @@
+//! `ScriptScope`: run-level and log-level analytics for custom scripts on Kubernetes.
+//!
+//! Data flows one way: kubelet's log file, [`agent`], [`ingest`], [`store`], [`query`], [`web`].
+//! `docs/architecture.md` has the map.
+
+pub mod agent;
+pub mod api;
+pub mod export;
+pub mod ingest;
+pub mod metrics;
+pub mod model;
+pub mod operator;
+pub mod query;
+pub mod runner;
+pub mod segment;
+pub mod store;
+pub mod telemetry;
+pub mod web;

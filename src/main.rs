@@ -1,0 +1,69 @@
+//! The `scriptscope` command: one binary, a subcommand a role.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use scriptscope::{agent, api, operator, runner, telemetry};
+
+#[derive(Parser)]
+#[command(
+    name = "scriptscope",
+    version,
+    about = "Run-level and log-level analytics for custom scripts"
+)]
+struct Cli {
+    /// What to log: a level (error, warn, info, debug, trace) or target=level pairs.
+    #[arg(long, env = "SCRIPTSCOPE_LOG", default_value = "info", global = true)]
+    log: String,
+    /// How to log.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        global = true
+    )]
+    log_format: telemetry::LogFormat,
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Run the operator: controllers, ingest, store, dashboard.
+    Operator(operator::Args),
+    /// Run the node agent: tail the logs of script pods and ship them to the operator.
+    Agent(agent::Args),
+    /// Serve a script's functions over HTTP; the first process of a script's pod.
+    Runner(runner::Args),
+    /// Copy this binary and the language workers into a folder; the init step of a script's pod.
+    Install(runner::InstallArgs),
+    /// Print the custom resource definitions.
+    Crd,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::init(&cli.log, cli.log_format);
+    let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
+        Role::Operator(args) => operator::run(args).map_err(Into::into),
+        Role::Agent(args) => agent::run(args).map_err(Into::into),
+        Role::Runner(args) => runner::run(args).map_err(Into::into),
+        Role::Install(args) => runner::install(&args).map_err(Into::into),
+        Role::Crd => print_crds().map_err(Into::into),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "Stopped.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crds() -> Result<(), serde_norway::Error> {
+    for (_, text) in api::crds()? {
+        print!("---\n{text}");
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! The operator's own metrics, in OpenMetrics text. Labels are bounded: namespaces, scripts, statuses, fixed names.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::model::{RunStatus, ScriptKey};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RunLabels {
+    namespace: String,
+    script: String,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ScriptLabels {
+    namespace: String,
+    script: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ControllerLabel {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ErrorLabels {
+    controller: &'static str,
+    category: &'static str,
+}
+
+/// Every metric. Clones share the values.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    runs: Family<RunLabels, Counter>,
+    run_duration: Family<ScriptLabels, Histogram, fn() -> Histogram>,
+    ingest_lines: Counter,
+    ingest_bytes: Counter,
+    ingest_batches: Counter,
+    ingest_lag: Gauge<f64, AtomicU64>,
+    log_gaps: Family<ReasonLabel, Counter>,
+    store_write: Histogram,
+    reconcile_duration: Family<ControllerLabel, Histogram, fn() -> Histogram>,
+    reconcile_errors: Family<ErrorLabels, Counter>,
+    export_rows: Counter,
+    export_bytes: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("scriptscope");
+        let runs = Family::default();
+        let run_duration = Family::new_with_constructor(
+            (|| Histogram::new(exponential_buckets(0.001, 2.5, 15))) as fn() -> Histogram,
+        );
+        let (ingest_lines, ingest_bytes, ingest_batches) =
+            (Counter::default(), Counter::default(), Counter::default());
+        let ingest_lag = Gauge::default();
+        let log_gaps = Family::default();
+        let store_write = Histogram::new(exponential_buckets(0.0005, 2.5, 12));
+        let reconcile_duration = Family::new_with_constructor(
+            (|| Histogram::new(exponential_buckets(0.001, 2.5, 12))) as fn() -> Histogram,
+        );
+        let reconcile_errors = Family::default();
+        let (export_rows, export_bytes) = (Counter::default(), Counter::default());
+
+        registry.register("runs", "Runs that ended, by status", Family::clone(&runs));
+        registry.register_with_unit(
+            "run_duration",
+            "Response time of successful runs",
+            Unit::Seconds,
+            run_duration.clone(),
+        );
+        registry.register("ingest_lines", "Log lines stored", ingest_lines.clone());
+        registry.register(
+            "ingest_bytes",
+            "Bytes of container logs taken in",
+            ingest_bytes.clone(),
+        );
+        registry.register("ingest_batches", "Batches taken in", ingest_batches.clone());
+        registry.register_with_unit(
+            "ingest_lag",
+            "Age of the newest line when it was stored, last batch",
+            Unit::Seconds,
+            ingest_lag.clone(),
+        );
+        registry.register(
+            "log_gaps",
+            "Stretches of log that could not be read",
+            Family::clone(&log_gaps),
+        );
+        registry.register_with_unit(
+            "store_write",
+            "Duration of one write transaction",
+            Unit::Seconds,
+            store_write.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Duration of one reconciliation",
+            Unit::Seconds,
+            reconcile_duration.clone(),
+        );
+        registry.register(
+            "reconcile_errors",
+            "Reconciliations that failed",
+            Family::clone(&reconcile_errors),
+        );
+        registry.register("export_rows", "Rows written to exports", export_rows.clone());
+        registry.register("export_bytes", "Bytes written to exports", export_bytes.clone());
+        Self {
+            registry: Arc::new(registry),
+            runs,
+            run_duration,
+            ingest_lines,
+            ingest_bytes,
+            ingest_batches,
+            ingest_lag,
+            log_gaps,
+            store_write,
+            reconcile_duration,
+            reconcile_errors,
+            export_rows,
+            export_bytes,
+        }
+    }
+
+    /// Counts a run that ended; `response_micros` of successful ones.
+    pub fn run_ended(&self, script: &ScriptKey, status: RunStatus, response_micros: Option<i64>) {
+        self.runs
+            .get_or_create(&RunLabels {
+                namespace: script.namespace.clone(),
+                script: script.name.clone(),
+                status: status.as_str(),
+            })
+            .inc();
+        if let Some(micros) = response_micros {
+            self.run_duration
+                .get_or_create(&ScriptLabels {
+                    namespace: script.namespace.clone(),
+                    script: script.name.clone(),
+                })
+                .observe(Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64());
+        }
+    }
+
+    /// Counts a batch that was stored.
+    pub fn batch_stored(&self, lines: u64, bytes: u64, write: Duration) {
+        self.ingest_batches.inc();
+        self.ingest_lines.inc_by(lines);
+        self.ingest_bytes.inc_by(bytes);
+        self.store_write.observe(write.as_secs_f64());
+    }
+
+    /// Notes how old the newest line of a batch was when it was stored.
+    pub fn lag(&self, seconds: f64) {
+        self.ingest_lag.set(seconds.max(0.0));
+    }
+
+    /// Counts a gap; `reason` is one of a fixed set.
+    pub fn gap(&self, reason: &str) {
+        self.log_gaps
+            .get_or_create(&ReasonLabel {
+                reason: reason.to_owned(),
+            })
+            .inc();
+    }
+
+    /// Counts a reconciliation; `error` is the category of its error, from a fixed set.
+    pub fn reconciled(&self, controller: &'static str, took: Duration, error: Option<&'static str>) {
+        self.reconcile_duration
+            .get_or_create(&ControllerLabel { controller })
+            .observe(took.as_secs_f64());
+        if let Some(category) = error {
+            self.reconcile_errors
+                .get_or_create(&ErrorLabels { controller, category })
+                .inc();
+        }
+    }
+
+    /// Counts what an export wrote.
+    pub fn exported(&self, rows: u64, bytes: u64) {
+        self.export_rows.inc_by(rows);
+        self.export_bytes.inc_by(bytes);
+    }
+
+    /// The metrics as OpenMetrics text.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_and_durations_are_encoded_under_their_names() {
+        let metrics = Metrics::new();
+        let script = ScriptKey::new("shop", "qbalance");
+        metrics.run_ended(&script, RunStatus::Success, Some(12_000));
+        metrics.run_ended(&script, RunStatus::Failed, None);
+        let text = metrics.encode().unwrap();
+        let line = r#"scriptscope_runs_total{namespace="shop",script="qbalance",status="Failed"} 1"#;
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("scriptscope_run_duration_seconds_count"), "{text}");
+    }
+}

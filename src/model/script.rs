@@ -1,0 +1,100 @@
+//! Whose data it is: a script, and the deployments it went through.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The owner of runs and log lines. Data belongs to namespace and name, not to one object's UID, so that a script
+/// re-created under its name goes on where it was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ScriptKey {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name of the `CustomScript`.
+    pub name: String,
+}
+
+impl ScriptKey {
+    /// The script `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ScriptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One deployment attempt. Each takes the next version number and keeps it, also when it fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// Version number, from 1 on.
+    pub version: i64,
+    /// Unique name of the attempt, found on its pods and in its run records.
+    pub deployment_id: String,
+    /// Where the attempt stands.
+    pub state: DeploymentState,
+    /// Why it failed, for people.
+    pub reason: Option<String>,
+    /// Hash of what runs; two attempts with the same fingerprint run the same.
+    pub fingerprint: String,
+    /// When the attempt began.
+    pub started_at: Timestamp,
+    /// When its first pod was ready.
+    pub deployed_at: Option<Timestamp>,
+    /// When it failed, was replaced or was undeployed.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// State of one deployment attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeploymentState {
+    /// Pods are on their way.
+    Deploying,
+    /// Pods serve.
+    Deployed,
+    /// It did not come up; `reason` says why.
+    Failed,
+    /// A later version took its place.
+    Replaced,
+    /// Taken down on request.
+    Undeployed,
+}
+
+impl DeploymentState {
+    /// The name used in the API, the store and the pages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploying => "Deploying",
+            Self::Deployed => "Deployed",
+            Self::Failed => "Failed",
+            Self::Replaced => "Replaced",
+            Self::Undeployed => "Undeployed",
+        }
+    }
+
+    /// The state with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [
+            Self::Deploying,
+            Self::Deployed,
+            Self::Failed,
+            Self::Replaced,
+            Self::Undeployed,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == name)
+    }
+
+    /// Whether no further change of state is expected.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Failed | Self::Replaced | Self::Undeployed)
+    }
+}

@@ -1,0 +1,261 @@
+//! Where runs, log lines, versions and checkpoints are kept.
+//!
+//! One trait, [`Store`]; its methods are whole operations, so that a backend can do each in one transaction. A backend
+//! never interprets what a pod printed, and callers never see SQL.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::{
+    ingest::{
+        record::Record,
+        wire::{Position, StreamKey},
+    },
+    model::{
+        Deployment, DeploymentState, Figures, Filter, LogId, LogLine, Run, RunDetail, ScriptKey, TimeRange,
+        VersionFigures,
+    },
+};
+
+/// A pod of a script, remembered longer than the cluster does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRecord {
+    /// UID of the pod.
+    pub uid: String,
+    /// Name of the pod.
+    pub name: String,
+    /// The container whose output is the script's.
+    pub container: String,
+    /// Whose pod it is.
+    pub script: ScriptKey,
+    /// Version it runs.
+    pub version: i64,
+    /// Deployment it runs.
+    pub deployment_id: String,
+}
+
+/// A stream that is being followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamCheckpoint {
+    /// Number of the stream in the store; never reused.
+    pub id: i64,
+    /// The pod it is from.
+    pub pod: PodRecord,
+    /// How far it is committed.
+    pub position: Position,
+    /// What the parser must remember between two chunks (unfinished lines); empty at first.
+    pub carry: Vec<u8>,
+}
+
+/// Records of one stream, to be appended at its committed offset.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Number of the stream.
+    pub stream: i64,
+    /// The offset that must be the committed one, or nothing is stored. With a gap: the committed offset it follows.
+    pub expected_offset: u64,
+    /// The new committed position.
+    pub position: Position,
+    /// The new carry.
+    pub carry: Vec<u8>,
+    /// What happened, in order.
+    pub records: Vec<Record>,
+    /// Bytes that could not be read, just before these.
+    pub gap: Option<Gap>,
+}
+
+/// Bytes of a stream that are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Why.
+    pub reason: String,
+    /// How many bytes at least; 0 if unknown.
+    pub bytes: u64,
+}
+
+/// What became of an [`Append`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// Stored, once.
+    Committed(Position),
+    /// The committed offset is another one; nothing was stored.
+    Conflict(Position),
+}
+
+/// Why a run without an end record is closed.
+#[derive(Clone, Debug)]
+pub struct CloseRuns {
+    /// Only runs of this pod's deployment containers that are still in progress are closed.
+    pub pod_uid: String,
+    /// `OOMKilled`, `Evicted`, `Undeployed`, `LostContact`, ...
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When they ended.
+    pub time: Timestamp,
+}
+
+/// A page of runs or log lines, newest first.
+#[derive(Clone, Debug)]
+pub struct Page<T, K> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Key of the last row, to go on after; none on the last page.
+    pub next: Option<K>,
+}
+
+/// Sort key of a run: newest first, then by id descending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunCursor {
+    /// When the run began.
+    pub executed_on: Timestamp,
+    /// Its id.
+    pub run_id: String,
+}
+
+/// Sort key of a log line: newest first, then by id descending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogCursor {
+    /// When it was printed.
+    pub timestamp: Timestamp,
+    /// Its id.
+    pub log_id: LogId,
+}
+
+/// Which rows of a script.
+#[derive(Clone, Debug)]
+pub struct RowQuery<C> {
+    /// The script.
+    pub script: ScriptKey,
+    /// When they happened.
+    pub range: TimeRange,
+    /// Which of them. Callers have checked it.
+    pub filter: Filter,
+    /// Go on after this row.
+    pub after: Option<C>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A query for runs.
+pub type RunQuery = RowQuery<RunCursor>;
+/// A query for log lines.
+pub type LogQuery = RowQuery<LogCursor>;
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database said no.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The tables could not be brought up to date.
+    #[error("the database could not be migrated: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A log segment could not be written or read.
+    #[error("a log segment is not readable: {0}")]
+    Segment(#[from] crate::segment::SegmentError),
+    /// The filter can not be applied to these rows.
+    #[error(transparent)]
+    Filter(#[from] crate::model::FilterError),
+    /// The database holds something it should not.
+    #[error("the database holds what this version does not understand: {0}")]
+    Corrupt(String),
+    /// The database can not be used at all.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// The store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // --- versions
+
+    /// Begins a deployment: takes the next version, above both every version known here and `floor` (the highest known
+    /// to the object). Idempotent: while the latest deployment of the script has this `fingerprint` and has not ended,
+    /// that one is returned.
+    async fn begin_deployment(
+        &self,
+        script: &ScriptKey,
+        fingerprint: &str,
+        floor: i64,
+        now: Timestamp,
+    ) -> Result<Deployment, StoreError>;
+
+    /// Moves a deployment to `state`. Every earlier one that has not ended becomes `Replaced` when this one is
+    /// `Deployed`. No effect on a deployment that has ended.
+    async fn set_deployment_state(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+        state: DeploymentState,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// The last `limit` deployments, newest first.
+    async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError>;
+
+    // --- pods and streams
+
+    /// Remembers a pod. The first word on a UID stands.
+    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError>;
+
+    /// The checkpoint of each stream, created at offset 0 where the pod is known and the container is the script's;
+    /// none where it is not.
+    async fn open_streams(&self, streams: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError>;
+
+    // --- ingest
+
+    /// Appends to several streams in one transaction: rows, log segments, rollups and checkpoints. One append's
+    /// conflict does not touch the others.
+    async fn append(&self, appends: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError>;
+
+    /// Closes the runs that a pod left in progress; says how many. Never touches a run that has ended.
+    async fn close_runs(&self, close: &CloseRuns) -> Result<u64, StoreError>;
+
+    /// Pods (UIDs) that have runs in progress, with the moment the oldest of these began.
+    async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError>;
+
+    // --- figures
+
+    /// Lifetime figures of a script.
+    async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError>;
+
+    /// Lifetime figures of its last `limit` versions that have runs, newest first.
+    async fn version_figures(
+        &self,
+        script: &ScriptKey,
+        limit: usize,
+    ) -> Result<Vec<VersionFigures>, StoreError>;
+
+    /// Figures of the runs in a range that pass a filter.
+    async fn window_figures(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        filter: &Filter,
+    ) -> Result<Figures, StoreError>;
+
+    /// Scripts that have changed (a run, a line) since this number was returned, and the next number.
+    /// Starts at 0; counts on through the life of the process, not longer.
+    fn changed_scripts(&self, since: u64) -> (Vec<ScriptKey>, u64);
+
+    // --- rows
+
+    /// A page of runs.
+    async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError>;
+
+    /// One run with its payloads.
+    async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError>;
+
+    /// A page of log lines.
+    async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
+
+    /// Every script that has ever stored anything, in order; `namespace` narrows it.
+    async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError>;
+
+    // --- health
+
+    /// Fails when nothing can be written.
+    async fn check(&self) -> Result<(), StoreError>;
+}

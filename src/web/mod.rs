@@ -1,0 +1,1 @@
+//! The web server: REST, the dashboard page, `/metrics` and health.
