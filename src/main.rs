@@ -40,7 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Role {
     /// Run the operator: controllers, ingest, store, dashboard.
-    Operator(operator::Args),
+    Operator(Box<operator::Args>),
     /// Run the node agent: tail the logs of script pods and ship them to the operator.
     Agent(agent::Args),
     /// Serve a script's functions over HTTP; the first process of a script's pod.
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::init(&cli.log, cli.log_format);
     let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
-        Role::Operator(args) => operator::run(args, open_store).map_err(Into::into),
+        Role::Operator(args) => operator::run(*args, open_store).map_err(Into::into),
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),

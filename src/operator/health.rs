@@ -17,7 +17,9 @@ use super::context::Context;
 
 /// Parts of the process that must have begun before it is ready, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<Vec<(&'static str, Arc<AtomicBool>)>>>);
+pub struct Readiness(Arc<Mutex<Vec<Expected>>>);
+
+type Expected = (&'static str, Arc<AtomicBool>);
 
 impl Readiness {
     /// Waits for one more part; call [`Part::ready`] when it has begun.

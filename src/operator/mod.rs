@@ -53,7 +53,7 @@ const BUFFER: usize = 256;
 /// Options of `scriptscope operator`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The database: sqlite:///PATH or postgres://...
+    /// The database, such as `sqlite:///var/lib/scriptscope/scriptscope.db`.
     #[arg(
         long,
         env = "SCRIPTSCOPE_DATABASE_URL",
@@ -83,7 +83,7 @@ pub struct Args {
         default_value = "docker.io/library/python:3.13-slim"
     )]
     pub python_image: String,
-    /// `ServiceAccount` of the agents, in the operator's namespace.
+    /// Service account of the agents, in the operator's namespace.
     #[arg(
         long,
         env = "SCRIPTSCOPE_AGENT_SERVICE_ACCOUNT",

@@ -1,8 +1,8 @@
 //! Which pods are a script's. What a pod prints is stored only once its pod is known here.
 //!
 //! A label alone proves nothing, anybody who may create pods can set it. A pod is a script's if its controller is a
-//! ReplicaSet, that one's the Deployment of the script's name, and that one's the `CustomScript`; version and deployment
-//! are read from the ReplicaSet's template.
+//! replica set, that one's the Deployment of the script's name, and that one's the `CustomScript`; version and deployment
+//! are read from the replica set's template.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -50,7 +50,7 @@ const REMEMBERED: Duration = Duration::from_mins(10);
 /// Pods identified at once, and waiting for it.
 const CONCURRENCY: usize = 8;
 const QUEUE: usize = 1_024;
-/// ReplicaSets whose origin is remembered.
+/// Replica sets whose origin is remembered.
 const ORIGINS: usize = 4_096;
 /// Longest time for identifying a pod once.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -237,7 +237,7 @@ impl PodWatch {
             }
         };
         shutdown
-            .run_until_cancelled(async { tokio::join!(watches, identify) })
+            .run_until_cancelled(Box::pin(async { tokio::join!(watches, identify) }))
             .await;
     }
 }
@@ -351,13 +351,12 @@ async fn identify_once(
     ) else {
         return Ok(None);
     };
-    let origin = match origins.get(&set.uid) {
-        Some(origin) => origin,
-        None => {
-            let origin = look_up(watch, &namespace, set).await?;
-            origins.put(&set.uid, origin.clone());
-            origin
-        }
+    let origin = if let Some(origin) = origins.get(&set.uid) {
+        origin
+    } else {
+        let origin = look_up(watch, &namespace, set).await?;
+        origins.put(&set.uid, origin.clone());
+        origin
     };
     let Some(origin) = origin.filter(|o| pod.labels().get(labels::SCRIPT) == Some(&o.script)) else {
         return Ok(None);
@@ -397,7 +396,7 @@ async fn look_up(
     Ok(script.and_then(|script| origin(set, &found, &deployment.metadata, script)))
 }
 
-/// What the pods of a ReplicaSet run.
+/// What the pods of a replica set run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     script: String,
@@ -440,12 +439,15 @@ fn controller<'a>(meta: &'a ObjectMeta, kind: &(String, String)) -> Option<&'a O
         .find(|owner| owner.controller == Some(true) && owner.api_version == kind.0 && owner.kind == kind.1)
 }
 
-/// Origins by the UID of the ReplicaSet, which never change.
+/// Origins by the UID of the replica set, which never change.
 #[derive(Default)]
-struct Origins(Mutex<HashMap<String, Option<Origin>>>);
+struct Origins(Mutex<HashMap<String, Known>>);
+
+/// None for a replica set that is no script's.
+type Known = Option<Origin>;
 
 impl Origins {
-    fn get(&self, uid: &str) -> Option<Option<Origin>> {
+    fn get(&self, uid: &str) -> Option<Known> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -453,7 +455,7 @@ impl Origins {
             .cloned()
     }
 
-    fn put(&self, uid: &str, origin: Option<Origin>) {
+    fn put(&self, uid: &str, origin: Known) {
         let mut origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if origins.len() >= ORIGINS {
             origins.clear();
@@ -538,7 +540,7 @@ mod tests {
         }
     }
 
-    fn any(uid: &str, labels_: Value, annotations: Value) -> PartialObjectMeta<Pod> {
+    fn any(uid: &str, labels_: &Value, annotations: &Value) -> PartialObjectMeta<Pod> {
         serde_json::from_value(json!({ "metadata": {
             "name": "x", "namespace": "shop", "uid": uid, "labels": labels_, "annotations": annotations
         } }))
@@ -549,10 +551,14 @@ mod tests {
     fn a_pod_is_unseen_until_it_was_observed() {
         let index = PodIndex::new(Scope::all());
         assert_eq!(index.knowledge("a"), Knowledge::Unseen);
-        index.note_any(&Event::InitApply(any("a", json!({}), json!({}))));
+        index.note_any(&Event::InitApply(any("a", &json!({}), &json!({}))));
         assert_eq!(index.knowledge("a"), Knowledge::NotAScript);
         // The label alone neither lets a pod in nor keeps it out.
-        index.note_any(&Event::Apply(any("b", json!({ labels::SCRIPT: "q" }), json!({}))));
+        index.note_any(&Event::Apply(any(
+            "b",
+            &json!({ labels::SCRIPT: "q" }),
+            &json!({}),
+        )));
         assert_eq!(index.knowledge("b"), Knowledge::Unseen);
         index.add_script("b");
         assert_eq!(index.knowledge("b"), Knowledge::Script);
@@ -563,8 +569,8 @@ mod tests {
         let index = PodIndex::new(Scope::all());
         index.note_any(&Event::Apply(any(
             "mirror",
-            json!({}),
-            json!({ MIRROR: "0123abcd" }),
+            &json!({}),
+            &json!({ MIRROR: "0123abcd" }),
         )));
         assert_eq!(index.knowledge("0123abcd"), Knowledge::NotAScript);
     }

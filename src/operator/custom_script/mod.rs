@@ -30,7 +30,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Service},
 };
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, ResourceExt,
     core::PartialObjectMeta,
     runtime::{
         Controller, Predicate, PredicateConfig, WatchStreamExt,
@@ -218,9 +218,7 @@ fn report(result: Result<(ObjectRef<CustomScript>, Action), controller::Error<Er
         Err(controller::Error::ReconcilerFailed(error, object)) => {
             tracing::warn!(%object, %error, category = error.category(), "A reconciliation failed.");
         }
-        Err(error) => {
-            tracing::warn!(%error, controller = NAME, kind = %CustomScript::kind(&()), "A watch failed.")
-        }
+        Err(error) => tracing::warn!(%error, controller = NAME, "A watch failed."),
     }
 }
 

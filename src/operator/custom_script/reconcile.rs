@@ -385,7 +385,7 @@ impl Reconciliation<'_> {
     }
 }
 
-/// The pods of a script. Whoever gives a pod the label without a ReplicaSet of the script's name counts for nothing.
+/// The pods of a script. Whoever gives a pod the label without a replica set of the script's name counts for nothing.
 fn pods_of(context: &Context, key: &ScriptKey) -> Vec<Arc<Pod>> {
     let prefix = format!("{}-", key.name);
     context.pods.state_filter(|pod| {
