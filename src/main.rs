@@ -49,9 +49,9 @@ enum Role {
     Install(runner::InstallArgs),
     /// Print the custom resource definitions, or write them into a folder.
     Crd {
-        /// Write one file a definition into this folder instead.
+        /// Write one file a definition into this folder instead; may be given more than once.
         #[arg(long)]
-        dir: Option<PathBuf>,
+        dir: Vec<PathBuf>,
     },
 }
 
@@ -63,8 +63,8 @@ fn main() -> ExitCode {
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
-        Role::Crd { dir: None } => print_crds().map_err(Into::into),
-        Role::Crd { dir: Some(dir) } => write_crds(&dir),
+        Role::Crd { dir } if dir.is_empty() => print_crds().map_err(Into::into),
+        Role::Crd { dir } => dir.iter().try_for_each(|dir| write_crds(dir)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
