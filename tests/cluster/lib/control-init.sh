@@ -26,18 +26,17 @@ connect() {
 
 # start_node N: in namespaces below these.
 start_node() {
-  local node=$1 parent child
+  local node=$1 parent
   (
     enter_cgroup "$CGROUP/node$node"
     exec setsid unshare --mount --pid --net --ipc --uts --cgroup --fork --kill-child --mount-proc \
       bash "$HERE/lib/node-init.sh" "$node"
   ) >"$DIR/log/node$node.log" 2>&1 </dev/null &
   parent=$!
-  child_of() { read -r child <"/proc/$parent/task/$parent/children" && [[ -n $child ]]; }
-  wait_until 10 child_of || die "node$node did not start"
-  child_of
+  has_own_network() { [[ $(readlink "/proc/$parent/ns/net") != "$(readlink /proc/self/ns/net)" ]]; }
+  wait_until 10 has_own_network || die "node$node did not start"
   ip link add "node$node" type veth peer name "node${node}p"
-  ip link set "node${node}p" netns "${child%% *}" name eth0
+  ip link set "node${node}p" netns "$parent" name eth0
   ip link set "node$node" master lan
   ip link set "node$node" up
 }

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 SOURCE_DATE_EPOCH=1767225600            # 2026-01-01, the time stamp of everything in an image
-LEAN=(doc man locale info lintian bug)  # folders of /usr/share that no container needs
+LEAN=(doc man locale info lintian bug perl5 bash-completion debconf)  # folders of /usr/share that nobody needs
 BASE_PACKAGES=base-files,libc6,libgcc-s1,ca-certificates,tzdata
 PYTHON_PACKAGES=base-files,dash,coreutils,libc6,ca-certificates,python3-minimal,libpython3-stdlib
 
@@ -21,12 +21,12 @@ rootfs() {
   while IFS= read -r line; do options+=("--aptopt=$line"); done < <(apt-config dump Acquire | grep -E '"[^"]+";$')
   # shellcheck disable=SC2016  # the hooks expand $1 themselves
   SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH mmdebstrap --quiet --variant=extract --include="$packages" "${options[@]}" \
-    --customize-hook='cd "$1" && rm -rf var/cache/apt var/lib/apt var/log/* '"${LEAN[*]/#/usr/share/}" \
-    --customize-hook='cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"' \
-    --customize-hook='printf "root:x:0:0:root:/root:/bin/sh\nnonroot:x:65532:65532:nonroot:/home/nonroot:/bin/sh\n" >"$1/etc/passwd"' \
-    --customize-hook='printf "root:x:0:\nnonroot:x:65532:\n" >"$1/etc/group"' \
-    --customize-hook='mkdir -p "$1/home/nonroot" "$1/root" "$1/tmp" && chown 65532:65532 "$1/home/nonroot" && chmod 1777 "$1/tmp"' \
-    --customize-hook='rm -rf "$1"/dev/* "$1"/etc/apt "$1"/etc/resolv.conf "$1"/etc/hostname' \
+    --extract-hook='cd "$1" && rm -rf var/log/* usr/lib/*/gconv '"${LEAN[*]/#/usr/share/}" \
+    --extract-hook='cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"' \
+    --extract-hook='printf "root:x:0:0:root:/root:/bin/sh\nnonroot:x:65532:65532:nonroot:/home/nonroot:/bin/sh\n" >"$1/etc/passwd"' \
+    --extract-hook='printf "root:x:0:\nnonroot:x:65532:\n" >"$1/etc/group"' \
+    --extract-hook='mkdir -p "$1/home/nonroot" "$1/root" "$1/tmp" && chown 65532:65532 "$1/home/nonroot" && chmod 1777 "$1/tmp"' \
+    --extract-hook='rm -rf "$1"/etc/resolv.conf "$1"/etc/hostname' \
     "$(apt_suite)" "$out" "${sources[@]}"
 }
 
@@ -86,7 +86,8 @@ make_images() {
   began=$(now_ms)
   rootfs "$part/python.layer.tar" "$PYTHON_PACKAGES"
   archive "$part/python.tar" localhost/python:3.11 '"Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],"Cmd":["python3"]' "$part/python.layer.tar"
-  tar -tf "$part/python.layer.tar" | grep -q 'usr/bin/python3.11$' || say "image  warning: this Debian's Python is not 3.11, whatever the name of the image says"
+  [[ $(tar -tf "$part/python.layer.tar") == *usr/bin/python3.11* ]] ||
+    say "image  warning: this Debian's Python is not 3.11, whatever the name of the image says"
   say "image  localhost/python:3.11 $(seconds_since "$began") s"
   rm -f "$part/pause.layer" "$part/python.layer.tar"
   mv "$part" "$dir"

@@ -56,13 +56,16 @@ start_cluster() {
   ) >"$DIR/log/control.log" 2>&1 </dev/null 9>&- &
   wait_until 10 has_init control || die "the namespaces did not come: see $DIR/log/control.log"
   connect_host "$(init_pid control)"
-  wait_until 60 test -e "$DIR/run/api-ready" || die "the API server is not ready"
+  wait_until 60 api_came_or_died
+  [[ -e $DIR/run/api-ready ]] || die "the API server is not ready"
   create_objects
   wait_until 60 nodes_are_ready || die "the nodes are not ready"
   wait_until 20 network_is_ready || die "DNS or services are not ready"
   # Pods are refused until the controller has made their account.
   wait_until 20 kube get serviceaccount default || die "the service account 'default' did not come"
 }
+
+api_came_or_died() { [[ -e $DIR/run/api-ready ]] || ! has_init control; }
 
 kube() { "$(bin_dir)/kubectl" --kubeconfig="$KUBECONFIG_FILE" "$@"; }
 
