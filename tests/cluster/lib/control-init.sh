@@ -71,7 +71,7 @@ start_controllers() {
 
 start_dns() {
   cat >"$DIR/run/Corefile" <<TEXT
-.:53 {
+cluster.local:53 in-addr.arpa:53 {
     bind $CONTROL_IP
     errors
     kubernetes cluster.local in-addr.arpa {
@@ -80,6 +80,11 @@ start_dns() {
         ttl 2
     }
     cache 2
+}
+# A quick no to the rest of the world. Not in the block above: there the answer
+# would come before the one of the cluster.
+.:53 {
+    bind $CONTROL_IP
     template ANY ANY {
         rcode NXDOMAIN
     }

@@ -4,7 +4,7 @@
 SOURCE_DATE_EPOCH=1767225600            # 2026-01-01, the time stamp of everything in an image
 LEAN=(doc man locale info lintian bug perl5 bash-completion debconf)  # folders of /usr/share that nobody needs
 BASE_PACKAGES=base-files,libc6,libgcc-s1,ca-certificates,tzdata
-PYTHON_PACKAGES=base-files,dash,coreutils,libc6,ca-certificates,python3-minimal,libpython3-stdlib
+PYTHON_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,ca-certificates,python3-minimal,libpython3-stdlib
 
 # The release whose packages are used, and the host's own apt sources for it.
 apt_suite() { (. /etc/os-release && printf '%s' "${VERSION_CODENAME:?the release has no code name}"); }
