@@ -35,6 +35,8 @@ snapshot() {
   echo processes
   local file
   for file in /proc/[0-9]*/cgroup; do
+    # What has ended and waits for process 1 of the machine to take note is no remains.
+    ! grep -qs '^State:.Z' "${file%cgroup}status" || continue
     if grep -qs scriptscope-selftest "$file"; then echo "in a cgroup of the cluster: $(<"${file%cgroup}comm")"; fi
     if ! grep -qs scriptscope- "$file"; then
       grep -sxE 'etcd|kube.*|containerd.*|coredns|runsc.*|exe' "${file%cgroup}comm" || true

@@ -37,19 +37,19 @@ delegate_controllers() {
   done
 }
 
-# enter_cgroup PATH: puts the calling shell there, in every hierarchy.
+# enter_cgroup PATH [PID]: puts the calling shell there, or PID, in every hierarchy.
 enter_cgroup() {
-  local mount
+  local mount pid=${2:-$BASHPID}
   for mount in $(cgroup_mounts); do
     make_cgroup "$mount" "$1"
-    echo "$BASHPID" >"$mount/$1/cgroup.procs"
+    echo "$pid" >"$mount/$1/cgroup.procs"
   done
 }
 
 # For a node, in its own namespaces: mounts the hierarchies anew, so that they
 # start at the node's folder.
 mount_own_cgroups() {
-  local controllers controller mount name
+  local controllers controller name
   if [[ $(stat -f -c %T /sys/fs/cgroup) == cgroup2fs ]]; then
     mount -t sysfs sysfs /sys
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -72,9 +72,7 @@ mount_own_cgroups() {
       fi
     done </proc/self/cgroup
   fi
-  # Version 2: a folder that hands controllers on may hold no process itself.
   enter_cgroup init
-  for mount in $(cgroup_mounts); do delegate_controllers "$mount"; done
 }
 
 # cgroup_pids [PATH]: processes below the cluster's folder, as this machine numbers them.

@@ -35,6 +35,9 @@ start_node() {
   parent=$!
   has_own_network() { [[ $(readlink "/proc/$parent/ns/net") != "$(readlink /proc/self/ns/net)" ]]; }
   wait_until 10 has_own_network || die "node$node did not start"
+  # The waiting parent too: in version 2 a folder that hands controllers on, as the
+  # node's does, may hold no process. The node goes on when it sees its link.
+  enter_cgroup "$CGROUP/node$node/init" "$parent"
   ip link add "node$node" type veth peer name "node${node}p"
   ip link set "node${node}p" netns "$parent" name eth0
   ip link set "node$node" master lan

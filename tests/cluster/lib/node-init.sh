@@ -26,6 +26,7 @@ isolate() {
 connect() {
   ip link set lo up
   await_link eth0
+  delegate_controllers /sys/fs/cgroup
   ip addr add "$IP/24" dev eth0
   ip link set eth0 up
   sysctl -qw net.ipv4.ip_forward=1
