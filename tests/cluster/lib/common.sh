@@ -34,13 +34,13 @@ seconds_since() {
   printf '%d.%d' "$((ms / 1000))" "$((ms % 1000 / 100))"
 }
 
-# wait_until SECONDS COMMAND...: polls every 50 ms; fails when the time is over.
+# wait_until SECONDS COMMAND...: polls every 100 ms; fails when the time is over.
 wait_until() {
   local end=$((SECONDS + $1))
   shift
   until "$@" >/dev/null 2>&1; do
     ((SECONDS < end)) || return 1
-    sleep 0.05
+    sleep 0.1
   done
 }
 

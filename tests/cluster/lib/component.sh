@@ -18,6 +18,9 @@ sleep_forever() {
   done
 }
 
+# An init script that stops without a word is hard to mend.
+trap 'say "${BASH_SOURCE[0]##*/}, line $LINENO: failed: $BASH_COMMAND"' ERR
+
 # private DIRECTORY FOLDER: puts FOLDER of the state directory over DIRECTORY.
 private() {
   mkdir -p "$2"

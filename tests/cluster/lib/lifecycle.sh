@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 VOLUMES=8
+FAILED_LOGS=$CLUSTERS/.failed-$CLUSTER_NAME
 
 need_root() { ((EUID == 0)) || die "this verb makes namespaces and links: run it as root"; }
 
@@ -23,6 +24,7 @@ up_locked() {
     say "cluster $CLUSTER_NAME is not whole: cleaning it away first"
     down_locked
   fi
+  rm -rf "$FAILED_LOGS"
   began=$(now_ms)
   # Whatever goes wrong from here, nothing of a failed start stays behind but its logs.
   trap 'failed_up' EXIT
@@ -33,10 +35,11 @@ up_locked() {
 }
 
 failed_up() {
+  trap - EXIT
   say "cluster $CLUSTER_NAME did not come up; the ends of its logs:"
   tail -n 3 "$DIR"/log/*.log "$DIR"/log/*/*.log >&2 2>/dev/null || true
-  rm -rf "$CLUSTERS/.failed-$CLUSTER_NAME"
-  cp -r "$DIR/log" "$CLUSTERS/.failed-$CLUSTER_NAME" 2>/dev/null && say "whole logs: $CLUSTERS/.failed-$CLUSTER_NAME"
+  rm -rf "$FAILED_LOGS"
+  cp -r "$DIR/log" "$FAILED_LOGS" 2>/dev/null && say "whole logs, until the next up or down: $FAILED_LOGS"
   down_locked
 }
 
@@ -59,7 +62,8 @@ start_cluster() {
   wait_until 60 api_came_or_died
   [[ -e $DIR/run/api-ready ]] || die "the API server is not ready"
   create_objects
-  wait_until 60 nodes_are_ready || die "the nodes are not ready"
+  wait_until 60 nodes_came_or_died || die "the nodes are not ready"
+  nodes_live || die "a node has ended"
   wait_until 20 network_is_ready || die "DNS or services are not ready"
   # Pods are refused until the controller has made their account.
   wait_until 20 kube get serviceaccount default || die "the service account 'default' did not come"
@@ -101,6 +105,13 @@ nodes_are_ready() {
   [[ $(grep -o True <<<"$ready" | wc -l) == "$NODES" ]]
 }
 
+nodes_live() {
+  local node
+  for ((node = 0; node < NODES; node++)); do has_init "node$node" || return 1; done
+}
+
+nodes_came_or_died() { ! nodes_live || nodes_are_ready; }
+
 network_is_ready() {
   local node
   (: <"/dev/tcp/$CONTROL_IP/53") || return 1
@@ -113,6 +124,7 @@ has_remains() { [[ -d $DIR || -n $(own_links) || -d $(first_cgroup_mount)/$CGROU
 
 verb_down() {
   need_root
+  rm -rf "$FAILED_LOGS"
   with_lock "$CLUSTERS/.locks/$CLUSTER_NAME" down_locked
 }
 
