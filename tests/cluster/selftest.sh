@@ -31,7 +31,7 @@ snapshot() {
   ip -o link show | grep ' alias scriptscope:.*/selftest-' || true
   echo routes; ip route show | grep -v ' dev scope' || true
   echo mounts; grep -v scriptscope- /proc/self/mounts
-  echo rules; iptables-save 2>/dev/null | grep -v '^[#:]' || true
+  echo rules; iptables-save 2>/dev/null | grep -E '^-A.*(KUBE|CNI)' || true
   echo processes
   local file
   for file in /proc/[0-9]*/cgroup; do
@@ -73,6 +73,12 @@ else: raise SystemExit("it has an address")'
 }
 same() { diff "$1" "$2"; }
 is_gvisor() { kubectl_on "$1" exec web -- cat /proc/version | grep -i gvisor; }
+recycles() {
+  on "$1" up
+  retry 5 no_released "$1"
+  [[ -z $(find "$CACHE/clusters/selftest-$1/volumes" -type f) ]]
+}
+no_released() { [[ $(kubectl_on "$1" get pv -o 'jsonpath={.items[*].status.phase}') != *Released* ]]; }
 oldest_process() {
   local pid
   for pid in $(pgrep -x unshare); do
@@ -104,6 +110,7 @@ check "a memory limit is enforced on a gVisor pod" retry 15 reports a hungry '{.
 on a up >"$WORK/said" 2>&1
 check "a second up does nothing" says 'already up'
 check "pods are deleted" kubectl_on a delete -f "$HERE/manifests/selftest.yaml" --timeout=30s
+check "up gives a released volume out again" recycles a
 
 # --- the operator's image
 cp "$(command -v uname)" "$WORK/binary"

@@ -17,7 +17,8 @@ verb_up() {
 up_locked() {
   local began
   if [[ -e $DIR/ready ]] && is_healthy; then
-    say "cluster $CLUSTER_NAME is already up"
+    recycle_volumes
+    say "cluster $CLUSTER_NAME is already up, with $(node_names | wc -l) node(s)"
     return 0
   fi
   if has_remains; then
@@ -96,6 +97,16 @@ spec:
   persistentVolumeReclaimPolicy: Retain
   hostPath: {path: "$folder", type: Directory}
 TEXT
+  done
+}
+
+# Empties the volumes whose claim is gone and makes them available again.
+recycle_volumes() {
+  local name
+  for name in $(kube get persistentvolumes -o 'jsonpath={range .items[?(@.status.phase=="Released")]}{.metadata.name} {end}'); do
+    [[ $name == volume-[0-9] ]] || continue
+    find "$DIR/volumes/${name#volume-}" -mindepth 1 -delete
+    kube patch persistentvolume "$name" --type=merge -p '{"spec":{"claimRef":null}}' >>"$DIR/log/objects.log"
   done
 }
 
