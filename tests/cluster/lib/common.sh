@@ -1,4 +1,4 @@
-# Names, paths and small helpers that every other file uses.
+# Names, paths and small functions that every other file uses.
 # shellcheck shell=bash disable=SC2034
 
 SCRIPTSCOPE_CACHE=${SCRIPTSCOPE_CACHE:-$HOME/.cache/scriptscope}
