@@ -4,7 +4,7 @@
 #[path = "common/web_store.rs"]
 mod web_store;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::{
@@ -539,7 +539,8 @@ async fn a_csv_file_has_the_rows_of_the_pages() {
                 text(&r["runId"]),
                 text(&r["status"]),
                 r["deploymentVersion"].to_string(),
-                time.map(|t| (t as f64 / 1_000.0).to_string()).unwrap_or_default(),
+                time.map(scriptscope::export::csv::milliseconds)
+                    .unwrap_or_default(),
                 text(&r["function"]),
                 text(&r["executedOn"]),
                 text(&r["sourceType"]),
@@ -624,36 +625,6 @@ async fn an_export_is_served_whole_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn an_export_is_begun_anew_and_leaves_nothing_behind() {
-    let site = site();
-    let folder = site.folder.path().join("exports/shop/again");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(".pay_runs_data.csv.partial"), "half a line").unwrap();
-    let key = ExportKey {
-        namespace: "shop".into(),
-        name: "again".into(),
-    };
-    let exports = ExportFolder::new(site.folder.path());
-    assert_eq!(exports.find(&key).await.unwrap(), None);
-    let first = site.export("again", Table::Runs).await;
-    let second = site.export("again", Table::Runs).await;
-    assert_eq!(first, second);
-    let mut left: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, ["export.json", "pay_runs_data.csv"]);
-    assert_eq!(
-        exports.list().await.unwrap(),
-        [(key.clone(), Some("uid-1".to_owned()))]
-    );
-    exports.remove(&key).await.unwrap();
-    exports.remove(&key).await.unwrap();
-    assert!(!Path::new(&folder).exists());
-}
-
-#[tokio::test]
 async fn readiness_follows_the_operator_and_the_store() {
     let ready = Readiness::default();
     let get = async |app: &Router, path: &str| {
@@ -674,4 +645,23 @@ async fn readiness_follows_the_operator_and_the_store() {
     let app = health_router(Arc::new(broken), Metrics::new(), ready);
     assert_eq!(get(&app, "/readyz").await, 503);
     assert_eq!(get(&app, "/livez").await, 200);
+}
+
+#[tokio::test]
+async fn the_server_answers_until_it_is_told_to_stop() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let server = tokio::spawn(scriptscope::web::serve(listener, site().app, stop.clone()));
+    let answer = reqwest::Client::new()
+        .get(format!("http://{address}{PAY}/runs.csv"))
+        .bearer_auth("shop")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(records(&answer.bytes().await.unwrap()).len(), 121);
+    stop.cancel();
+    server.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }

@@ -73,8 +73,8 @@ impl CsvPages {
                 (csv::log_lines(&found.rows)?, found.rows.len())
             }
         };
-        if rows > 0 {
-            self.limit = (PAGE_BYTES / (body.len() / rows).max(1)).clamp(ROWS.0, ROWS.1);
+        if let Some(row) = body.len().checked_div(rows) {
+            self.limit = (PAGE_BYTES / row.max(1)).clamp(ROWS.0, ROWS.1);
         }
         page.bytes.extend_from_slice(&body);
         page.rows = rows as u64;

@@ -101,7 +101,7 @@ pub struct KubeAccess {
 }
 
 impl KubeAccess {
-    /// `agent_namespace` and `agent_service_account` name the ServiceAccount whose tokens [`Self::review_agent`] takes.
+    /// `agent_namespace` and `agent_service_account` name the `ServiceAccount` whose tokens [`Self::review_agent`] takes.
     pub fn new(client: Client, agent_namespace: &str, agent_service_account: &str) -> Self {
         Self {
             client,
@@ -114,7 +114,7 @@ impl KubeAccess {
     }
 
     /// The user name of the node agent whose token it is: of the audience [`AUDIENCE`] and of the agent's own
-    /// ServiceAccount.
+    /// `ServiceAccount`.
     pub async fn review_agent(&self, token: &str) -> Result<String, AccessError> {
         let identity = self.review(&self.agents, token, Some(AUDIENCE)).await?;
         if identity.username == self.agent {

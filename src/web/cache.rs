@@ -71,7 +71,7 @@ impl<V: Clone> Cache<V> {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(600);
+    const LONG: Duration = Duration::from_mins(10);
 
     #[test]
     fn entries_end_with_their_time() {

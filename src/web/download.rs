@@ -31,7 +31,7 @@ use super::{
 };
 
 /// A reader that takes nothing for so long is gone.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 /// Pages made ahead of the reader.
 const AHEAD: usize = 1;
 

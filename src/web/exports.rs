@@ -30,10 +30,12 @@ pub(super) async fn file(
     checked_name("export", &name)?;
     let [] = query::only(&uri, [])?;
     let key = ExportKey { namespace, name };
-    let Some((export, path)) = state.exports.find(&key).await? else {
+    let found = state.exports.find(&key).await;
+    let Ok(Some((export, path))) = found else {
         // Whether an export exists is told only to who may read something there.
         let any = ScriptKey::new(&*key.namespace, "");
         state.authorize(&reader, "runs", &any).await?;
+        found?;
         return Err(ApiError::not_found(
             "ExportNotFound",
             format!(

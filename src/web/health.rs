@@ -42,12 +42,15 @@ impl Readiness {
     }
 }
 
+/// When the store was asked, and what it said.
+type Checked = (Instant, Result<(), String>);
+
 #[derive(Clone)]
 struct Health {
     store: Arc<dyn Store>,
     metrics: Metrics,
     ready: Readiness,
-    last: Arc<Mutex<Option<(Instant, Result<(), String>)>>>,
+    last: Arc<Mutex<Option<Checked>>>,
 }
 
 /// `/metrics`, `/livez`, `/readyz`, for the cluster's own probes: no token is asked for.

@@ -16,6 +16,7 @@ mod objects;
 mod query;
 mod rows;
 mod scripts;
+mod serve;
 
 use std::{path::Path, sync::Arc};
 
@@ -29,6 +30,7 @@ use access::{Access, Identity, Permission};
 pub use error::ApiError;
 pub use health::{Readiness, health_router};
 pub use objects::ScriptObjects;
+pub use serve::serve;
 
 /// CSV downloads at once; each holds a few pages of rows in memory.
 const DOWNLOADS: usize = 8;

@@ -291,7 +291,9 @@ mod tests {
         let any = r#"{"match":"Any","conditions":[
             {"column":"Status","operator":"Equals","values":["Failed"]},
             {"column":"Source","operator":"Equals","values":["x"]}]}"#;
-        let any: String = any.bytes().map(|b| format!("%{b:02x}")).collect();
+        let any = any
+            .bytes()
+            .fold(String::new(), |text, b| text + &format!("%{b:02x}"));
         assert!(parse(&format!("filter={any}"), Table::Runs).is_ok());
         let error = parse(&format!("filter={any}&function=f"), Table::Runs).unwrap_err();
         assert!(error.message.contains("put all of them in the filter"));

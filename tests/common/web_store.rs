@@ -86,13 +86,13 @@ fn log_cell(line: &LogLine, column: Column) -> String {
 fn page<T: Clone, K: Ord, C>(
     rows: Vec<T>,
     limit: usize,
-    after: Option<K>,
+    after: Option<&K>,
     key: impl Fn(&T) -> K,
     cursor: impl Fn(&T) -> C,
 ) -> Page<T, C> {
     let mut rest = rows
         .into_iter()
-        .filter(|row| after.as_ref().is_none_or(|after| key(row) < *after));
+        .filter(|row| after.is_none_or(|after| key(row) < *after));
     let rows: Vec<T> = rest.by_ref().take(limit).collect();
     let next = rest.next().and_then(|_| rows.last().map(cursor));
     Page { rows, next }
@@ -109,7 +109,7 @@ impl Store for MemoryStore {
         let key = |run: &Run| (run.executed_on, run.run_id.clone());
         rows.sort_by_key(|run| std::cmp::Reverse(key(run)));
         let after = query.after.clone().map(|c| (c.executed_on, c.run_id));
-        Ok(page(rows, query.limit, after, key, |run| RunCursor {
+        Ok(page(rows, query.limit, after.as_ref(), key, |run| RunCursor {
             executed_on: run.executed_on,
             run_id: run.run_id.clone(),
         }))
@@ -138,7 +138,7 @@ impl Store for MemoryStore {
         let key = |line: &LogLine| (line.timestamp, line.log_id);
         rows.sort_by_key(|line| std::cmp::Reverse(key(line)));
         let after = query.after.map(|c| (c.timestamp, c.log_id));
-        Ok(page(rows, query.limit, after, key, |line| LogCursor {
+        Ok(page(rows, query.limit, after.as_ref(), key, |line| LogCursor {
             timestamp: line.timestamp,
             log_id: line.log_id,
         }))

@@ -150,7 +150,7 @@ impl Exports {
         };
         if known.work.is_none() && !status::is_finished(export.status.as_ref()) {
             let token = CancellationToken::new();
-            let work = work::make(self.context.clone(), key, export);
+            let work = Box::pin(work::make(self.context.clone(), key, export));
             let handle = tokio::spawn({
                 let token = token.clone();
                 async move {
