@@ -1,5 +1,7 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
+pub mod script_export;
+
 /// Options of `scriptscope operator`.
 #[derive(clap::Args, Debug)]
 pub struct Args {}
