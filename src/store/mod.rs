@@ -80,6 +80,8 @@ pub enum AppendOutcome {
     Committed(Position),
     /// The committed offset is another one; nothing was stored.
     Conflict(Position),
+    /// The store does not know the stream (any more): open it again. Nothing was stored.
+    Unknown,
 }
 
 /// Why a run without an end record is closed.

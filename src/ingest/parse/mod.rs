@@ -59,11 +59,19 @@ impl Parser {
     pub fn resume(carry: &[u8], offset: u64, received: Timestamp) -> Result<Self, CarryError> {
         Ok(Self {
             state: State::decode(carry)?,
+            ..Self::new(offset, received)
+        })
+    }
+
+    /// Begins at `offset` with nothing left from before.
+    pub fn new(offset: u64, received: Timestamp) -> Self {
+        Self {
+            state: State::default(),
             offset,
             received,
             records: Vec::new(),
             newest: None,
-        })
+        }
     }
 
     /// Reads the next bytes of the stream. They end with a line end, but for a last line that its writer never ended.
@@ -223,10 +231,11 @@ impl Parser {
     }
 
     fn plain(&mut self, level: LogLevel, origin: Origin, text: &[u8], cut: u64) {
-        let mut message = String::from_utf8_lossy(text).into_owned();
-        if cut > 0 {
-            message += &format!(" [cut: {cut} bytes]");
-        }
+        let text = String::from_utf8_lossy(text);
+        let message = match cut {
+            0 => text.into_owned(),
+            _ => format!("{text} [cut: {cut} bytes]"),
+        };
         self.records.push(Record::Line(NewLine {
             offset: origin.offset,
             index: 0,

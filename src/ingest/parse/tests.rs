@@ -43,11 +43,11 @@ fn messages(parsed: &Parsed) -> Vec<&str> {
 
 /// The text as a runtime would log it, a millisecond a line.
 fn logged(text: &str) -> Vec<u8> {
-    let mut log = String::new();
-    for (number, line) in text.lines().enumerate() {
-        log += &format!("2025-05-14T06:07:28.{number:03}Z stdout F {line}\n");
-    }
-    log.into_bytes()
+    let lines = text.lines().enumerate();
+    let logged: Vec<String> = lines
+        .map(|(number, line)| format!("2025-05-14T06:07:28.{number:03}Z stdout F {line}\n"))
+        .collect();
+    logged.concat().into_bytes()
 }
 
 #[test]
