@@ -9,6 +9,8 @@ mod log_file;
 mod node;
 mod ship;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
@@ -233,17 +235,4 @@ impl Agent {
 fn backoff(failures: u32, random: f64) -> Duration {
     let doubled = BACKOFF_MIN * 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
     doubled.min(BACKOFF_MAX).mul_f64(0.5 + random / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waiting_grows_to_five_seconds() {
-        assert_eq!(backoff(1, 1.0), Duration::from_millis(100));
-        assert_eq!(backoff(3, 1.0), Duration::from_millis(400));
-        assert_eq!(backoff(3, 0.0), Duration::from_millis(200));
-        assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_MAX);
-    }
 }

@@ -207,9 +207,10 @@ impl Stream {
     }
 
     fn hold(&mut self, file: Held) {
-        let is_known = file.identity.as_ref().is_some_and(|id| {
-            self.done_identities.contains(id) || self.files.iter().any(|f| f.identity.as_ref() == Some(id))
-        });
+        let same = |id: &String| Some(id) == file.identity.as_ref();
+        let is_known = file.file.is_compressed()
+            && (self.done_identities.iter().any(same)
+                || self.files.iter().filter_map(|f| f.identity.as_ref()).any(same));
         if is_known {
             // A compressed copy. Not to be opened again.
             self.done.extend(file.name.rotated);
@@ -264,7 +265,7 @@ impl Stream {
                 return None;
             }
             let start = self.first_start.or_else(|| self.locate(now))?;
-            let has_successor = self.files.get(1).is_some_and(|file| file.identity.is_some());
+            let has_successor = self.files.iter().skip(1).any(|file| file.size > 0);
             let is_over = self.over_since.is_some();
             let read = self.next.saturating_sub(start);
             let first = self.files.front_mut()?;
@@ -287,6 +288,8 @@ impl Stream {
                     Err(error) => return self.unreadable(read, &error),
                 },
                 Step::Wait => return None,
+                // Of nothing there is no end to tell.
+                Step::End if self.next == 0 => self.end(),
                 Step::Ended => {
                     self.end();
                     return None;
