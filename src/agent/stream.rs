@@ -364,8 +364,11 @@ impl Stream {
     }
 
     fn end_chunk(&mut self, start: u64) -> Chunk {
-        let identity = self.files.front().and_then(|file| file.identity.clone());
-        let file = identity.unwrap_or_else(|| self.committed.file.clone());
+        // An empty file has no identity; the end then lies at the end of the file before.
+        let (file, start) = match self.files.front().and_then(|file| file.identity.clone()) {
+            Some(identity) => (identity, start),
+            None => (self.committed.file.clone(), self.committed.file_start),
+        };
         let chunk = self.chunk_of(file, start, END_OF_STREAM.to_vec());
         self.end_shipped = true;
         chunk

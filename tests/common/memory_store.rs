@@ -13,11 +13,12 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange, VersionFigures,
+        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
+        VersionFigures,
     },
     store::{
-        Append, AppendOutcome, CloseRuns, Gap, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
-        StoreError, StreamCheckpoint,
+        Append, AppendOutcome, CloseRuns, Gap, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery,
+        Store, StoreError, StreamCheckpoint,
     },
 };
 
