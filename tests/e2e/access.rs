@@ -39,24 +39,63 @@ async fn readers_see_what_rbac_grants_and_nothing_else() {
         assert_eq!(status, 200, "{rest_of_path}: {text}");
         let (status, text) = rest_as(token, &format!("{}{rest_of_path}", other.path())).await;
         assert_eq!(status, 403, "{rest_of_path}: {text}");
-        assert!(!text.contains("hello") && text.contains("customscripts/"), "{text}");
-        assert_eq!(rest_as(None, &format!("{}{rest_of_path}", mine.path())).await.0, 401);
-        assert_eq!(rest_as(Some("nonsense"), &format!("{}{rest_of_path}", mine.path())).await.0, 401);
+        assert!(
+            !text.contains("hello") && text.contains("customscripts/"),
+            "{text}"
+        );
+        assert_eq!(
+            rest_as(None, &format!("{}{rest_of_path}", mine.path())).await.0,
+            401
+        );
+        assert_eq!(
+            rest_as(Some("nonsense"), &format!("{}{rest_of_path}", mine.path()))
+                .await
+                .0,
+            401
+        );
     }
-    assert_eq!(rest_as(token, &format!("{}/runs/{theirs}", other.path())).await.0, 403);
+    assert_eq!(
+        rest_as(token, &format!("{}/runs/{theirs}", other.path())).await.0,
+        403
+    );
     let (_, list) = rest_as(token, "/api/v1/scripts").await;
-    assert!(list.contains(&mine.namespace) && !list.contains(&other.namespace), "{list}");
+    assert!(
+        list.contains(&mine.namespace) && !list.contains(&other.namespace),
+        "{list}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_pods_token_delivers_nothing() {
     // A token for the API server is not one for the ingest, whoever's it is.
-    let ip = kubectl(&["-n", SYSTEM, "get", "service", "scriptscope-ingest", "-o", "jsonpath={.spec.clusterIP}"]).await;
+    let ip = kubectl(&[
+        "-n",
+        SYSTEM,
+        "get",
+        "service",
+        "scriptscope-ingest",
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ])
+    .await;
     let url = format!("http://{ip}:8081/ingest/v1/streams");
     let body = json!({"node": "x", "streams": []});
     let wrong = kubectl(&["-n", "default", "create", "token", "default"]).await;
-    let audience = kubectl(&["-n", "default", "create", "token", "default", "--audience", "scriptscope-ingest"]).await;
-    for (what, token) in [("no", None), ("an API server", Some(wrong)), ("another account's", Some(audience))] {
+    let audience = kubectl(&[
+        "-n",
+        "default",
+        "create",
+        "token",
+        "default",
+        "--audience",
+        "scriptscope-ingest",
+    ])
+    .await;
+    for (what, token) in [
+        ("no", None),
+        ("an API server", Some(wrong)),
+        ("another account's", Some(audience)),
+    ] {
         let mut request = http().post(&url).json(&body);
         if let Some(token) = token {
             request = request.bearer_auth(token.trim());
@@ -72,11 +111,26 @@ async fn the_operator_reports_its_metrics_and_serves_its_page() {
     script.deploy("def f():\n    return 1\n", json!({})).await;
     let run = script.call("f", json!({})).await.run_id().to_owned();
     script.ended_run(&run).await;
-    let ip = kubectl(&["-n", SYSTEM, "get", "service", "scriptscope-metrics", "-o", "jsonpath={.spec.clusterIP}"]).await;
-    let wanted =
-        format!(r#"scriptscope_runs_total{{namespace="{}",script="counted",status="Success"}} 1"#, script.namespace);
+    let ip = kubectl(&[
+        "-n",
+        SYSTEM,
+        "get",
+        "service",
+        "scriptscope-metrics",
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ])
+    .await;
+    let wanted = format!(
+        r#"scriptscope_runs_total{{namespace="{}",script="counted",status="Success"}} 1"#,
+        script.namespace
+    );
     eventually("the run is counted", Duration::from_secs(10), || async {
-        let text = http().get(format!("http://{ip}:9090/metrics")).send().await.map_err(|e| e.to_string())?;
+        let text = http()
+            .get(format!("http://{ip}:9090/metrics"))
+            .send()
+            .await
+            .map_err(|e| e.to_string())?;
         let text = text.text().await.map_err(|e| e.to_string())?;
         if text.contains(&wanted) { Ok(()) } else { Err(text) }
     })
@@ -84,7 +138,12 @@ async fn the_operator_reports_its_metrics_and_serves_its_page() {
 
     let (status, page) = rest_as(None, "/").await;
     assert_eq!(status, 200);
-    assert!(page.contains("ScriptScope") && !page.contains("<script>"), "{page}");
-    let listed = rest(&format!("/api/v1/scripts?namespace={}", script.namespace)).await.unwrap();
+    assert!(
+        page.contains("ScriptScope") && !page.contains("<script>"),
+        "{page}"
+    );
+    let listed = rest(&format!("/api/v1/scripts?namespace={}", script.namespace))
+        .await
+        .unwrap();
     assert_eq!(listed["items"][0]["name"], "counted", "{listed}");
 }

@@ -21,7 +21,10 @@ async fn bad_input_is_refused_with_the_fields_name() {
     let mut long = with(json!({}));
     long["metadata"]["name"] = "a".repeat(53).into();
     let message = refused(&long).await;
-    assert!(message.contains("metadata.name") && message.contains("52"), "{message}");
+    assert!(
+        message.contains("metadata.name") && message.contains("52"),
+        "{message}"
+    );
 
     for (more, expected) in [
         (json!({"timeoutSeconds": 0}), "spec.timeoutSeconds"),
@@ -31,12 +34,21 @@ async fn bad_input_is_refused_with_the_fields_name() {
         (json!({"runtime": "cobol"}), "spec.runtime"),
         (json!({"runtime": null}), "spec.runtime"),
         (json!({"desiredState": "Maybe"}), "spec.desiredState"),
-        (json!({"workload": {"deploymentRef": {"name": "web"}}}), "spec.workload"),
+        (
+            json!({"workload": {"deploymentRef": {"name": "web"}}}),
+            "spec.workload",
+        ),
         (json!({"source": null}), "spec.source"),
         (json!({"source": {}}), "spec.source"),
         (json!({"source": {"inline": {"helper.py": ""}}}), "main.py"),
-        (json!({"source": {"inline": {"main.py": "", "../x.py": ""}}}), "spec.source.inline"),
-        (json!({"env": [{"name": "SCRIPTSCOPE_VERSION", "value": "9"}]}), "spec.env"),
+        (
+            json!({"source": {"inline": {"main.py": "", "../x.py": ""}}}),
+            "spec.source.inline",
+        ),
+        (
+            json!({"env": [{"name": "SCRIPTSCOPE_VERSION", "value": "9"}]}),
+            "spec.env",
+        ),
         (json!({"timeoutSecond": 5}), "timeoutSecond"),
     ] {
         let message = refused(&with(more.clone())).await;
@@ -46,7 +58,9 @@ async fn bad_input_is_refused_with_the_fields_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_explains_the_fields() {
-    let text = try_kubectl(&["explain", "customscript.spec.timeoutSeconds"], None).await.unwrap();
+    let text = try_kubectl(&["explain", "customscript.spec.timeoutSeconds"], None)
+        .await
+        .unwrap();
     assert!(text.contains("1 to 600"), "{text}");
 }
 

@@ -23,16 +23,24 @@ pub async fn try_kubectl(args: &[&str], stdin: Option<&str>) -> Result<String, S
         .spawn()
         .expect("kubectl starts; `make test` puts it on the path");
     let mut pipe = child.stdin.take().unwrap();
-    pipe.write_all(stdin.unwrap_or_default().as_bytes()).await.unwrap();
+    pipe.write_all(stdin.unwrap_or_default().as_bytes())
+        .await
+        .unwrap();
     drop(pipe);
     let output = child.wait_with_output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    }
 }
 
 /// Runs kubectl, which must succeed.
 pub async fn kubectl(args: &[&str]) -> String {
-    try_kubectl(args, None).await.unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+    try_kubectl(args, None)
+        .await
+        .unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
 }
 
 /// Applies a manifest, as a user does.
@@ -61,7 +69,12 @@ pub fn http() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
         // Each test has a runtime of its own, so that no connection may outlive a call.
-        Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(120)).no_proxy().build().unwrap()
+        Client::builder()
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(120))
+            .no_proxy()
+            .build()
+            .unwrap()
     })
 }
 
@@ -69,7 +82,16 @@ pub fn http() -> &'static Client {
 pub async fn operator() -> &'static str {
     static URL: OnceCell<String> = OnceCell::const_new();
     URL.get_or_init(|| async {
-        let ip = kubectl(&["-n", SYSTEM, "get", "service", "scriptscope", "-o", "jsonpath={.spec.clusterIP}"]).await;
+        let ip = kubectl(&[
+            "-n",
+            SYSTEM,
+            "get",
+            "service",
+            "scriptscope",
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ])
+        .await;
         format!("http://{ip}")
     })
     .await
@@ -127,7 +149,9 @@ pub struct Answer {
 
 impl Answer {
     pub fn run_id(&self) -> &str {
-        self.body["runId"].as_str().unwrap_or_else(|| panic!("no runId in {self:?}"))
+        self.body["runId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no runId in {self:?}"))
     }
 }
 
@@ -137,7 +161,10 @@ impl Script {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let namespace = format!("e2e-{test}-{}", &id[24..]);
         kubectl(&["create", "namespace", &namespace]).await;
-        Self { namespace, name: name.to_owned() }
+        Self {
+            namespace,
+            name: name.to_owned(),
+        }
     }
 
     /// The manifest of a Python script with this `main.py`; `more` members of the spec on top.
@@ -162,27 +189,51 @@ impl Script {
 
     /// Merges a patch into the object.
     pub async fn patch(&self, patch: &Value) {
-        kubectl(&["-n", &self.namespace, "patch", "customscript", &self.name, "--type=merge", "-p", &patch.to_string()])
-            .await;
+        kubectl(&[
+            "-n",
+            &self.namespace,
+            "patch",
+            "customscript",
+            &self.name,
+            "--type=merge",
+            "-p",
+            &patch.to_string(),
+        ])
+        .await;
     }
 
     /// The object.
     pub async fn object(&self) -> Value {
-        let text = kubectl(&["-n", &self.namespace, "get", "customscript", &self.name, "-o", "json"]).await;
+        let text = kubectl(&[
+            "-n",
+            &self.namespace,
+            "get",
+            "customscript",
+            &self.name,
+            "-o",
+            "json",
+        ])
+        .await;
         serde_json::from_str(&text).unwrap()
     }
 
     /// Waits until the status speaks of the latest spec and has this phase; the status.
     pub async fn wait_for_phase(&self, phase: &str) -> Value {
-        eventually(&format!("{} is {phase}", self.name), Duration::from_secs(90), || async {
-            let object = self.object().await;
-            let status = &object["status"];
-            if status["phase"] == phase && status["observedGeneration"] == object["metadata"]["generation"] {
-                Ok(status.clone())
-            } else {
-                Err(status.to_string())
-            }
-        })
+        eventually(
+            &format!("{} is {phase}", self.name),
+            Duration::from_secs(90),
+            || async {
+                let object = self.object().await;
+                let status = &object["status"];
+                if status["phase"] == phase
+                    && status["observedGeneration"] == object["metadata"]["generation"]
+                {
+                    Ok(status.clone())
+                } else {
+                    Err(status.to_string())
+                }
+            },
+        )
         .await
     }
 
@@ -190,15 +241,27 @@ impl Script {
     pub async fn wait_for_metrics(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
         eventually(what, Duration::from_secs(30), || async {
             let status = self.object().await["status"].clone();
-            if good(&status["metrics"]) { Ok(status) } else { Err(status["metrics"].to_string()) }
+            if good(&status["metrics"]) {
+                Ok(status)
+            } else {
+                Err(status["metrics"].to_string())
+            }
         })
         .await
     }
 
     /// Address of the script's Service as the host reaches it.
     pub async fn address(&self) -> String {
-        let ip =
-            kubectl(&["-n", &self.namespace, "get", "service", &self.name, "-o", "jsonpath={.spec.clusterIP}"]).await;
+        let ip = kubectl(&[
+            "-n",
+            &self.namespace,
+            "get",
+            "service",
+            &self.name,
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ])
+        .await;
         format!("http://{ip}")
     }
 
@@ -210,11 +273,16 @@ impl Script {
     /// Calls a function with headers.
     pub async fn call_with(&self, function: &str, arguments: Value, headers: &[(&str, &str)]) -> Answer {
         let address = self.address().await;
-        let mut request = http().post(format!("{address}/functions/{function}")).json(&arguments);
+        let mut request = http()
+            .post(format!("{address}/functions/{function}"))
+            .json(&arguments);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = request.send().await.unwrap_or_else(|error| panic!("{function}: {error:?}"));
+        let response = request
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{function}: {error:?}"));
         let status = response.status();
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
@@ -231,7 +299,9 @@ impl Script {
         let mut items = Vec::new();
         let mut cursor = String::new();
         loop {
-            let page = rest(&format!("{}/{list}?limit=1000&{query}{cursor}", self.path())).await.unwrap();
+            let page = rest(&format!("{}/{list}?limit=1000&{query}{cursor}", self.path()))
+                .await
+                .unwrap();
             items.extend(page["items"].as_array().unwrap().iter().cloned());
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
@@ -242,10 +312,18 @@ impl Script {
 
     /// Waits until the run has ended in the store; the run with its payloads.
     pub async fn ended_run(&self, run_id: &str) -> Value {
-        eventually(&format!("run {run_id} is stored"), Duration::from_secs(20), || async {
-            let run = rest(&format!("{}/runs/{run_id}", self.path())).await?;
-            if run["status"] == "In Progress" { Err(run.to_string()) } else { Ok(run) }
-        })
+        eventually(
+            &format!("run {run_id} is stored"),
+            Duration::from_secs(20),
+            || async {
+                let run = rest(&format!("{}/runs/{run_id}", self.path())).await?;
+                if run["status"] == "In Progress" {
+                    Err(run.to_string())
+                } else {
+                    Ok(run)
+                }
+            },
+        )
         .await
     }
 
@@ -253,7 +331,10 @@ impl Script {
     pub async fn messages(&self, run_id: &str, level: &str) -> Vec<String> {
         let mut lines = self.items("logs", &format!("run={run_id}&level={level}")).await;
         lines.reverse();
-        lines.iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+        lines
+            .iter()
+            .map(|line| line["message"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 

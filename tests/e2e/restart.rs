@@ -19,7 +19,18 @@ def count(start, lines):
 /// Ends the pods of a component at once, as a crash does.
 async fn kill(component: &str) {
     let label = format!("app.kubernetes.io/component={component}");
-    kubectl(&["-n", SYSTEM, "delete", "pods", "-l", &label, "--grace-period=0", "--force", "--wait=false"]).await;
+    kubectl(&[
+        "-n",
+        SYSTEM,
+        "delete",
+        "pods",
+        "-l",
+        &label,
+        "--grace-period=0",
+        "--force",
+        "--wait=false",
+    ])
+    .await;
 }
 
 // One test for both parts: they would get into each other's way.
@@ -43,7 +54,9 @@ async fn killing_operator_and_agent_in_the_middle_loses_and_doubles_nothing() {
             _ => {}
         }
         // The script's endpoint does not depend on the operator.
-        let answer = script.call("count", json!({"start": run * LINES, "lines": LINES})).await;
+        let answer = script
+            .call("count", json!({"start": run * LINES, "lines": LINES}))
+            .await;
         assert_eq!(answer.status, 200, "{answer:?}");
         ids.push(answer.run_id().to_owned());
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -68,19 +81,33 @@ async fn killing_operator_and_agent_in_the_middle_loses_and_doubles_nothing() {
         assert_eq!(line["runId"], ids[number / LINES].as_str(), "{line}");
         *seen.entry(message.to_owned()).or_default() += 1;
     }
-    let expected: BTreeMap<String, usize> =
-        (0..RUNS * LINES).flat_map(|i| [(format!("print {i}"), 1), (format!("log {i}"), 1)]).collect();
-    let lost: Vec<_> = expected.keys().filter(|k| !seen.contains_key(*k)).take(5).collect();
+    let expected: BTreeMap<String, usize> = (0..RUNS * LINES)
+        .flat_map(|i| [(format!("print {i}"), 1), (format!("log {i}"), 1)])
+        .collect();
+    let lost: Vec<_> = expected
+        .keys()
+        .filter(|k| !seen.contains_key(*k))
+        .take(5)
+        .collect();
     let doubled: Vec<_> = seen.iter().filter(|(_, n)| **n > 1).take(5).collect();
-    assert!(lost.is_empty() && doubled.is_empty() && seen == expected, "lost {lost:?}, doubled {doubled:?}");
+    assert!(
+        lost.is_empty() && doubled.is_empty() && seen == expected,
+        "lost {lost:?}, doubled {doubled:?}"
+    );
 
-    let mut stored: Vec<_> =
-        script.items("runs", "").await.iter().map(|r| r["runId"].as_str().unwrap().to_owned()).collect();
+    let mut stored: Vec<_> = script
+        .items("runs", "")
+        .await
+        .iter()
+        .map(|r| r["runId"].as_str().unwrap().to_owned())
+        .collect();
     stored.reverse();
     assert_eq!(stored, ids, "each run once, in order");
     let status = script.wait_for_phase("Deployed").await;
     assert_eq!(status["version"], 1);
     assert_eq!(status["deployments"], before, "a restart is no deployment");
-    let status = script.wait_for_metrics("figures go on", |m| m["totalRuns"] == RUNS).await;
+    let status = script
+        .wait_for_metrics("figures go on", |m| m["totalRuns"] == RUNS)
+        .await;
     assert_eq!(status["metrics"]["totalLogs"], 2 * RUNS * LINES);
 }

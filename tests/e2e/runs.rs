@@ -63,15 +63,27 @@ def nap(seconds):
     let address = script.address().await;
     let called = Instant::now();
     let call = tokio::spawn(async move {
-        let request = http().post(format!("{address}/functions/nap")).json(&json!({"seconds": 4}));
-        request.send().await.unwrap().json::<serde_json::Value>().await.unwrap()
+        let request = http()
+            .post(format!("{address}/functions/nap"))
+            .json(&json!({"seconds": 4}));
+        request
+            .send()
+            .await
+            .unwrap()
+            .json::<serde_json::Value>()
+            .await
+            .unwrap()
     });
 
     let logs = format!("{}/logs", script.path());
-    let line = eventually("the korelogger line is readable", Duration::from_secs(10), || async {
-        let page = rest(&logs).await?;
-        page["items"].get(0).cloned().ok_or_else(|| page.to_string())
-    })
+    let line = eventually(
+        "the korelogger line is readable",
+        Duration::from_secs(10),
+        || async {
+            let page = rest(&logs).await?;
+            page["items"].get(0).cloned().ok_or_else(|| page.to_string())
+        },
+    )
     .await;
     assert!(!call.is_finished(), "the run still sleeps");
     assert_eq!(line["message"], "logged before the nap");
@@ -79,19 +91,33 @@ def nap(seconds):
     // From being logged to being readable: the line's own time against now.
     let logged: jiff::Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
     let delay = jiff::Timestamp::now().duration_since(logged);
-    assert!(delay < jiff::SignedDuration::from_secs(1), "readable after {delay:?}");
+    assert!(
+        delay < jiff::SignedDuration::from_secs(1),
+        "readable after {delay:?}"
+    );
     let run_id = line["runId"].as_str().unwrap().to_owned();
     let run = rest(&format!("{}/runs/{run_id}", script.path())).await.unwrap();
     assert_eq!(run["status"], "In Progress");
-    assert_eq!(script.messages(&run_id, "Stdout").await, [""; 0], "the print waits for the run's end");
+    assert_eq!(
+        script.messages(&run_id, "Stdout").await,
+        [""; 0],
+        "the print waits for the run's end"
+    );
 
     let body = call.await.unwrap();
     assert!(called.elapsed() >= Duration::from_secs(4));
     assert_eq!(body["runId"], run_id);
     let stdout = body["stdout"].as_str().unwrap();
-    assert!(stdout.contains("WARNING :: logged before the nap"), "the caller sees korelogger's echo: {stdout}");
+    assert!(
+        stdout.contains("WARNING :: logged before the nap"),
+        "the caller sees korelogger's echo: {stdout}"
+    );
     script.ended_run(&run_id).await;
-    assert_eq!(script.messages(&run_id, "Stdout").await, ["printed before the nap"], "pairs count once");
+    assert_eq!(
+        script.messages(&run_id, "Stdout").await,
+        ["printed before the nap"],
+        "pairs count once"
+    );
     let all = script.items("logs", "").await;
     let messages: Vec<_> = all.iter().map(|l| l["message"].as_str().unwrap()).collect();
     assert_eq!(messages.len(), 3, "{messages:?}");
@@ -150,13 +176,19 @@ def not_json():
         assert_eq!(run["status"], "Failed", "{function}: {run}");
         assert_eq!(run["reason"], reason, "{function}: {run}");
         let next = script.call("ok", json!({"word": function})).await;
-        assert_eq!(next.body["result"], function, "the run after {function}: {next:?}");
+        assert_eq!(
+            next.body["result"], function,
+            "the run after {function}: {next:?}"
+        );
     }
     // Bytes that are no text are kept as far as they are: the run itself did nothing wrong.
     let raw = script.call("raw_bytes", json!({})).await;
     assert_eq!(raw.body["status"], "Success", "{raw:?}");
     script.ended_run(raw.run_id()).await;
-    assert_eq!(script.messages(raw.run_id(), "Stdout").await, ["caf\u{fffd} \u{fffd}"]);
+    assert_eq!(
+        script.messages(raw.run_id(), "Stdout").await,
+        ["caf\u{fffd} \u{fffd}"]
+    );
 
     for (function, arguments, status, text) in [
         ("nothing", json!({}), 404, "nothing"),
@@ -165,8 +197,14 @@ def not_json():
     ] {
         let answer = script.call(function, arguments).await;
         assert_eq!(answer.status, status, "{function}: {answer:?}");
-        assert!(answer.body["error"]["message"].as_str().unwrap().contains(text), "{answer:?}");
-        assert!(answer.body["runId"].is_null(), "it never became a run: {answer:?}");
+        assert!(
+            answer.body["error"]["message"].as_str().unwrap().contains(text),
+            "{answer:?}"
+        );
+        assert!(
+            answer.body["runId"].is_null(),
+            "it never became a run: {answer:?}"
+        );
     }
     // 6 failed, 6 good ones after them, 1 with raw bytes.
     let status = script.wait_for_metrics("13 runs", |m| m["totalRuns"] == 13).await;
@@ -181,12 +219,22 @@ async fn a_caller_that_names_itself_is_the_source() {
     script.deploy("def f():\n    return None\n", json!({})).await;
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let answer = script
-        .call_with("f", json!({}), &[("x-scriptscope-source", "billing"), ("traceparent", parent)])
+        .call_with(
+            "f",
+            json!({}),
+            &[("x-scriptscope-source", "billing"), ("traceparent", parent)],
+        )
         .await;
     let run = script.ended_run(answer.run_id()).await;
     assert_eq!(run["sourceType"], "Tool");
     assert_eq!(run["source"], "billing");
-    assert!(run["traceparent"].as_str().unwrap().contains("4bf92f3577b34da6a3ce929d0e0e4736"), "{run}");
+    assert!(
+        run["traceparent"]
+            .as_str()
+            .unwrap()
+            .contains("4bf92f3577b34da6a3ce929d0e0e4736"),
+        "{run}"
+    );
     let tools = script.items("runs", "sourceType=Tool&source=billing").await;
     assert_eq!(tools.len(), 1);
     assert_eq!(script.items("runs", "sourceType=API").await.len(), 0);
