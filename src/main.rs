@@ -1,9 +1,18 @@
 //! The `scriptscope` command: one binary, a subcommand a role.
 
-use std::process::ExitCode;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
-use scriptscope::{agent, api, operator, runner, telemetry};
+use scriptscope::{
+    agent, api, operator, runner,
+    store::{Store, StoreError},
+    telemetry,
+};
 
 #[derive(Parser)]
 #[command(
@@ -38,19 +47,24 @@ enum Role {
     Runner(runner::Args),
     /// Copy this binary and the language workers into a folder; the init step of a script's pod.
     Install(runner::InstallArgs),
-    /// Print the custom resource definitions.
-    Crd,
+    /// Print the custom resource definitions, or write them into a folder.
+    Crd {
+        /// Write one file a definition into this folder instead.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::init(&cli.log, cli.log_format);
     let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
-        Role::Operator(args) => operator::run(args).map_err(Into::into),
+        Role::Operator(args) => operator::run(args, open_store).map_err(Into::into),
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
-        Role::Crd => print_crds().map_err(Into::into),
+        Role::Crd { dir: None } => print_crds().map_err(Into::into),
+        Role::Crd { dir: Some(dir) } => write_crds(&dir),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,9 +75,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// No backend is part of this binary yet.
+async fn open_store(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    Err(StoreError::Unusable(format!("no store can open {url}")))
+}
+
 fn print_crds() -> Result<(), serde_norway::Error> {
     for (_, text) in api::crds()? {
         print!("---\n{text}");
+    }
+    Ok(())
+}
+
+fn write_crds(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    fs::create_dir_all(dir)?;
+    for (name, text) in api::crds()? {
+        fs::write(dir.join(name), text)?;
     }
     Ok(())
 }

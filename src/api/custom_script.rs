@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
     plural = "customscripts",
     shortname = "script",
     category = "scriptscope",
+    doc = "A custom script: a small project whose functions are called over HTTP and run in sandboxed pods. ScriptScope records every run and every log line of it.",
     namespaced,
     status = "CustomScriptStatus",
     validation = Rule::new("size(self.metadata.name) <= 52")
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must begin with a letter and hold only a-z, 0-9 and '-', since it names a Service"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase", description = "Where the script stands"),
-    printcolumn(name = "VERSION", type_ = "integer", json_path = ".status.version", description = "Version that serves or served last"),
+    printcolumn(name = "VERSION", type_ = "integer", json_path = ".status.version", description = "Version of the last deployment attempt"),
     printcolumn(name = "RUNS", type_ = "integer", json_path = ".status.metrics.totalRuns", description = "Runs so far, all versions"),
     printcolumn(name = "FAILURE%", type_ = "string", json_path = ".status.display.failureRate", description = "Share of the ended runs that failed"),
     printcolumn(name = "P90", type_ = "string", json_path = ".status.display.p90", description = "90 % of the successful runs took at most this long"),
@@ -409,6 +410,8 @@ fn env_schema(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({
         "type": "array",
         "maxItems": 256,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
         "items": {
             "type": "object",
             "required": ["name"],

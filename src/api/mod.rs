@@ -28,9 +28,11 @@ pub mod labels {
     pub const MANAGER: &str = "scriptscope";
     /// Name of the container that runs the script.
     pub const CONTAINER: &str = "script";
+    /// Annotation of a `CustomScript`: any new value of it is a new deployment of the same thing.
+    pub const REDEPLOY: &str = "scriptscope.dev/redeploy";
 }
 
-/// Condition types and reasons; the only ones used.
+/// Condition types; the only ones used.
 pub mod conditions {
     /// Summary: the script can be called (`CustomScript`).
     pub const READY: &str = "Ready";
@@ -42,6 +44,63 @@ pub mod conditions {
     pub const COMPLETE: &str = "Complete";
     /// The export failed.
     pub const FAILED: &str = "Failed";
+}
+
+/// Reasons of conditions and events of a `CustomScript`; the only ones used.
+pub mod reasons {
+    /// Event: a deployment attempt began. Condition: it is under way.
+    pub const DEPLOYING: &str = "Deploying";
+    /// Event: the first pod of an attempt is ready. Condition: it serves.
+    pub const DEPLOYED: &str = "Deployed";
+    /// Event: a deployment attempt failed.
+    pub const DEPLOYMENT_FAILED: &str = "DeploymentFailed";
+    /// Event: the script was undeployed. Condition: it is.
+    pub const UNDEPLOYED: &str = "Undeployed";
+    /// Pods are finishing their runs before they go.
+    pub const UNDEPLOYING: &str = "Undeploying";
+    /// It was never deployed.
+    pub const DRAFT: &str = "Draft";
+    /// The newest version does not serve, an earlier one does.
+    pub const PREVIOUS_VERSION_SERVES: &str = "PreviousVersionServes";
+    /// Objects of a deleted `CustomScript` of the same name are still going.
+    pub const NAME_IN_USE: &str = "NameInUse";
+    /// Nothing is under way.
+    pub const STEADY: &str = "Steady";
+    /// The store takes what the pods print.
+    pub const STORE_WRITABLE: &str = "StoreWritable";
+    /// It does not.
+    pub const STORE_FAILED: &str = "StoreFailed";
+
+    /// Adoption of Deployments is not there yet.
+    pub const WORKLOAD_NOT_SUPPORTED: &str = "WorkloadNotSupported";
+    /// `spec.source.configMapRef` names no `ConfigMap`.
+    pub const CONFIG_MAP_MISSING: &str = "ConfigMapMissing";
+    /// The source has no `main.py`.
+    pub const ENTRY_POINT_MISSING: &str = "EntryPointMissing";
+    /// The source does not fit into a `ConfigMap`.
+    pub const SOURCE_TOO_LARGE: &str = "SourceTooLarge";
+    /// The object lacks what the API would have asked for.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// `spec.runtimeClassName` names no `RuntimeClass`.
+    pub const RUNTIME_CLASS_MISSING: &str = "RuntimeClassMissing";
+    /// An object of the script's name exists and belongs to somebody else.
+    pub const NAME_CONFLICT: &str = "NameConflict";
+    /// The API server refused an object of the script.
+    pub const REJECTED: &str = "Rejected";
+    /// `main.py` could not be loaded.
+    pub const LOAD_FAILED: &str = "LoadFailed";
+    /// The container ends again and again.
+    pub const CRASH_LOOP: &str = "CrashLoopBackOff";
+    /// The image can not be pulled.
+    pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// The container can not be created as configured.
+    pub const CONTAINER_CONFIG: &str = "ContainerConfigError";
+    /// No node takes the pod.
+    pub const UNSCHEDULABLE: &str = "Unschedulable";
+    /// The pod is refused: quota, admission, limits.
+    pub const POD_REFUSED: &str = "PodRefused";
+    /// The pod is not ready, and nothing says why.
+    pub const NOT_READY: &str = "NotReady";
 }
 
 /// The CRDs as YAML documents: file name and text. `scriptscope crd` prints them, `crds/` holds them.

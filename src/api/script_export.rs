@@ -17,6 +17,7 @@ use crate::model;
     plural = "scriptexports",
     shortname = "sexport",
     category = "scriptscope",
+    doc = "A CSV file made of a script's runs or log lines, once.",
     namespaced,
     status = "ScriptExportStatus",
     printcolumn(

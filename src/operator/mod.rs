@@ -1,16 +1,438 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
+pub mod agent_tokens;
+pub mod context;
+pub mod custom_script;
+mod departed;
+pub mod endings;
+pub mod health;
+pub mod pods;
 pub mod script_export;
+mod stuck_runs;
+
+use std::{
+    fmt::Debug,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::Router;
+use futures::{Stream, stream};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use kube::{Api, Client, Resource, api::ListParams, runtime::reflector};
+use serde::de::DeserializeOwned;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    context::Context,
+    custom_script::Images,
+    health::Readiness,
+    pods::{PodIndex, PodWatch},
+};
+use crate::{
+    api::{CustomScript, ScriptExport},
+    metrics::Metrics,
+    store::{Store, StoreError},
+};
+
+/// How long the parts have for ending once they are told to.
+const SHUTDOWN: Duration = Duration::from_secs(25);
+/// How often to ask for CRDs that are missing, and for the store's health.
+const CRD_TICK: Duration = Duration::from_secs(2);
+const HEALTH_TICK: Duration = Duration::from_secs(30);
+/// Events buffered for the controller; it takes them at once.
+const BUFFER: usize = 256;
 
 /// Options of `scriptscope operator`.
-#[derive(clap::Args, Debug)]
-pub struct Args {}
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The database: sqlite:///PATH or postgres://...
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_DATABASE_URL",
+        default_value = "sqlite:///var/lib/scriptscope/scriptscope.db",
+        hide_env_values = true
+    )]
+    pub database_url: String,
+    /// Folder for finished exports.
+    #[arg(long, env = "SCRIPTSCOPE_DATA_DIR", default_value = "/var/lib/scriptscope")]
+    pub data_dir: PathBuf,
+    /// The operator's own namespace.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Name of the operator's own pod, for events.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+    /// Watch this namespace only. Default: all.
+    #[arg(long, env = "SCRIPTSCOPE_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub watch_namespace: Option<String>,
+    /// Image whose entry point is this binary; puts the runner into the pods of scripts.
+    #[arg(long, env = "SCRIPTSCOPE_IMAGE")]
+    pub image: String,
+    /// Image that Python scripts run in unless they name one.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_PYTHON_IMAGE",
+        default_value = "docker.io/library/python:3.13-slim"
+    )]
+    pub python_image: String,
+    /// `ServiceAccount` of the agents, in the operator's namespace.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_AGENT_SERVICE_ACCOUNT",
+        default_value = "scriptscope-agent"
+    )]
+    pub agent_service_account: String,
+    /// Address of the dashboard and the REST API.
+    #[arg(long, env = "SCRIPTSCOPE_WEB_LISTEN", default_value = "0.0.0.0:8080")]
+    pub web_listen: SocketAddr,
+    /// Address that agents deliver to.
+    #[arg(long, env = "SCRIPTSCOPE_INGEST_LISTEN", default_value = "0.0.0.0:8081")]
+    pub ingest_listen: SocketAddr,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "SCRIPTSCOPE_HEALTH_LISTEN", default_value = "0.0.0.0:9090")]
+    pub health_listen: SocketAddr,
+}
 
 /// Why the operator stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum OperatorError {}
+pub enum OperatorError {
+    /// The cluster can not be reached.
+    #[error("the cluster can not be reached: {0}")]
+    Kube(#[from] kube::Error),
+    /// The store can not be opened.
+    #[error("--database-url: {0}")]
+    Store(#[from] StoreError),
+    /// The system said no.
+    #[error("{what}: {error}")]
+    Io {
+        /// At what.
+        what: String,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A part that runs as long as the operator has ended.
+    #[error("{0} has ended unexpectedly")]
+    Ended(&'static str),
+    /// A part of the operator panicked.
+    #[error("a part of the operator failed: {0}")]
+    Panic(String),
+}
 
-/// Runs the operator until it is told to stop.
-pub fn run(_args: Args) -> Result<(), OperatorError> {
-    Ok(())
+/// Which namespaces are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope(Option<String>);
+
+impl Scope {
+    /// Every namespace.
+    pub fn all() -> Self {
+        Self(None)
+    }
+
+    /// One namespace.
+    pub fn namespace(name: impl Into<String>) -> Self {
+        Self(Some(name.into()))
+    }
+
+    /// The one namespace, if it is only one.
+    pub fn watched(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Whether objects of this namespace are watched.
+    pub fn contains(&self, namespace: &str) -> bool {
+        self.0.as_deref().is_none_or(|watched| watched == namespace)
+    }
+
+    /// The objects of this kind.
+    pub fn api<K>(&self, client: Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.0 {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+}
+
+/// Runs the operator on the store that `open` makes of the database's URL, until it is told to stop.
+pub fn run<F>(args: Args, open: F) -> Result<(), OperatorError>
+where
+    F: AsyncFnOnce(&str) -> Result<Arc<dyn Store>, StoreError>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(io_error("starting the runtime"))?;
+    runtime.block_on(async {
+        let shutdown = stop_on_signals()?;
+        let store = open(&args.database_url).await?;
+        let client = Client::try_default().await?;
+        serve(args, client, store, shutdown).await
+    })
+}
+
+/// Runs every part of the operator until `shutdown` is cancelled or one of them ends.
+pub async fn serve(
+    args: Args,
+    client: Client,
+    store: Arc<dyn Store>,
+    shutdown: CancellationToken,
+) -> Result<(), OperatorError> {
+    let scope = Scope(args.watch_namespace.clone());
+    let readiness = Readiness::default();
+    let (scripts, script_writer) = reflector::store::<CustomScript>();
+    let (pods, pod_writer) = reflector::store_shared::<Pod>(BUFFER);
+    let pod_events = pod_writer
+        .subscribe()
+        .ok_or(OperatorError::Ended("the stream of pods"))?;
+    let index = Arc::new(PodIndex::new(scope.clone()));
+    let images = Images {
+        install: args.image.clone(),
+        python: args.python_image.clone(),
+    };
+    let metrics = Metrics::new();
+    let context = Arc::new(Context::new(
+        client.clone(),
+        store.clone(),
+        metrics,
+        images,
+        pods.clone(),
+        args.pod_name.clone(),
+    ));
+
+    let mut parts = Parts::new(shutdown.clone());
+    let kinds = readiness.expect("custom resource definitions");
+    let scripts_listed = readiness.expect("list of scripts");
+    let pods_listed = readiness.expect("list of pods");
+    let health = health::router(context.clone(), readiness);
+    parts
+        .listen("the health server", args.health_listen, health)
+        .await?;
+
+    // The health server answers while this waits.
+    let found = wait_for_kinds(&scope, &client);
+    if shutdown.run_until_cancelled(found).await.is_none() {
+        return parts.finish().await;
+    }
+    kinds.ready();
+
+    let watch = PodWatch {
+        client: client.clone(),
+        store,
+        index: index.clone(),
+        scripts: scripts.clone(),
+    };
+    parts.spawn(
+        "the watch of pods",
+        watch.run(scope.clone(), pod_writer, shutdown.clone()),
+    );
+    let changes = custom_script::changes(&scope, client, script_writer);
+    let controller = custom_script::run(
+        context.clone(),
+        scope.clone(),
+        scripts.clone(),
+        changes,
+        pod_events,
+        health_changes(context.clone()),
+        shutdown.clone(),
+    );
+    parts.spawn("the controller of CustomScript", controller);
+
+    // The rest compares with the whole cluster and must have seen it.
+    let listed = async {
+        scripts.wait_until_ready().await?;
+        scripts_listed.ready();
+        pods.wait_until_ready().await?;
+        pods_listed.ready();
+        Ok::<_, reflector::store::WriterDropped>(())
+    };
+    let stop = shutdown.clone();
+    if let Some(Ok(())) = stop.run_until_cancelled(listed).await {
+        let (figures, stuck) = (context.clone(), context.clone());
+        parts.spawn(
+            "the writer of figures",
+            custom_script::figures::run(figures, scripts.clone(), shutdown.clone()),
+        );
+        parts.spawn(
+            "the closing of runs",
+            stuck_runs::run(stuck, index, scripts.clone(), shutdown.clone()),
+        );
+        parts.spawn(
+            "the end of deleted scripts",
+            departed::run(context, scope, scripts, shutdown),
+        );
+    }
+    parts.finish().await
+}
+
+/// The parts of the process. When one ends, all do.
+struct Parts {
+    tasks: JoinSet<Result<&'static str, OperatorError>>,
+    shutdown: CancellationToken,
+}
+
+impl Parts {
+    fn new(shutdown: CancellationToken) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            shutdown,
+        }
+    }
+
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            part.await;
+            Ok(name)
+        });
+    }
+
+    /// Serves `router` until the shutdown; requests under way are finished.
+    async fn listen(
+        &mut self,
+        name: &'static str,
+        address: SocketAddr,
+        router: Router,
+    ) -> Result<(), OperatorError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(io_error(&format!("listening on {address} for {name}")))?;
+        let stop = self.shutdown.clone().cancelled_owned();
+        self.tasks.spawn(async move {
+            let server = axum::serve(listener, router).with_graceful_shutdown(stop);
+            server.await.map(|()| name).map_err(io_error(name))
+        });
+        Ok(())
+    }
+
+    /// Waits for the shutdown or for a part to end, then for the others.
+    async fn finish(mut self) -> Result<(), OperatorError> {
+        let mut result = Ok(());
+        let mut deadline = None;
+        loop {
+            let next = async {
+                tokio::select! {
+                    next = self.tasks.join_next() => Some(next),
+                    () = self.shutdown.cancelled(), if deadline.is_none() => None,
+                    () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Some(None),
+                }
+            };
+            match next.await {
+                None => deadline = Some(Instant::now() + SHUTDOWN),
+                Some(None) => break,
+                Some(Some(ended)) => {
+                    let stopping = self.shutdown.is_cancelled();
+                    let ended = ended.unwrap_or_else(|error| Err(OperatorError::Panic(error.to_string())));
+                    match ended {
+                        Ok(_) if stopping => {}
+                        Ok(name) => result = Err(OperatorError::Ended(name)),
+                        Err(error) if result.is_ok() => result = Err(error),
+                        Err(error) => tracing::error!(%error, "Another part of the operator failed."),
+                    }
+                    self.shutdown.cancel();
+                }
+            }
+        }
+        self.tasks.shutdown().await;
+        tracing::info!("The operator has stopped.");
+        result
+    }
+}
+
+/// Cancelled at the first SIGTERM or SIGINT.
+fn stop_on_signals() -> Result<CancellationToken, OperatorError> {
+    let token = CancellationToken::new();
+    let wait = |kind| signal(kind).map_err(io_error("waiting for signals"));
+    let (mut terminate, mut interrupt) = (wait(SignalKind::terminate())?, wait(SignalKind::interrupt())?);
+    let stop = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("Told to stop.");
+        stop.cancel();
+    });
+    Ok(token)
+}
+
+/// Waits until the API server knows both kinds.
+async fn wait_for_kinds(scope: &Scope, client: &Client) {
+    wait_for_kind::<CustomScript>(scope, client).await;
+    wait_for_kind::<ScriptExport>(scope, client).await;
+}
+
+async fn wait_for_kind<K>(scope: &Scope, client: &Client)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let api = scope.api::<K>(client.clone());
+    let one = ListParams::default().limit(1);
+    let mut said = false;
+    while let Err(error) = api.list_metadata(&one).await {
+        if !said {
+            tracing::warn!(kind = %K::kind(&()), %error, "Waiting for the API server to serve the kind; are the custom resource definitions installed?");
+            said = true;
+        }
+        tokio::time::sleep(CRD_TICK).await;
+    }
+}
+
+/// Yields whenever the store begins or ceases to be writable.
+fn health_changes(context: Arc<Context>) -> impl Stream<Item = ()> + Send + 'static {
+    let tick = tokio::time::interval(HEALTH_TICK);
+    stream::unfold((context, tick, true), async |(context, mut tick, before)| {
+        loop {
+            tick.tick().await;
+            let now = context.health.get().await.is_ok();
+            if now != before {
+                return Some(((), (context, tick, now)));
+            }
+        }
+    })
+}
+
+fn io_error(what: &str) -> impl FnOnce(io::Error) -> OperatorError {
+    let what = what.to_owned();
+    move |error| OperatorError::Io { what, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn when_a_part_ends_all_do_and_its_name_is_told() {
+        let mut parts = Parts::new(CancellationToken::new());
+        let stop = parts.shutdown.clone();
+        parts.spawn("the first", async {});
+        parts.spawn("the second", stop.cancelled_owned());
+        let error = parts.finish().await.unwrap_err();
+        assert_eq!(error.to_string(), "the first has ended unexpectedly");
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_is_no_error() {
+        let mut parts = Parts::new(CancellationToken::new());
+        let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        parts.listen("a server", address, Router::new()).await.unwrap();
+        parts.shutdown.cancel();
+        assert!(parts.finish().await.is_ok());
+    }
+
+    #[test]
+    fn one_namespace_or_all_are_watched() {
+        assert!(Scope::all().contains("shop"));
+        assert!(Scope::namespace("shop").contains("shop"));
+        assert!(!Scope::namespace("shop").contains("other"));
+    }
 }

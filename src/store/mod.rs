@@ -98,6 +98,8 @@ pub enum AppendOutcome {
 pub struct CloseRuns {
     /// Only runs of this pod's deployment containers that are still in progress are closed.
     pub pod_uid: String,
+    /// Only runs that began before this moment: a container that restarted within its pod has runs of its own.
+    pub begun_before: Timestamp,
     /// `OOMKilled`, `Evicted`, `Undeployed`, `LostContact`, ...
     pub reason: String,
     /// For people.

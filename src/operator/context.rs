@@ -1,0 +1,193 @@
+//! What every controller of the operator shares.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::{
+    Client,
+    runtime::{
+        events::{Event, EventType, Recorder, Reporter},
+        reflector,
+    },
+};
+
+use super::custom_script::Images;
+use crate::{metrics::Metrics, store::Store};
+
+/// How old the store's word on its health may get.
+const HEALTH_TTL: Duration = Duration::from_secs(30);
+/// Longest time for publishing an event, which nothing waits for.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first and the longest pause after failed reconciliations of an object.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+/// Longest note of an event, in bytes.
+const MAX_NOTE_BYTES: usize = 1_000;
+
+/// What a reconciliation works with.
+pub struct Context {
+    /// The cluster.
+    pub client: Client,
+    /// Versions, runs, logs.
+    pub store: Arc<dyn Store>,
+    /// Whether the store can be written.
+    pub health: StoreHealth,
+    /// The operator's metrics.
+    pub metrics: Metrics,
+    /// For events; one for all, so that repeated ones are counted.
+    pub recorder: Recorder,
+    /// Images of the pods.
+    pub images: Images,
+    /// Every pod with the label of a script.
+    pub pods: reflector::Store<Pod>,
+    /// When this process began.
+    pub started: Timestamp,
+}
+
+impl Context {
+    /// A context. `identity` is the name of the operator's pod, if it has one.
+    pub fn new(
+        client: Client,
+        store: Arc<dyn Store>,
+        metrics: Metrics,
+        images: Images,
+        pods: reflector::Store<Pod>,
+        identity: Option<String>,
+    ) -> Self {
+        let reporter = Reporter {
+            controller: "scriptscope".to_owned(),
+            instance: identity,
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            health: StoreHealth::new(store.clone()),
+            client,
+            store,
+            metrics,
+            images,
+            pods,
+            started: Timestamp::now(),
+        }
+    }
+
+    /// Publishes an event; if that fails, only the log says so.
+    ///
+    /// The recorder takes two events with the same type, reason and action for one and drops the second's text, so
+    /// `action` must name what it is about (a version).
+    pub async fn event(
+        &self,
+        about: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: String,
+        mut note: String,
+    ) {
+        if note.len() > MAX_NOTE_BYTES {
+            let end = (0..=MAX_NOTE_BYTES).rev().find(|at| note.is_char_boundary(*at));
+            note.truncate(end.unwrap_or(0));
+        }
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action,
+            secondary: None,
+        };
+        match tokio::time::timeout(EVENT_TIMEOUT, self.recorder.publish(&event, about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, reason, "An event could not be published."),
+            Err(_) => tracing::warn!(reason, "An event was not published in time."),
+        }
+    }
+}
+
+/// Errors of reconcilers, by kind.
+pub trait ReconcilerError: std::error::Error {
+    /// One of a fixed set, for metrics.
+    fn category(&self) -> &'static str;
+}
+
+/// Pauses that double with every failure in a row, object by object.
+#[derive(Debug)]
+pub struct Backoff<K> {
+    failures: Mutex<HashMap<K, u32>>,
+}
+
+impl<K: Eq + Hash> Default for Backoff<K> {
+    fn default() -> Self {
+        Self {
+            failures: Mutex::new(HashMap::new()),
+        }
+    }
+}
+
+impl<K: Eq + Hash> Backoff<K> {
+    /// Counts a failure and says how long to wait.
+    pub fn failed(&self, key: K) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(key).or_default();
+        let pause = BACKOFF.0.saturating_mul(1 << (*count).min(16));
+        *count += 1;
+        pause.min(BACKOFF.1)
+    }
+
+    /// Forgets the failures of an object that went well or is gone.
+    pub fn succeeded(&self, key: &K) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+    }
+}
+
+/// The store's health, asked at most every 30 seconds by the whole process.
+pub struct StoreHealth {
+    store: Arc<dyn Store>,
+    last: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+impl StoreHealth {
+    /// Of this store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            last: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Whether it can be written, or why not.
+    pub async fn get(&self) -> Result<(), String> {
+        let mut last = self.last.lock().await;
+        if let Some((_, health)) = last.as_ref().filter(|(at, _)| at.elapsed() < HEALTH_TTL) {
+            return health.clone();
+        }
+        let health = self.store.check().await.map_err(|error| error.to_string());
+        *last = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    /// Makes the next question go to the store itself.
+    pub async fn doubt(&self) {
+        *self.last.lock().await = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_five_minutes_and_begin_anew_after_a_success() {
+        let backoff = Backoff::default();
+        let pauses: Vec<u64> = (0..11).map(|_| backoff.failed("a").as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(backoff.failed("b").as_secs(), 1);
+        backoff.succeeded(&"a");
+        assert_eq!(backoff.failed("a").as_secs(), 1);
+    }
+}

@@ -1,0 +1,149 @@
+//! When a deployment attempt begins.
+//!
+//! Every attempt takes the next version number, and a failed one keeps its number: `Failed` is final. Three things begin
+//! the next attempt:
+//!
+//! - what would run has changed (another fingerprint, also through the annotation `scriptscope.dev/redeploy`);
+//! - the script was undeployed in between;
+//! - what made the attempt fail is gone. Kubernetes goes on trying to start the pods of a failed attempt; when they stay
+//!   ready after all (the image could be pulled, a node came), or when what kept them from being made is there now (the
+//!   `RuntimeClass`), the next attempt runs the same once more. So no version that serves is ever called failed, and no
+//!   number means two things. An attempt that fails for a reason of its own is never repeated.
+
+use jiff::Timestamp;
+
+use crate::model::{Deployment, DeploymentState};
+
+/// What is known when the decision is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// The latest attempt in the store.
+    pub latest: Option<&'a Deployment>,
+    /// Hash of what should run.
+    pub fingerprint: &'a str,
+    /// The highest version that the cluster knows of: from the status and from the live Deployment.
+    pub known_version: i64,
+    /// The status says that this version was undeployed.
+    pub undeployed_version: Option<i64>,
+    /// What made the latest attempt fail is gone.
+    pub recovered: bool,
+}
+
+/// What to do about attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Go on with the latest attempt.
+    Keep,
+    /// Begin the next attempt. If a version is named, that one has not ended and never will: end it first.
+    Begin {
+        /// Version to end as replaced.
+        abandon: Option<i64>,
+    },
+}
+
+/// Decides.
+pub fn next_step(situation: Situation<'_>) -> Step {
+    let Some(latest) = situation.latest else {
+        return Step::Begin { abandon: None };
+    };
+    // The store was restored from an older copy: its numbers would go backwards.
+    let behind = latest.version < situation.known_version;
+    let changed = latest.fingerprint != situation.fingerprint;
+    let again = match latest.state {
+        DeploymentState::Deploying | DeploymentState::Deployed => false,
+        DeploymentState::Replaced | DeploymentState::Undeployed => true,
+        DeploymentState::Failed => {
+            situation.recovered || situation.undeployed_version.is_some_and(|v| v >= latest.version)
+        }
+    };
+    if !(behind || changed || again) {
+        return Step::Keep;
+    }
+    // A version that serves is replaced only when the next one does; one still on its way has lost its chance. A store
+    // that is behind would hand out a version again that has not ended, so it is ended whatever its state.
+    let unfinished = latest.state == DeploymentState::Deploying || (behind && !latest.state.is_ended());
+    Step::Begin {
+        abandon: unfinished.then_some(latest.version),
+    }
+}
+
+/// How long an attempt has been under way. Time in which no operator ran does not count, or an operator that was away
+/// would fail attempts that had no chance.
+pub fn elapsed(attempt: &Deployment, operator_started: Timestamp, now: Timestamp) -> std::time::Duration {
+    let since = attempt.started_at.max(operator_started);
+    now.duration_since(since).try_into().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::operator::custom_script::fixtures::attempt;
+
+    fn situation<'a>(latest: Option<&'a Deployment>, fingerprint: &'a str) -> Situation<'a> {
+        Situation {
+            latest,
+            fingerprint,
+            known_version: latest.map_or(0, |l| l.version),
+            undeployed_version: None,
+            recovered: false,
+        }
+    }
+
+    const BEGIN: Step = Step::Begin { abandon: None };
+
+    #[test]
+    fn the_first_deployment_and_every_change_begin_an_attempt() {
+        assert_eq!(next_step(situation(None, "a")), BEGIN);
+        let serving = attempt(3, "a", DeploymentState::Deployed);
+        assert_eq!(next_step(situation(Some(&serving), "a")), Step::Keep);
+        assert_eq!(next_step(situation(Some(&serving), "b")), BEGIN);
+        let starting = attempt(3, "a", DeploymentState::Deploying);
+        assert_eq!(next_step(situation(Some(&starting), "a")), Step::Keep);
+        assert_eq!(
+            next_step(situation(Some(&starting), "b")),
+            Step::Begin { abandon: Some(3) }
+        );
+    }
+
+    #[test]
+    fn a_redeploy_after_an_undeploy_takes_the_next_number() {
+        let undeployed = attempt(3, "a", DeploymentState::Undeployed);
+        assert_eq!(next_step(situation(Some(&undeployed), "a")), BEGIN);
+        // A failed attempt stays failed when it is undeployed; the status remembers.
+        let failed = attempt(3, "a", DeploymentState::Failed);
+        let mut after = situation(Some(&failed), "a");
+        after.undeployed_version = Some(3);
+        assert_eq!(next_step(after), BEGIN);
+        after.undeployed_version = Some(2);
+        assert_eq!(next_step(after), Step::Keep);
+    }
+
+    #[test]
+    fn a_failed_attempt_is_repeated_only_when_its_cause_is_gone_or_the_spec_changed() {
+        let failed = attempt(3, "a", DeploymentState::Failed);
+        let mut after = situation(Some(&failed), "a");
+        assert_eq!(next_step(after), Step::Keep);
+        after.recovered = true;
+        assert_eq!(next_step(after), BEGIN);
+        assert_eq!(next_step(situation(Some(&failed), "b")), BEGIN);
+    }
+
+    #[test]
+    fn versions_do_not_go_backwards_after_the_store_was_restored() {
+        let old = attempt(3, "a", DeploymentState::Deployed);
+        let mut after = situation(Some(&old), "a");
+        after.known_version = 7;
+        assert_eq!(next_step(after), Step::Begin { abandon: Some(3) });
+    }
+
+    #[test]
+    fn an_operator_that_was_away_gives_the_attempt_its_time() {
+        let attempt = attempt(1, "a", DeploymentState::Deploying);
+        let later = |seconds| attempt.started_at + jiff::SignedDuration::from_secs(seconds);
+        assert_eq!(elapsed(&attempt, later(-100), later(50)), Duration::from_secs(50));
+        assert_eq!(elapsed(&attempt, later(45), later(50)), Duration::from_secs(5));
+        assert_eq!(elapsed(&attempt, later(45), later(40)), Duration::ZERO);
+    }
+}

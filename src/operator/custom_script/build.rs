@@ -1,0 +1,555 @@
+//! Third step: the objects that run a script. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+            EnvVar, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+            SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
+        util::intstr::IntOrString,
+    },
+};
+
+use super::fingerprint::Files;
+use crate::{
+    api::{CustomScript, CustomScriptSpec, StandardOutput, labels},
+    model,
+};
+
+/// Port that the runner listens on.
+const RUNNER_PORT: i32 = 8080;
+/// Port of the Service.
+const SERVICE_PORT: i32 = 80;
+/// User and group of the processes; nobody's in particular.
+const USER: i64 = 65_532;
+/// Seconds beyond the script's timeout that a pod gets for ending its runs and delivering their records.
+const GRACE_SECONDS: i64 = 30;
+/// Folder of the runner in the pod.
+const RUNNER_DIR: &str = "/scriptscope";
+/// Folder of the script in the pod.
+const PROJECT_DIR: &str = "/app";
+const INSTALL: &str = "install";
+
+/// The images that the operator chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// Holds the `scriptscope` binary as its entry point.
+    pub install: String,
+    /// Runs Python scripts that name no image of their own.
+    pub python: String,
+}
+
+/// What is to be built.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The script.
+    pub object: &'a CustomScript,
+    /// Its owner reference for everything built.
+    pub owner: &'a OwnerReference,
+    /// Its files.
+    pub files: &'a Files,
+    /// The attempt that runs.
+    pub attempt: &'a model::Deployment,
+    /// The images.
+    pub images: &'a Images,
+}
+
+/// The objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objects {
+    /// The source of this version.
+    pub source: ConfigMap,
+    /// Where it can be called.
+    pub service: Service,
+    /// What runs it.
+    pub deployment: Deployment,
+}
+
+/// Builds them.
+pub fn build(plan: Plan<'_>) -> Objects {
+    let source = source(plan);
+    let deployment = deployment(plan, source.metadata.name.as_deref().unwrap_or_default());
+    Objects {
+        service: service(plan),
+        source,
+        deployment,
+    }
+}
+
+/// The images that a live Deployment of the same attempt runs, where it does: an upgraded operator leaves running pods
+/// alone, and the next deployment takes its images.
+pub fn images_in_use(live: Option<&Deployment>, attempt: &model::Deployment, default: &Images) -> Images {
+    let template = live.and_then(|d| d.spec.as_ref()).map(|spec| &spec.template);
+    let same = template
+        .and_then(|t| t.metadata.as_ref()?.labels.as_ref())
+        .is_some_and(|l| l.get(labels::DEPLOYMENT_ID) == Some(&attempt.deployment_id));
+    let Some(pod) = template.and_then(|t| t.spec.as_ref()).filter(|_| same) else {
+        return default.clone();
+    };
+    let image = |containers: &[Container], name: &str, default: &str| {
+        let container = containers.iter().find(|c| c.name == name);
+        container
+            .and_then(|c| c.image.clone())
+            .unwrap_or_else(|| default.to_owned())
+    };
+    Images {
+        install: image(
+            pod.init_containers.as_deref().unwrap_or_default(),
+            INSTALL,
+            &default.install,
+        ),
+        python: image(&pod.containers, labels::CONTAINER, &default.python),
+    }
+}
+
+/// The version that a live Deployment was applied for.
+pub fn version_of(live: &Deployment) -> Option<i64> {
+    let template = &live.spec.as_ref()?.template;
+    let labels = template.metadata.as_ref()?.labels.as_ref()?;
+    labels.get(labels::VERSION)?.parse().ok()
+}
+
+/// Labels of every object of a script; a selector for them, too.
+pub fn object_labels(script: &str) -> BTreeMap<String, String> {
+    [(labels::SCRIPT, script), (labels::MANAGED_BY, labels::MANAGER)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+fn meta(plan: Plan<'_>, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: plan.object.metadata.namespace.clone(),
+        labels: Some(object_labels(script_name(plan))),
+        owner_references: Some(vec![plan.owner.clone()]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn script_name(plan: Plan<'_>) -> &str {
+    plan.object.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The name follows from the content, so that two versions with the same source share it and a version's source never
+/// changes underneath it.
+fn source(plan: Plan<'_>) -> ConfigMap {
+    let digest = plan.files.digest();
+    ConfigMap {
+        metadata: meta(plan, format!("{}-source-{}", script_name(plan), &digest[..10])),
+        data: Some(plan.files.text.clone()).filter(|files| !files.is_empty()),
+        binary_data: Some(plan.files.binary.clone()).filter(|files| !files.is_empty()),
+        immutable: Some(true),
+    }
+}
+
+fn service(plan: Plan<'_>) -> Service {
+    let name = script_name(plan);
+    Service {
+        metadata: meta(plan, name.to_owned()),
+        spec: Some(ServiceSpec {
+            selector: Some([(labels::SCRIPT.to_owned(), name.to_owned())].into()),
+            ports: Some(vec![ServicePort {
+                name: Some("http".to_owned()),
+                port: SERVICE_PORT,
+                target_port: Some(IntOrString::String("http".to_owned())),
+                protocol: Some("TCP".to_owned()),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}
+
+fn deployment(plan: Plan<'_>, source: &str) -> Deployment {
+    let name = script_name(plan);
+    let selector = BTreeMap::from([(labels::SCRIPT.to_owned(), name.to_owned())]);
+    let mut pod_labels = object_labels(name);
+    pod_labels.insert(labels::VERSION.to_owned(), plan.attempt.version.to_string());
+    pod_labels.insert(
+        labels::DEPLOYMENT_ID.to_owned(),
+        plan.attempt.deployment_id.clone(),
+    );
+    Deployment {
+        metadata: meta(plan, name.to_owned()),
+        spec: Some(DeploymentSpec {
+            replicas: Some(plan.object.spec.replicas.min),
+            selector: LabelSelector {
+                match_labels: Some(selector),
+                ..LabelSelector::default()
+            },
+            // A version that does not come up takes nothing from the one that serves.
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(1)),
+                }),
+            }),
+            progress_deadline_seconds: Some(60),
+            revision_history_limit: Some(2),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(pod_labels),
+                    annotations: Some(
+                        [("kubectl.kubernetes.io/default-container", labels::CONTAINER)]
+                            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                            .into(),
+                    ),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(plan, source)),
+            },
+            ..DeploymentSpec::default()
+        }),
+        ..Deployment::default()
+    }
+}
+
+fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
+    let spec = &plan.object.spec;
+    let empty_dir = |name: &str| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
+    PodSpec {
+        runtime_class_name: Some(spec.runtime_class_name.clone()).filter(|name| !name.is_empty()),
+        service_account_name: spec.service_account_name.clone(),
+        automount_service_account_token: Some(spec.service_account_name.is_some()),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(i64::from(spec.timeout_seconds) + GRACE_SECONDS),
+        image_pull_secrets: Some(spec.image_pull_secrets.clone()).filter(|secrets| !secrets.is_empty()),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        init_containers: Some(vec![install_container(plan)]),
+        containers: vec![script_container(plan)],
+        volumes: Some(vec![
+            empty_dir("runner"),
+            Volume {
+                name: "source".to_owned(),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: source.to_owned(),
+                    default_mode: Some(0o444),
+                    ..ConfigMapVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+            empty_dir("tmp"),
+        ]),
+        ..PodSpec::default()
+    }
+}
+
+fn install_container(plan: Plan<'_>) -> Container {
+    let quantities = |pairs: &[(&str, &str)]| {
+        let quantity = |text: &str| Quantity(text.to_owned());
+        Some(
+            pairs
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), quantity(text)))
+                .collect(),
+        )
+    };
+    Container {
+        name: INSTALL.to_owned(),
+        image: Some(plan.images.install.clone()),
+        args: Some(["install", "--to", RUNNER_DIR].map(str::to_owned).into()),
+        volume_mounts: Some(vec![mount("runner", RUNNER_DIR, false)]),
+        resources: Some(ResourceRequirements {
+            requests: quantities(&[("cpu", "10m"), ("memory", "16Mi")]),
+            limits: quantities(&[("cpu", "500m"), ("memory", "64Mi")]),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(container_security()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}
+
+fn script_container(plan: Plan<'_>) -> Container {
+    let spec = &plan.object.spec;
+    let image = spec.runtime_image.clone();
+    Container {
+        name: labels::CONTAINER.to_owned(),
+        image: Some(image.unwrap_or_else(|| plan.images.python.clone())),
+        command: Some(vec![format!("{RUNNER_DIR}/scriptscope"), "runner".to_owned()]),
+        working_dir: Some(PROJECT_DIR.to_owned()),
+        env: Some(env(plan)),
+        env_from: Some(spec.env_from.clone()).filter(|sources| !sources.is_empty()),
+        ports: Some(vec![ContainerPort {
+            name: Some("http".to_owned()),
+            container_port: RUNNER_PORT,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        volume_mounts: Some(vec![
+            mount("runner", RUNNER_DIR, true),
+            mount("source", PROJECT_DIR, true),
+            mount("tmp", "/tmp", false),
+        ]),
+        resources: spec.resources.clone(),
+        security_context: Some(container_security()),
+        // A sandbox and Python take their time to start; from then on the liveness probe watches.
+        startup_probe: Some(probe("/livez", 1, 2, 120)),
+        readiness_probe: Some(probe("/readyz", 1, 2, 2)),
+        liveness_probe: Some(probe("/livez", 10, 5, 3)),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}
+
+/// The script's own variables, then the runner's; of two with one name the later one counts, and ours come last.
+fn env(plan: Plan<'_>) -> Vec<EnvVar> {
+    let spec: &CustomScriptSpec = &plan.object.spec;
+    let logging = match spec.logging.standard {
+        StandardOutput::AfterCompletion => "AfterCompletion",
+        StandardOutput::Live => "Live",
+    };
+    let ours = [
+        ("SCRIPTSCOPE_DEPLOYMENT_ID", plan.attempt.deployment_id.clone()),
+        ("SCRIPTSCOPE_VERSION", plan.attempt.version.to_string()),
+        ("SCRIPTSCOPE_TIMEOUT_SECONDS", spec.timeout_seconds.to_string()),
+        ("SCRIPTSCOPE_CONCURRENCY", spec.concurrency.to_string()),
+        ("SCRIPTSCOPE_LOGGING", logging.to_owned()),
+        ("SCRIPTSCOPE_CAPTURE_INPUT", spec.capture.input.to_string()),
+        ("SCRIPTSCOPE_CAPTURE_OUTPUT", spec.capture.output.to_string()),
+        (
+            "SCRIPTSCOPE_CAPTURE_MAX_BYTES",
+            spec.capture.max_bytes.to_string(),
+        ),
+    ];
+    let own = |env: &&EnvVar| ours.iter().all(|(name, _)| *name != env.name);
+    let theirs: Vec<EnvVar> = spec.env.iter().filter(own).cloned().collect();
+    theirs
+        .into_iter()
+        .chain(ours.iter().map(|(name, value)| EnvVar {
+            name: (*name).to_owned(),
+            value: Some(value.clone()),
+            ..EnvVar::default()
+        }))
+        .collect()
+}
+
+fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
+        ..SecurityContext::default()
+    }
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, timeout_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("http".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(timeout_seconds),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::Resource;
+
+    use super::*;
+    use crate::{
+        model::DeploymentState,
+        operator::custom_script::fixtures::{attempt, files, script},
+    };
+
+    fn images() -> Images {
+        Images {
+            install: "scriptscope:1".into(),
+            python: "python:3.13".into(),
+        }
+    }
+
+    fn built(object: &CustomScript, images: &Images) -> Objects {
+        build(Plan {
+            object,
+            owner: &object.controller_owner_ref(&()).unwrap(),
+            files: &files(),
+            attempt: &attempt(3, "a", DeploymentState::Deploying),
+            images,
+        })
+    }
+
+    fn pod_of(objects: &Objects) -> PodSpec {
+        objects.deployment.spec.clone().unwrap().template.spec.unwrap()
+    }
+
+    fn variables(objects: &Objects) -> BTreeMap<String, String> {
+        let env = pod_of(objects).containers[0].env.clone().unwrap();
+        env.into_iter()
+            .map(|e| (e.name, e.value.unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn everything_is_named_labelled_and_owned() {
+        let objects = built(&script(), &images());
+        let source = objects.source.metadata.name.clone().unwrap();
+        assert!(source.starts_with("qbalance-source-"), "{source}");
+        for meta in [
+            &objects.source.metadata,
+            &objects.service.metadata,
+            &objects.deployment.metadata,
+        ] {
+            let owner = &meta.owner_references.as_ref().unwrap()[0];
+            assert_eq!((owner.uid.as_str(), owner.controller), ("uid-1", Some(true)));
+            assert_eq!(meta.labels.as_ref().unwrap()[labels::SCRIPT], "qbalance");
+            assert_eq!(meta.namespace.as_deref(), Some("shop"));
+        }
+        assert_eq!(objects.source.immutable, Some(true));
+        assert_eq!(objects.source.data, Some(files().text));
+        let volume = pod_of(&objects).volumes.unwrap()[1].config_map.clone().unwrap();
+        assert_eq!(volume.name, source);
+    }
+
+    #[test]
+    fn the_selector_stays_while_the_pods_name_their_version() {
+        let spec = built(&script(), &images()).deployment.spec.unwrap();
+        let selector = spec.selector.match_labels.unwrap();
+        assert_eq!(
+            selector,
+            [(labels::SCRIPT.to_owned(), "qbalance".to_owned())].into()
+        );
+        let pod = spec.template.metadata.unwrap().labels.unwrap();
+        assert_eq!(pod[labels::VERSION], "3");
+        assert_eq!(pod[labels::DEPLOYMENT_ID], "deploy-3");
+    }
+
+    #[test]
+    fn the_runner_gets_its_settings_and_nobody_else_sets_them() {
+        let mut object = script();
+        object.spec.env = [("MODE", "fast"), ("SCRIPTSCOPE_VERSION", "99")]
+            .map(|(name, value)| EnvVar {
+                name: name.into(),
+                value: Some(value.into()),
+                ..EnvVar::default()
+            })
+            .into();
+        object.spec.timeout_seconds = 7;
+        object.spec.capture.output = false;
+        let objects = built(&object, &images());
+        let env = variables(&objects);
+        let expected = [
+            ("MODE", "fast"),
+            ("SCRIPTSCOPE_VERSION", "3"),
+            ("SCRIPTSCOPE_DEPLOYMENT_ID", "deploy-3"),
+            ("SCRIPTSCOPE_TIMEOUT_SECONDS", "7"),
+            ("SCRIPTSCOPE_CONCURRENCY", "1"),
+            ("SCRIPTSCOPE_LOGGING", "AfterCompletion"),
+            ("SCRIPTSCOPE_CAPTURE_INPUT", "true"),
+            ("SCRIPTSCOPE_CAPTURE_OUTPUT", "false"),
+            ("SCRIPTSCOPE_CAPTURE_MAX_BYTES", "262144"),
+        ];
+        assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert_eq!(pod_of(&objects).termination_grace_period_seconds, Some(37));
+    }
+
+    #[test]
+    fn pods_are_restricted_and_have_no_token_unless_an_account_is_named() {
+        let pod = pod_of(&built(&script(), &images()));
+        assert_eq!(pod.automount_service_account_token, Some(false));
+        assert_eq!(pod.enable_service_links, Some(false));
+        assert_eq!(pod.runtime_class_name.as_deref(), Some("gvisor"));
+        let security = pod.security_context.unwrap();
+        assert_eq!(
+            (security.run_as_non_root, security.run_as_user),
+            (Some(true), Some(USER))
+        );
+        assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        for container in pod.containers.iter().chain(pod.init_containers.iter().flatten()) {
+            assert_eq!(
+                container.security_context,
+                Some(container_security()),
+                "{}",
+                container.name
+            );
+        }
+
+        let mut object = script();
+        object.spec.service_account_name = Some("billing".into());
+        object.spec.runtime_class_name = String::new();
+        let pod = pod_of(&built(&object, &images()));
+        assert_eq!(pod.automount_service_account_token, Some(true));
+        assert_eq!(pod.runtime_class_name, None);
+    }
+
+    #[test]
+    fn the_script_can_write_to_tmp_alone() {
+        let pod = pod_of(&built(&script(), &images()));
+        let writable: Vec<_> = pod.containers[0]
+            .volume_mounts
+            .iter()
+            .flatten()
+            .filter(|m| m.read_only != Some(true))
+            .map(|m| m.mount_path.as_str())
+            .collect();
+        assert_eq!(writable, ["/tmp"]);
+    }
+
+    #[test]
+    fn an_upgraded_operator_leaves_running_pods_alone() {
+        let new = Images {
+            install: "scriptscope:2".into(),
+            python: "python:3.14".into(),
+        };
+        let live = built(&script(), &images()).deployment;
+        let same = attempt(3, "a", DeploymentState::Deployed);
+        assert_eq!(images_in_use(Some(&live), &same, &new), images());
+        let next = attempt(4, "b", DeploymentState::Deploying);
+        assert_eq!(images_in_use(Some(&live), &next, &new), new);
+        assert_eq!(images_in_use(None, &same, &new), new);
+        assert_eq!(version_of(&live), Some(3));
+    }
+
+    #[test]
+    fn the_image_of_the_spec_wins_over_the_operators() {
+        let mut object = script();
+        object.spec.runtime_image = Some("own:1".into());
+        let pod = pod_of(&built(&object, &images()));
+        assert_eq!(pod.containers[0].image.as_deref(), Some("own:1"));
+        assert_eq!(
+            pod.init_containers.unwrap()[0].image.as_deref(),
+            Some("scriptscope:1")
+        );
+    }
+}

@@ -1,0 +1,505 @@
+//! One reconciliation, from reading to the status.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{controller::Action, events::EventType},
+};
+
+use super::{
+    Error,
+    apply::{self, ApplyError, FIELD_MANAGER},
+    attempt::{Situation, Step, elapsed, next_step},
+    build::{Plan, build, images_in_use, version_of},
+    dereference::{Dereferenced, dereference},
+    failure::{self, FAIL_AFTER, Failure},
+    status::{self, LISTED_DEPLOYMENTS, View},
+    validate::{Inspection, Owner, Problem, inspect, owner, surroundings},
+};
+use crate::{
+    api::{CustomScript, CustomScriptStatus, DesiredState, Phase, labels, reasons},
+    model::{self, DeploymentState, ScriptKey},
+    operator::context::Context,
+    store::StoreError,
+};
+
+/// Pods of a failed attempt must have been ready for so long before it is taken for recovered.
+const RECOVERED_AFTER: Duration = Duration::from_secs(10);
+/// How soon to look again: at what changes on its own, at a failed attempt, at a script at rest.
+const SOON: Duration = Duration::from_secs(2);
+const FAILED: Duration = Duration::from_secs(15);
+const AT_REST: Duration = Duration::from_mins(5);
+
+/// What the rest of the status is made of.
+#[derive(Default)]
+struct Outcome {
+    failure: Option<Failure>,
+    rolled_out: bool,
+    predecessor: bool,
+    again: Option<Duration>,
+}
+
+/// A reconciliation under way.
+struct Reconciliation<'a> {
+    context: &'a Context,
+    object: &'a CustomScript,
+    owner: OwnerReference,
+    key: ScriptKey,
+    cluster: Dereferenced,
+    pods: Vec<Arc<Pod>>,
+    /// The last attempts, newest first.
+    deployments: Vec<model::Deployment>,
+}
+
+/// Makes the cluster, the store and the status agree with the object.
+pub async fn reconcile(object: &CustomScript, context: &Context) -> Result<Action, Error> {
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let namespace = object.namespace().ok_or(Error::NoMetadata("namespace"))?;
+    let key = ScriptKey::new(namespace, object.name_any());
+    let owner = object.controller_owner_ref(&()).ok_or(Error::NoMetadata("UID"))?;
+    // Pods that were not listed yet would look like pods that are gone.
+    context
+        .pods
+        .wait_until_ready()
+        .await
+        .map_err(|_| Error::Stopping)?;
+    let result = with_store(object, context, key, owner).await;
+    if let Err(Error::Store(error)) = &result {
+        context.health.doubt().await;
+        let wanted = status::status_without_store(object, &error.to_string(), Timestamp::now());
+        write_status(object, context, &wanted).await?;
+    }
+    result
+}
+
+async fn with_store(
+    object: &CustomScript,
+    context: &Context,
+    key: ScriptKey,
+    owner: OwnerReference,
+) -> Result<Action, Error> {
+    let mut this = Reconciliation {
+        deployments: context.store.deployments(&key, LISTED_DEPLOYMENTS).await?,
+        cluster: dereference(&context.client, &key, object).await?,
+        pods: pods_of(context, &key),
+        context,
+        object,
+        owner,
+        key,
+    };
+    let known_version = this.known_version();
+    let outcome = match object.spec.desired_state {
+        _ if object.spec.workload.is_some() => Outcome::default(),
+        DesiredState::Deployed => this.deploy(known_version).await?,
+        DesiredState::Undeployed => this.undeploy().await?,
+    };
+    let stored = context.health.get().await;
+    let wanted = status::status(&View {
+        object,
+        deployments: &this.deployments,
+        known_version,
+        failure: outcome.failure,
+        ready: &ready_by_version(&this.pods),
+        pods: this.pods.iter().filter(|pod| !has_ended(pod)).count(),
+        rolled_out: outcome.rolled_out,
+        predecessor: outcome.predecessor,
+        stored: &stored,
+        now: Timestamp::now(),
+    });
+    let before = object.status.as_ref().and_then(|s| s.phase);
+    if wanted.phase == Some(Phase::ReadyToDeploy) && before != wanted.phase && before.is_some() {
+        let version = wanted.version.unwrap_or_default();
+        let note = format!("version {version} was undeployed; its runs and logs stay readable");
+        this.event(EventType::Normal, reasons::UNDEPLOYED, version, note)
+            .await;
+    }
+    write_status(object, context, &wanted).await?;
+    Ok(Action::requeue(outcome.again.unwrap_or(AT_REST)))
+}
+
+async fn write_status(
+    object: &CustomScript,
+    context: &Context,
+    wanted: &CustomScriptStatus,
+) -> Result<(), Error> {
+    let Some(body) = status::patch(object, wanted)? else {
+        return Ok(());
+    };
+    let namespace = object.namespace().ok_or(Error::NoMetadata("namespace"))?;
+    let scripts = Api::<CustomScript>::namespaced(context.client.clone(), &namespace);
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    match scripts
+        .patch_status(&object.name_any(), &parameters, &Patch::Apply(body))
+        .await
+    {
+        Ok(_) => Ok(()),
+        // Deleted in the meantime.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Reconciliation<'_> {
+    fn known_version(&self) -> i64 {
+        let told = self.object.status.as_ref().and_then(|s| s.version);
+        let live = self.cluster.deployment.as_ref();
+        let live = live.filter(|live| owner(Some(&live.metadata), self.object) == Owner::Us);
+        told.max(live.and_then(version_of)).unwrap_or(0)
+    }
+
+    async fn deploy(&mut self, known_version: i64) -> Result<Outcome, Error> {
+        let inspection = inspect(self.object, &self.cluster);
+        if inspection.predecessor {
+            return Ok(Outcome {
+                predecessor: true,
+                again: Some(SOON),
+                ..Outcome::default()
+            });
+        }
+        let attempt = self.attempt(known_version, &inspection).await?;
+        let version = attempt.version;
+        let state = attempt.state;
+        // The surroundings say nothing about pods that run already.
+        let ready_to_build = match inspection.files {
+            Ok(files) if state == DeploymentState::Deployed => Ok(files),
+            Ok(files) => surroundings(self.object, &self.cluster).map(|()| files),
+            Err(problem) => Err(problem),
+        };
+        let (live, mut failure) = match ready_to_build {
+            Err(problem) => (None, Some(Failure::from(&problem))),
+            Ok(files) => {
+                let images = images_in_use(self.cluster.deployment.as_ref(), &attempt, &self.context.images);
+                let objects = build(Plan {
+                    object: self.object,
+                    owner: &self.owner,
+                    files: &files,
+                    attempt: &attempt,
+                    images: &images,
+                });
+                match apply::apply(&self.context.client, &self.key, self.object, &objects).await {
+                    Ok(live) => (Some(live), None),
+                    Err(ApplyError::Refused(refusal)) => (None, Some(refusal)),
+                    Err(ApplyError::Kube(error)) if self.out_of_time(&attempt) => {
+                        let message = format!("the API server does not take the objects: {error}");
+                        (None, Some(Failure::new(reasons::REJECTED, message)))
+                    }
+                    Err(ApplyError::Kube(error)) => return Err(error.into()),
+                }
+            }
+        };
+        let of_version = of_version(&self.pods, version);
+        let ready = of_version.iter().any(|pod| ready_since(pod).is_some());
+        match state {
+            DeploymentState::Deploying if failure.is_none() && ready => self.succeed(&attempt).await?,
+            DeploymentState::Deploying => {
+                let waited = elapsed(&attempt, self.context.started, Timestamp::now());
+                let found =
+                    failure.or_else(|| failure::find(live.as_ref(), of_version.iter().copied(), waited));
+                match found {
+                    Some(found) => self.fail(&attempt, &found).await?,
+                    None => {
+                        return Ok(Outcome {
+                            again: Some(FAIL_AFTER.saturating_sub(waited).max(SOON)),
+                            ..Outcome::default()
+                        });
+                    }
+                }
+                failure = None;
+            }
+            DeploymentState::Deployed if failure.is_none() && !ready => {
+                failure = Some(failure::cause(live.as_ref(), of_version.iter().copied()));
+            }
+            _ => {}
+        }
+        self.finish(live.as_ref(), failure).await
+    }
+
+    async fn finish(
+        &mut self,
+        live: Option<&Deployment>,
+        failure: Option<Failure>,
+    ) -> Result<Outcome, Error> {
+        let failed = self
+            .deployments
+            .first()
+            .is_some_and(|latest| latest.state == DeploymentState::Failed);
+        let rolled_out = !failed && live.is_some_and(is_rolled_out);
+        if let Some(live) = live.filter(|_| rolled_out) {
+            apply::remove_old_sources(&self.context.client, &self.key, self.object, live).await?;
+        }
+        let again = match (failed || failure.is_some(), rolled_out) {
+            (true, _) => FAILED,
+            (false, true) => AT_REST,
+            (false, false) => SOON,
+        };
+        Ok(Outcome {
+            failure,
+            rolled_out,
+            predecessor: false,
+            again: Some(again),
+        })
+    }
+
+    /// The attempt to go on with, begun now if it is due.
+    async fn attempt(
+        &mut self,
+        known_version: i64,
+        inspection: &Inspection,
+    ) -> Result<model::Deployment, Error> {
+        let status = self.object.status.as_ref();
+        let undeployed = status.filter(|s| s.phase == Some(Phase::ReadyToDeploy));
+        let latest = self.deployments.first();
+        let step = next_step(Situation {
+            latest,
+            fingerprint: &inspection.fingerprint,
+            known_version,
+            undeployed_version: undeployed.and_then(|s| s.version),
+            recovered: latest.is_some_and(|latest| self.has_recovered(latest, inspection)),
+        });
+        match (step, latest) {
+            (Step::Keep, Some(latest)) => return Ok(latest.clone()),
+            (
+                Step::Begin {
+                    abandon: Some(version),
+                },
+                _,
+            ) => {
+                let reason = "a newer deployment was asked for before this one had ended";
+                self.set_state(version, DeploymentState::Replaced, Some(reason))
+                    .await?;
+            }
+            _ => {}
+        }
+        let store = &self.context.store;
+        let begun = store
+            .begin_deployment(
+                &self.key,
+                &inspection.fingerprint,
+                known_version,
+                Timestamp::now(),
+            )
+            .await?;
+        self.reread().await?;
+        tracing::info!(script = %self.key, version = begun.version, "A deployment begins.");
+        let note = format!("version {} is being deployed", begun.version);
+        self.event(EventType::Normal, reasons::DEPLOYING, begun.version, note)
+            .await;
+        Ok(begun)
+    }
+
+    /// Whether what made the attempt fail is gone.
+    fn has_recovered(&self, failed: &model::Deployment, inspection: &Inspection) -> bool {
+        let reason = Failure::parse(failed.reason.as_deref().unwrap_or_default()).reason;
+        if Problem::is_of_surroundings(&reason) {
+            return inspection.files.is_ok() && surroundings(self.object, &self.cluster).is_ok();
+        }
+        let now = Timestamp::now();
+        of_version(&self.pods, failed.version)
+            .iter()
+            .filter_map(|pod| ready_since(pod))
+            .any(|since| {
+                Duration::try_from(now.duration_since(since)).is_ok_and(|age| age >= RECOVERED_AFTER)
+            })
+    }
+
+    fn out_of_time(&self, attempt: &model::Deployment) -> bool {
+        attempt.state == DeploymentState::Deploying
+            && elapsed(attempt, self.context.started, Timestamp::now()) >= FAIL_AFTER
+    }
+
+    async fn succeed(&mut self, attempt: &model::Deployment) -> Result<(), Error> {
+        self.set_state(attempt.version, DeploymentState::Deployed, None)
+            .await?;
+        let version = attempt.version;
+        tracing::info!(script = %self.key, version, "A deployment serves.");
+        let note = format!("version {version} serves at {}", status::endpoint(self.object));
+        self.event(EventType::Normal, reasons::DEPLOYED, version, note)
+            .await;
+        Ok(())
+    }
+
+    async fn fail(&mut self, attempt: &model::Deployment, failure: &Failure) -> Result<(), Error> {
+        let version = attempt.version;
+        self.set_state(version, DeploymentState::Failed, Some(&failure.to_string()))
+            .await?;
+        tracing::warn!(script = %self.key, version, %failure, "A deployment failed.");
+        let note = format!("version {version}: {failure}");
+        self.event(EventType::Warning, reasons::DEPLOYMENT_FAILED, version, note)
+            .await;
+        Ok(())
+    }
+
+    async fn undeploy(&mut self) -> Result<Outcome, Error> {
+        let open: Vec<i64> = self
+            .deployments
+            .iter()
+            .filter(|deployment| !deployment.state.is_ended())
+            .map(|deployment| deployment.version)
+            .collect();
+        for version in open {
+            self.set_state(version, DeploymentState::Undeployed, None).await?;
+        }
+        let left = self.pods.iter().filter(|pod| !has_ended(pod)).count();
+        let done = apply::undeploy(&self.context.client, &self.key, self.object, &self.cluster, left).await?;
+        Ok(Outcome {
+            again: Some(if done { AT_REST } else { SOON }),
+            ..Outcome::default()
+        })
+    }
+
+    async fn set_state(
+        &mut self,
+        version: i64,
+        state: DeploymentState,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.context
+            .store
+            .set_deployment_state(&self.key, version, state, reason, Timestamp::now())
+            .await?;
+        self.reread().await
+    }
+
+    async fn reread(&mut self) -> Result<(), StoreError> {
+        self.deployments = self
+            .context
+            .store
+            .deployments(&self.key, LISTED_DEPLOYMENTS)
+            .await?;
+        Ok(())
+    }
+
+    async fn event(&self, type_: EventType, reason: &str, version: i64, note: String) {
+        let about = self.object.object_ref(&());
+        let action = format!("DeployVersion{version}");
+        self.context.event(&about, type_, reason, action, note).await;
+    }
+}
+
+/// The pods of a script. Whoever gives a pod the label without a ReplicaSet of the script's name counts for nothing.
+fn pods_of(context: &Context, key: &ScriptKey) -> Vec<Arc<Pod>> {
+    let prefix = format!("{}-", key.name);
+    context.pods.state_filter(|pod| {
+        pod.metadata.namespace.as_ref() == Some(&key.namespace)
+            && pod.labels().get(labels::SCRIPT) == Some(&key.name)
+            && pod
+                .owner_references()
+                .iter()
+                .any(|owner| owner.kind == "ReplicaSet" && owner.name.starts_with(&prefix))
+    })
+}
+
+fn of_version(pods: &[Arc<Pod>], version: i64) -> Vec<&Pod> {
+    pods.iter()
+        .map(AsRef::as_ref)
+        .filter(|pod| version_label(pod) == Some(version))
+        .collect()
+}
+
+fn version_label(pod: &Pod) -> Option<i64> {
+    pod.labels().get(labels::VERSION)?.parse().ok()
+}
+
+/// Since when a pod is ready; none if it is not or is on its way out.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status == "True")?;
+    Some(
+        ready
+            .last_transition_time
+            .as_ref()
+            .map_or(Timestamp::MIN, |t| t.0),
+    )
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn ready_by_version(pods: &[Arc<Pod>]) -> BTreeMap<i64, usize> {
+    let mut ready = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| ready_since(pod).is_some()) {
+        if let Some(version) = version_label(pod) {
+            *ready.entry(version).or_default() += 1;
+        }
+    }
+    ready
+}
+
+fn is_rolled_out(deployment: &Deployment) -> bool {
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
+    deployment.status.as_ref().is_some_and(|status| {
+        status.observed_generation >= deployment.metadata.generation
+            && status.replicas == Some(wanted)
+            && status.updated_replicas == Some(wanted)
+            && status.available_replicas == Some(wanted)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::operator::custom_script::fixtures::{pod, ready, waiting};
+
+    #[test]
+    fn pods_are_counted_by_version_and_only_while_they_can_be_called() {
+        let mut leaving = pod(1, &ready());
+        leaving.metadata.deletion_timestamp =
+            Some(serde_json::from_value(json!("2025-05-14T12:00:00Z")).unwrap());
+        let pods: Vec<_> = [
+            pod(1, &ready()),
+            leaving,
+            pod(2, &waiting("CrashLoopBackOff", "")),
+            pod(2, &ready()),
+            pod(2, &ready()),
+        ]
+        .map(Arc::new)
+        .into();
+        assert_eq!(ready_by_version(&pods), [(1, 1), (2, 2)].into());
+        assert_eq!(of_version(&pods, 2).len(), 3);
+    }
+
+    #[test]
+    fn a_rollout_is_over_when_every_pod_is_new_and_available() {
+        let deployment = |observed: i64, replicas: i32, updated: i32, available: i32| -> Deployment {
+            serde_json::from_value(json!({
+                "metadata": { "generation": 2 },
+                "spec": { "replicas": 2, "selector": {}, "template": {} },
+                "status": { "observedGeneration": observed, "replicas": replicas,
+                            "updatedReplicas": updated, "availableReplicas": available }
+            }))
+            .unwrap()
+        };
+        assert!(is_rolled_out(&deployment(2, 2, 2, 2)));
+        assert!(
+            !is_rolled_out(&deployment(1, 2, 2, 2)),
+            "not yet seen by its controller"
+        );
+        assert!(
+            !is_rolled_out(&deployment(2, 3, 2, 2)),
+            "an old pod is still there"
+        );
+        assert!(!is_rolled_out(&deployment(2, 2, 2, 1)), "a new pod is not ready");
+    }
+}

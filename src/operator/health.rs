@@ -1,0 +1,103 @@
+//! `/livez`, `/readyz` and `/metrics`, on a listener of their own.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use super::context::Context;
+
+/// Parts of the process that must have begun before it is ready, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<Vec<(&'static str, Arc<AtomicBool>)>>>);
+
+impl Readiness {
+    /// Waits for one more part; call [`Part::ready`] when it has begun.
+    pub fn expect(&self, name: &'static str) -> Part {
+        let flag = Arc::new(AtomicBool::new(false));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((name, flag.clone()));
+        Part(flag)
+    }
+
+    /// The parts that have not begun yet.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts
+            .iter()
+            .filter(|(_, flag)| !flag.load(Ordering::Relaxed))
+            .map(|(name, _)| *name)
+            .collect()
+    }
+}
+
+/// A part that is expected to begin.
+#[derive(Clone, Debug)]
+pub struct Part(Arc<AtomicBool>);
+
+impl Part {
+    /// It has begun.
+    pub fn ready(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The routes.
+pub fn router(context: Arc<Context>, readiness: Readiness) -> Router {
+    Router::new()
+        // Says that the process turns; a restart would help against nothing else.
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state((context, readiness))
+}
+
+async fn readyz(State((context, readiness)): State<(Arc<Context>, Readiness)>) -> Response {
+    let missing = readiness.missing();
+    if !missing.is_empty() {
+        let text = format!("not ready yet: {}\n", missing.join(", "));
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    match context.health.get().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(error) => {
+            let text = format!("the store can not be written: {error}\n");
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+async fn metrics(State((context, _)): State<(Arc<Context>, Readiness)>) -> Response {
+    match context.metrics.encode() {
+        Ok(text) => {
+            let type_ = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(CONTENT_TYPE, type_)], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_not_begun_is_named() {
+        let readiness = Readiness::default();
+        let (pods, scripts) = (readiness.expect("pods"), readiness.expect("scripts"));
+        pods.ready();
+        assert_eq!(readiness.missing(), ["scripts"]);
+        scripts.ready();
+        assert!(readiness.missing().is_empty());
+    }
+}

@@ -1,0 +1,596 @@
+//! Which pods are a script's. What a pod prints is stored only once its pod is known here.
+//!
+//! A label alone proves nothing, anybody who may create pods can set it. A pod is a script's if its controller is a
+//! ReplicaSet, that one's the Deployment of the script's name, and that one's the `CustomScript`; version and deployment
+//! are read from the ReplicaSet's template.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, ReplicaSet},
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Scope,
+    context::Backoff,
+    endings::{Ending, ending},
+};
+use crate::{
+    api::{CustomScript, labels},
+    model::ScriptKey,
+    store::{self, PodRecord},
+};
+
+/// Annotation of the API's mirror of a static pod: the UID under which the node knows it.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// How long a pod is remembered after it is gone, for agents that still ask.
+const REMEMBERED: Duration = Duration::from_mins(10);
+/// Pods identified at once, and waiting for it.
+const CONCURRENCY: usize = 8;
+const QUEUE: usize = 1_024;
+/// ReplicaSets whose origin is remembered.
+const ORIGINS: usize = 4_096;
+/// Longest time for identifying a pod once.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is known about a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// It is a script's, and the store knows it.
+    Script,
+    /// It is not.
+    NotAScript,
+    /// It has not been seen yet, or is being looked into.
+    Unseen,
+}
+
+/// The pods seen so far.
+#[derive(Debug)]
+pub struct PodIndex {
+    scope: Scope,
+    pods: Mutex<Pods>,
+}
+
+#[derive(Debug, Default)]
+struct Pods {
+    /// UIDs that are a script's.
+    scripts: HashSet<String>,
+    /// UIDs that are not.
+    others: HashSet<String>,
+    /// UIDs of pods that are gone, in order, to be forgotten.
+    leaving: VecDeque<(Instant, String)>,
+    /// Pods of scripts that are gone: since when, and why.
+    gone: HashMap<String, (Timestamp, Ending)>,
+    /// The label's watch has delivered every pod.
+    complete: bool,
+}
+
+impl PodIndex {
+    /// Nothing seen yet.
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            pods: Mutex::default(),
+        }
+    }
+
+    /// What is known about the pod with this UID. Waits for nothing.
+    pub fn knowledge(&self, uid: &str) -> Knowledge {
+        let pods = self.lock();
+        if pods.scripts.contains(uid) {
+            Knowledge::Script
+        } else if pods.others.contains(uid) {
+            Knowledge::NotAScript
+        } else {
+            Knowledge::Unseen
+        }
+    }
+
+    /// Whether pods of this namespace are watched at all; where not, no pod is a script's.
+    pub fn watches(&self, namespace: &str) -> bool {
+        self.scope.contains(namespace)
+    }
+
+    /// Whether every pod of a script that there was at the start has been seen.
+    pub fn is_complete(&self) -> bool {
+        self.lock().complete
+    }
+
+    /// When and why a script's pod went, if that was observed.
+    pub fn gone(&self, uid: &str) -> Option<(Timestamp, Ending)> {
+        self.lock().gone.get(uid).cloned()
+    }
+
+    /// Forgets pods that went long ago, except where `needed`.
+    pub fn forget(&self, needed: &HashSet<String>) {
+        let mut pods = self.lock();
+        while pods
+            .leaving
+            .front()
+            .is_some_and(|(at, _)| at.elapsed() > REMEMBERED)
+        {
+            if let Some((_, uid)) = pods.leaving.pop_front() {
+                pods.scripts.remove(&uid);
+                pods.others.remove(&uid);
+            }
+        }
+        let Pods { gone, scripts, .. } = &mut *pods;
+        gone.retain(|uid, _| needed.contains(uid) || scripts.contains(uid));
+    }
+
+    fn is_known(&self, uid: &str) -> bool {
+        let pods = self.lock();
+        pods.scripts.contains(uid) || pods.others.contains(uid)
+    }
+
+    fn is_gone(&self, uid: &str) -> bool {
+        self.lock().gone.contains_key(uid)
+    }
+
+    fn add_script(&self, uid: &str) {
+        self.lock().scripts.insert(uid.to_owned());
+    }
+
+    fn add_other(&self, uid: &str) {
+        self.lock().others.insert(uid.to_owned());
+    }
+
+    fn left(&self, uid: &str) {
+        self.lock().leaving.push_back((Instant::now(), uid.to_owned()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An event about any pod, of which only the metadata is known.
+    fn note_any(&self, event: &Event<PartialObjectMeta<Pod>>) {
+        let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else {
+            return;
+        };
+        if pod.labels().contains_key(labels::SCRIPT) {
+            return;
+        }
+        let mirrored = pod.annotations().get(MIRROR);
+        for uid in pod.metadata.uid.iter().chain(mirrored) {
+            if matches!(event, Event::Delete(_)) {
+                self.left(uid);
+            } else {
+                self.add_other(uid);
+            }
+        }
+    }
+
+    /// An event about a pod with the label; returns the pod if it is to be identified.
+    fn note_labelled(&self, event: &Event<Pod>) -> Option<Pod> {
+        match event {
+            Event::Apply(pod) | Event::InitApply(pod) => {
+                let uid = pod.metadata.uid.as_deref()?;
+                (!self.is_known(uid)).then(|| pod.clone())
+            }
+            Event::Delete(pod) => {
+                let uid = pod.metadata.uid.clone()?;
+                self.left(&uid);
+                self.lock().gone.insert(uid, (Timestamp::now(), ending(pod)));
+                None
+            }
+            Event::InitDone => {
+                self.lock().complete = true;
+                None
+            }
+            Event::Init => None,
+        }
+    }
+}
+
+/// Keeps the index and registers the pods of scripts in the store.
+pub struct PodWatch {
+    /// The cluster.
+    pub client: Client,
+    /// Where pods are registered.
+    pub store: Arc<dyn store::Store>,
+    /// What is kept.
+    pub index: Arc<PodIndex>,
+    /// The scripts there are.
+    pub scripts: Store<CustomScript>,
+}
+
+impl PodWatch {
+    /// Runs until it is told to stop. `writer` is given every pod with the label.
+    pub async fn run(self, scope: Scope, writer: Writer<Pod>, shutdown: CancellationToken) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let client = self.client.clone();
+        let index = self.index.clone();
+        let watches = async {
+            tokio::join!(
+                watch_labelled(&scope, client.clone(), writer, &index, sender),
+                watch_any(&scope, client, &index),
+            )
+        };
+        let scripts = self.scripts.clone();
+        let identify = async {
+            // Before that, a script that exists would look like one that does not.
+            if scripts.wait_until_ready().await.is_ok() {
+                identify_all(self, receiver).await;
+            }
+        };
+        shutdown
+            .run_until_cancelled(async { tokio::join!(watches, identify) })
+            .await;
+    }
+}
+
+async fn watch_labelled(
+    scope: &Scope,
+    client: Client,
+    writer: Writer<Pod>,
+    index: &PodIndex,
+    sender: mpsc::Sender<Pod>,
+) {
+    let config = watcher::Config::default().labels(labels::SCRIPT);
+    let events = watcher(scope.api::<Pod>(client), config)
+        .default_backoff()
+        .modify(|pod| pod.managed_fields_mut().clear())
+        .reflect_shared(writer);
+    let mut events = pin!(events);
+    while let Some(event) = next(&mut events).await {
+        if let Some(pod) = index.note_labelled(&event) {
+            // The receiver lives as long as this does.
+            let _ = sender.send(pod).await;
+        }
+    }
+}
+
+async fn watch_any(scope: &Scope, client: Client, index: &PodIndex) {
+    let api: Api<PartialObjectMeta<Pod>> = scope.api(client);
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let mut events = pin!(events);
+    while let Some(event) = next(&mut events).await {
+        index.note_any(&event);
+    }
+}
+
+/// The next event; a watch that fails is restarted by itself.
+async fn next<K>(
+    events: &mut (impl Stream<Item = Result<Event<K>, watcher::Error>> + Unpin),
+) -> Option<Event<K>> {
+    loop {
+        match events.next().await? {
+            Ok(event) => return Some(event),
+            Err(error) => tracing::warn!(%error, "A watch of pods failed; it is being restarted."),
+        }
+    }
+}
+
+async fn identify_all(watch: PodWatch, receiver: mpsc::Receiver<Pod>) {
+    let origins = Origins::default();
+    let pods = stream::unfold(receiver, |mut receiver| async {
+        Some((receiver.recv().await?, receiver))
+    });
+    pods.for_each_concurrent(CONCURRENCY, |pod| identify(&watch, &origins, pod))
+        .await;
+}
+
+/// Finds out whose pod it is and remembers that; tries until it succeeds or the pod is gone.
+async fn identify(watch: &PodWatch, origins: &Origins, pod: Pod) {
+    let Some(uid) = pod.metadata.uid.as_deref() else {
+        return;
+    };
+    let pauses = Backoff::default();
+    while !watch.index.is_known(uid) {
+        match tokio::time::timeout(TIMEOUT, identify_once(watch, origins, &pod)).await {
+            Ok(Ok(Some(record))) => {
+                watch.index.add_script(uid);
+                tracing::debug!(pod = record.name, script = %record.script, version = record.version, "A pod was registered.");
+                return;
+            }
+            Ok(Ok(None)) => {
+                watch.index.add_other(uid);
+                tracing::warn!(
+                    namespace = pod.namespace(),
+                    pod = pod.name_any(),
+                    "A pod carries the label of a script and is none of its pods; what it prints is not stored."
+                );
+                return;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(pod = pod.name_any(), %error, "A pod could not be registered; trying again.");
+            }
+            Err(_) => tracing::warn!(
+                pod = pod.name_any(),
+                "A pod was not registered in time; trying again."
+            ),
+        }
+        let pause = pauses.failed(()).min(Duration::from_secs(30));
+        if watch.index.is_gone(uid) && pause > Duration::from_secs(8) {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum IdentifyError {
+    #[error("the API server: {0}")]
+    Kube(#[from] kube::Error),
+    #[error("the store: {0}")]
+    Store(#[from] store::StoreError),
+}
+
+async fn identify_once(
+    watch: &PodWatch,
+    origins: &Origins,
+    pod: &Pod,
+) -> Result<Option<PodRecord>, IdentifyError> {
+    let (Some(uid), Some(namespace), Some(set)) = (
+        pod.uid(),
+        pod.namespace(),
+        controller(&pod.metadata, &kind::<ReplicaSet>()),
+    ) else {
+        return Ok(None);
+    };
+    let origin = match origins.get(&set.uid) {
+        Some(origin) => origin,
+        None => {
+            let origin = look_up(watch, &namespace, set).await?;
+            origins.put(&set.uid, origin.clone());
+            origin
+        }
+    };
+    let Some(origin) = origin.filter(|o| pod.labels().get(labels::SCRIPT) == Some(&o.script)) else {
+        return Ok(None);
+    };
+    let record = PodRecord {
+        uid,
+        name: pod.name_any(),
+        container: labels::CONTAINER.to_owned(),
+        script: ScriptKey::new(namespace, origin.script),
+        version: origin.version,
+        deployment_id: origin.deployment_id,
+    };
+    watch.store.register_pod(&record).await?;
+    Ok(Some(record))
+}
+
+async fn look_up(
+    watch: &PodWatch,
+    namespace: &str,
+    set: &OwnerReference,
+) -> Result<Option<Origin>, kube::Error> {
+    let sets = Api::<ReplicaSet>::namespaced(watch.client.clone(), namespace);
+    let Some(found) = sets.get_opt(&set.name).await? else {
+        return Ok(None);
+    };
+    let Some(deployment) = controller(&found.metadata, &kind::<Deployment>()) else {
+        return Ok(None);
+    };
+    let deployments = Api::<Deployment>::namespaced(watch.client.clone(), namespace);
+    let Some(deployment) = deployments.get_metadata_opt(&deployment.name).await? else {
+        return Ok(None);
+    };
+    let script = watch
+        .scripts
+        .get(&ObjectRef::new(&deployment.name_any()).within(namespace));
+    let script = script.as_ref().map(|script| &script.metadata);
+    Ok(script.and_then(|script| origin(set, &found, &deployment.metadata, script)))
+}
+
+/// What the pods of a ReplicaSet run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    script: String,
+    version: i64,
+    deployment_id: String,
+}
+
+/// Follows the owners from the reference in the pod to the script.
+fn origin(
+    reference: &OwnerReference,
+    set: &ReplicaSet,
+    deployment: &ObjectMeta,
+    script: &ObjectMeta,
+) -> Option<Origin> {
+    let is = |reference: &OwnerReference, meta: &ObjectMeta| {
+        Some(&reference.uid) == meta.uid.as_ref() && Some(&reference.name) == meta.name.as_ref()
+    };
+    let chained = is(reference, &set.metadata)
+        && is(controller(&set.metadata, &kind::<Deployment>())?, deployment)
+        && is(controller(deployment, &kind::<CustomScript>())?, script)
+        && deployment.name == script.name;
+    let template = set.spec.as_ref()?.template.as_ref()?;
+    let labels_ = template.metadata.as_ref()?.labels.as_ref()?;
+    chained.then_some(Origin {
+        script: script.name.clone()?,
+        version: labels_.get(labels::VERSION)?.parse().ok()?,
+        deployment_id: labels_.get(labels::DEPLOYMENT_ID)?.clone(),
+    })
+}
+
+/// `apiVersion` and `kind`.
+fn kind<K: Resource<DynamicType = ()>>() -> (String, String) {
+    (K::api_version(&()).into_owned(), K::kind(&()).into_owned())
+}
+
+fn controller<'a>(meta: &'a ObjectMeta, kind: &(String, String)) -> Option<&'a OwnerReference> {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true) && owner.api_version == kind.0 && owner.kind == kind.1)
+}
+
+/// Origins by the UID of the ReplicaSet, which never change.
+#[derive(Default)]
+struct Origins(Mutex<HashMap<String, Option<Origin>>>);
+
+impl Origins {
+    fn get(&self, uid: &str) -> Option<Option<Origin>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .cloned()
+    }
+
+    fn put(&self, uid: &str, origin: Option<Origin>) {
+        let mut origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if origins.len() >= ORIGINS {
+            origins.clear();
+        }
+        origins.insert(uid.to_owned(), origin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn meta(kind: &str, name: &str, uid: &str, owner: Option<(&str, &str, &str, &str)>) -> Value {
+        let owners: Vec<Value> = owner
+            .iter()
+            .map(|(api, kind, name, uid)| {
+                json!({ "apiVersion": api, "kind": kind, "name": name, "uid": uid, "controller": true })
+            })
+            .collect();
+        json!({ "name": name, "uid": uid, "namespace": "shop", "ownerReferences": owners, "labels": { "kind": kind } })
+    }
+
+    struct Chain {
+        reference: OwnerReference,
+        set: ReplicaSet,
+        deployment: ObjectMeta,
+        script: ObjectMeta,
+    }
+
+    impl Chain {
+        fn new() -> Self {
+            let pod = meta("Pod", "q-1-x", "p", Some(("apps/v1", "ReplicaSet", "q-1", "r")));
+            let set = json!({
+                "metadata": meta("ReplicaSet", "q-1", "r", Some(("apps/v1", "Deployment", "q", "d"))),
+                "spec": { "selector": {}, "template": { "metadata": { "labels": {
+                    labels::VERSION: "7", labels::DEPLOYMENT_ID: "deploy-7"
+                } } } }
+            });
+            let api = "scriptscope.dev/v1alpha1";
+            let deployment = meta("Deployment", "q", "d", Some((api, "CustomScript", "q", "s")));
+            let pod: ObjectMeta = serde_json::from_value(pod).unwrap();
+            Self {
+                reference: pod.owner_references.unwrap().remove(0),
+                set: serde_json::from_value(set).unwrap(),
+                deployment: serde_json::from_value(deployment).unwrap(),
+                script: serde_json::from_value(meta("CustomScript", "q", "s", None)).unwrap(),
+            }
+        }
+
+        fn origin(&self) -> Option<Origin> {
+            origin(&self.reference, &self.set, &self.deployment, &self.script)
+        }
+    }
+
+    #[test]
+    fn a_pod_made_by_the_scripts_deployment_is_the_scripts() {
+        let expected = Origin {
+            script: "q".into(),
+            version: 7,
+            deployment_id: "deploy-7".into(),
+        };
+        assert_eq!(Chain::new().origin(), Some(expected));
+    }
+
+    #[test]
+    fn a_break_anywhere_in_the_chain_lets_nothing_in() {
+        type Break = fn(&mut Chain);
+        let breaks: [Break; 6] = [
+            |c| c.reference.uid = "forged".into(),
+            |c| c.set.metadata.owner_references = None,
+            |c| c.deployment.uid = Some("another".into()),
+            |c| c.deployment.owner_references.as_mut().unwrap()[0].controller = None,
+            |c| c.script.uid = Some("re-created".into()),
+            |c| c.deployment.owner_references.as_mut().unwrap()[0].kind = "Widget".into(),
+        ];
+        for (index, break_) in breaks.into_iter().enumerate() {
+            let mut chain = Chain::new();
+            break_(&mut chain);
+            assert_eq!(chain.origin(), None, "break {index}");
+        }
+    }
+
+    fn any(uid: &str, labels_: Value, annotations: Value) -> PartialObjectMeta<Pod> {
+        serde_json::from_value(json!({ "metadata": {
+            "name": "x", "namespace": "shop", "uid": uid, "labels": labels_, "annotations": annotations
+        } }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_unseen_until_it_was_observed() {
+        let index = PodIndex::new(Scope::all());
+        assert_eq!(index.knowledge("a"), Knowledge::Unseen);
+        index.note_any(&Event::InitApply(any("a", json!({}), json!({}))));
+        assert_eq!(index.knowledge("a"), Knowledge::NotAScript);
+        // The label alone neither lets a pod in nor keeps it out.
+        index.note_any(&Event::Apply(any("b", json!({ labels::SCRIPT: "q" }), json!({}))));
+        assert_eq!(index.knowledge("b"), Knowledge::Unseen);
+        index.add_script("b");
+        assert_eq!(index.knowledge("b"), Knowledge::Script);
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_the_uid_that_its_node_uses() {
+        let index = PodIndex::new(Scope::all());
+        index.note_any(&Event::Apply(any(
+            "mirror",
+            json!({}),
+            json!({ MIRROR: "0123abcd" }),
+        )));
+        assert_eq!(index.knowledge("0123abcd"), Knowledge::NotAScript);
+    }
+
+    #[test]
+    fn nothing_is_stored_from_namespaces_that_are_not_watched() {
+        let index = PodIndex::new(Scope::namespace("shop"));
+        assert!(index.watches("shop") && !index.watches("other"));
+        assert_eq!(index.knowledge("a"), Knowledge::Unseen);
+    }
+
+    #[test]
+    fn a_pod_that_went_is_remembered_for_a_while() {
+        let index = PodIndex::new(Scope::all());
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "name": "x", "namespace": "shop", "uid": "a" } }))
+                .unwrap();
+        assert!(index.note_labelled(&Event::Apply(pod.clone())).is_some());
+        index.add_script("a");
+        assert!(index.note_labelled(&Event::Apply(pod.clone())).is_none());
+        index.note_labelled(&Event::Delete(pod));
+        index.forget(&HashSet::new());
+        assert_eq!(index.knowledge("a"), Knowledge::Script);
+        assert!(index.gone("a").is_some());
+        assert!(!index.is_complete());
+        index.note_labelled(&Event::InitDone);
+        assert!(index.is_complete());
+    }
+}
