@@ -10,6 +10,10 @@
 //!    big-endian `u32`, the header, then the chunks' bytes one after the other. A chunk is appended only if it starts at
 //!    the committed offset ([`BatchResponse`]); whatever the answer, the agent goes on from the position in it.
 //!
+//! A container's last line may lack its line end; the runtime then marks it as unfinished for ever. So when a container
+//! is no more, the agent ships one virtual newline ([`END_OF_STREAM`]) after its last byte: an empty entry, which no
+//! runtime writes, ends what is unfinished. It takes one offset like any byte, so it too is appended exactly once.
+//!
 //! Both need a bearer token of the audience [`AUDIENCE`].
 
 use bytes::Bytes;
@@ -23,6 +27,42 @@ pub const STREAMS_PATH: &str = "/ingest/v1/streams";
 pub const BATCHES_PATH: &str = "/ingest/v1/batches";
 /// The largest batch body accepted, in bytes.
 pub const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// What the agent ships after the last byte of a container that is no more.
+pub const END_OF_STREAM: &[u8] = b"\n";
+
+/// Why bytes of a stream could not be read: the reasons that an agent gives in [`ChunkHeader::gap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// The file was deleted before it was read to its end.
+    FileRotatedAway,
+    /// The file became shorter than what was read of it.
+    FileTruncated,
+    /// The file was written to after its successor was begun.
+    WrittenAfterRotation,
+    /// Part of the file could not be read.
+    Unreadable,
+}
+
+impl GapReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [
+        Self::FileRotatedAway,
+        Self::FileTruncated,
+        Self::WrittenAfterRotation,
+        Self::Unreadable,
+    ];
+
+    /// The name on the wire, in metrics and in gap records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FileRotatedAway => "FileRotatedAway",
+            Self::FileTruncated => "FileTruncated",
+            Self::WrittenAfterRotation => "WrittenAfterRotation",
+            Self::Unreadable => "Unreadable",
+        }
+    }
+}
 
 /// One container's output between two restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,7 +121,7 @@ pub enum StreamState {
         /// Where to go on.
         position: Position,
     },
-    /// It is not a script's; never ask again.
+    /// It is not a script's. It can become one, when its Deployment is adopted: ask again after a minute, not before.
     Ignore,
     /// The operator has not seen the pod yet. Keep the file open, ship nothing and ask again.
     Unknown,

@@ -7,6 +7,7 @@ mod departed;
 pub mod endings;
 pub mod health;
 pub mod pods;
+pub mod script_export;
 mod stuck_runs;
 
 use std::{

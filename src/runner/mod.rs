@@ -1,24 +1,217 @@
 //! The runner: the first process of a script's pod. Serves the script's functions over HTTP, runs them in worker
 //! processes and prints one record a line.
+//!
+//! [`server`] takes calls, [`pool`] keeps the workers, [`run`] follows one run, [`output`] is the only writer. What a
+//! worker speaks with the runner is said in `worker/python/worker.py`.
 
-/// Options of `scriptscope runner`.
-#[derive(clap::Args, Debug)]
-pub struct Args {}
+mod caller;
+mod capture;
+mod channel;
+mod config;
+mod function;
+mod install;
+mod json_text;
+mod output;
+mod plain;
+mod pool;
+mod process;
+mod records;
+mod refusal;
+mod run;
+mod server;
+mod span;
+mod stop;
+mod worker;
 
-/// Options of `scriptscope install`.
-#[derive(clap::Args, Debug)]
-pub struct InstallArgs {}
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::serve::ListenerExt;
+use jiff::Timestamp;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+pub use config::{Args, Logging};
+pub use install::{InstallArgs, InstallError, install};
+
+use self::{
+    output::Output,
+    pool::Pool,
+    process::Processes,
+    records::{Stopped, rfc3339},
+    server::Server,
+    stop::{Phase, Stopper},
+    worker::{Launch, StartError},
+};
+
+/// Exit code when `main.py` can not be used.
+pub const EXIT_UNUSABLE: i32 = 78;
+/// How long the last records stay readable before the runner ends, since the container's log goes with its pod.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long killed runs may take to be recorded.
+const KILLED_RUNS: Duration = Duration::from_secs(5);
+/// Where kubelet looks for the reason.
+const KUBERNETES_TERMINATION_LOG: &str = "/dev/termination-log";
+/// What kubelet reads of a termination message.
+const MAX_TERMINATION_MESSAGE: usize = 4096;
 
 /// Why the runner stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum RunnerError {}
-
-/// Runs the runner until it is told to stop.
-pub fn run(_args: Args) -> Result<(), RunnerError> {
-    Ok(())
+pub enum RunnerError {
+    /// Something the runner needs of the system is missing.
+    #[error("the runner could not be started: {0}")]
+    Start(io::Error),
+    /// The address can not be served.
+    #[error("{address} can not be listened on: {source}; choose another one in SCRIPTSCOPE_LISTEN")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The worker's files are not there.
+    #[error("{0} is missing; run `scriptscope install --to DIR` and set SCRIPTSCOPE_HOME to DIR")]
+    Home(String),
+    /// Records can not be printed.
+    #[error("standard output can not be written any more: {0}")]
+    Output(io::Error),
 }
 
-/// Copies the binary and the workers.
-pub fn install(_args: &InstallArgs) -> Result<(), RunnerError> {
-    Ok(())
+/// Runs the runner until it is told to stop. Ends the process with [`EXIT_UNUSABLE`] when `main.py` can not be used.
+pub fn run(args: Args) -> Result<(), RunnerError> {
+    // One thread: everything here waits for others, and the script needs the processor more.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunnerError::Start)?;
+    match runtime.block_on(serve(&args))? {
+        None => Ok(()),
+        Some(reason) => {
+            tell_why(args, &reason);
+            std::process::exit(EXIT_UNUSABLE)
+        }
+    }
+}
+
+/// Serves until told to stop; a reason if `main.py` can not be used.
+async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
+    let mut signals = Signals::new().map_err(RunnerError::Start)?;
+    let (output, mut broken) = Output::start().map_err(RunnerError::Start)?;
+    let launch = Launch {
+        app: std::path::absolute(&args.app).map_err(RunnerError::Start)?,
+        home: args.worker_home()?,
+        python: args.python.clone(),
+        deployment_id: args.deployment_id.clone(),
+        output: output.clone(),
+        processes: Processes::start().map_err(RunnerError::Start)?,
+    };
+    let listen = |source| RunnerError::Listen {
+        address: args.listen,
+        source,
+    };
+    let listener = TcpListener::bind(args.listen).await.map_err(listen)?;
+    tracing::debug!(address = ?listener.local_addr().map_err(listen)?, "Listening.");
+    let (stopper, stop) = Stopper::new();
+    let (pool, mut slots) = Pool::start(args.concurrency(), &launch, args.settings(), &stop);
+    let server = Arc::new(Server {
+        pool,
+        stop,
+        queue_timeout: args.queue_timeout(),
+    });
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    tokio::spawn(async move { axum::serve(listener, server::router(server)).await });
+
+    tokio::select! {
+        () = signals.next() => {}
+        Some(error) = slots.failed.recv() => {
+            slots.tasks.shutdown().await;
+            output.flush().await;
+            return Ok(Some(unusable(&error)));
+        }
+        Ok(error) = &mut broken => return Err(RunnerError::Output(error)),
+    }
+    stopper.enter(Phase::Draining);
+    drain(&mut slots.tasks, args.grace(), &mut signals, &stopper).await;
+    let last = Stopped {
+        scriptscope: "runner.stopped",
+        time: rfc3339(Timestamp::now()),
+    };
+    output.stdout(records::line(&last)).await;
+    output.flush().await;
+    sleep(LINGER).await;
+    Ok(None)
+}
+
+/// Lets runs end, kills those that do not within `grace` or when a second signal comes.
+async fn drain(slots: &mut JoinSet<()>, grace: Duration, signals: &mut Signals, stopper: &Stopper) {
+    tokio::select! {
+        () = ended(slots) => return,
+        () = sleep(grace) => {}
+        () = signals.next() => {}
+    }
+    stopper.enter(Phase::Killing);
+    if timeout(KILLED_RUNS, ended(slots)).await.is_err() {
+        slots.shutdown().await;
+    }
+}
+
+async fn ended(slots: &mut JoinSet<()>) {
+    while slots.join_next().await.is_some() {}
+}
+
+/// SIGTERM and SIGINT. The first process of a pod is not ended by them unless it handles them.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn unusable(error: &StartError) -> String {
+    let text = error.to_string();
+    let mut end = text.len().min(MAX_TERMINATION_MESSAGE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// Tells people why, where Kubernetes looks and where they do.
+fn tell_why(args: Args, reason: &str) {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).truncate(true);
+    options.create(args.termination_log.is_some());
+    let path = args
+        .termination_log
+        .unwrap_or_else(|| KUBERNETES_TERMINATION_LOG.into());
+    // Outside Kubernetes there is none.
+    if let Ok(mut file) = options.open(path) {
+        let _ = file.write_all(reason.as_bytes());
+    }
+    let _ = writeln!(io::stderr(), "{reason}");
 }

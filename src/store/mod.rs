@@ -3,6 +3,15 @@
 //! One trait, [`Store`]; its methods are whole operations, so that a backend can do each in one transaction. A backend
 //! never interprets what a pod printed, and callers never see SQL.
 
+mod batch;
+mod changes;
+mod digest;
+mod payload;
+mod run_changes;
+pub mod sqlite;
+
+use std::{path::Path, sync::Arc};
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -80,6 +89,8 @@ pub enum AppendOutcome {
     Committed(Position),
     /// The committed offset is another one; nothing was stored.
     Conflict(Position),
+    /// The store does not know the stream (any more): open it again. Nothing was stored.
+    Unknown,
 }
 
 /// Why a run without an end record is closed.
@@ -173,8 +184,8 @@ pub trait Store: Send + Sync + 'static {
     // --- versions
 
     /// Begins a deployment: takes the next version, above both every version known here and `floor` (the highest known
-    /// to the object). Idempotent: while the latest deployment of the script has this `fingerprint` and has not ended,
-    /// that one is returned.
+    /// to the object). Idempotent: while the latest deployment of the script has this `fingerprint`, has not ended and
+    /// is not below a version known here or `floor` (as after the database was restored), that one is returned.
     async fn begin_deployment(
         &self,
         script: &ScriptKey,
@@ -183,8 +194,8 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Deployment, StoreError>;
 
-    /// Moves a deployment to `state`. Every earlier one that has not ended becomes `Replaced` when this one is
-    /// `Deployed`. No effect on a deployment that has ended.
+    /// Moves a deployment to `state`; `reason` stands until the next move. Every earlier one that has not ended becomes
+    /// `Replaced` when this one is `Deployed`. No effect on a deployment that has ended.
     async fn set_deployment_state(
         &self,
         script: &ScriptKey,
@@ -230,7 +241,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<VersionFigures>, StoreError>;
 
-    /// Figures of the runs in a range that pass a filter.
+    /// Figures of the runs in a range that pass a filter. Its `total_logs` are the log lines in the range, whatever the
+    /// filter. Percentiles of more than 10,000 successful runs are estimates.
     async fn window_figures(
         &self,
         script: &ScriptKey,
@@ -260,4 +272,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Fails when nothing can be written.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Ends writing: waits for what is under way and lets go of the database. Later writes fail.
+    async fn close(&self);
+}
+
+/// Opens the store at `url`: `sqlite:///path/to/file`.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    match url.split_once("://") {
+        Some(("sqlite", path)) if path.len() > 1 && path.starts_with('/') => {
+            Ok(Arc::new(sqlite::SqliteStore::open(Path::new(path)).await?))
+        }
+        Some(("sqlite", _)) => Err(StoreError::Unusable(
+            "the store's URL needs an absolute path: sqlite:///var/lib/scriptscope/store.db".to_owned(),
+        )),
+        // The URL itself may hold a password: only its scheme is repeated.
+        other => Err(StoreError::Unusable(format!(
+            "a store of the kind {:?} is not supported; expected sqlite:///path",
+            other.map_or("", |(scheme, _)| scheme)
+        ))),
+    }
 }

@@ -1,1 +1,154 @@
 //! The web server: REST, the dashboard page, `/metrics` and health.
+//!
+//! [`router`] is what readers use: every answer of `/api` needs a bearer token, and each says only what the reader's
+//! rights in Kubernetes let it say. [`health_router`] is for the cluster's own probes and needs none.
+
+pub mod access;
+mod assets;
+mod cache;
+mod cursor;
+mod download;
+mod error;
+mod exports;
+mod guard;
+mod health;
+mod objects;
+mod query;
+mod rows;
+mod scripts;
+mod serve;
+
+use std::{path::Path, sync::Arc};
+
+use axum::{Extension, Json, Router, middleware, routing::get};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::{export::file::ExportFolder, metrics::Metrics, model::ScriptKey, store::Store};
+
+use access::{Access, Identity, Permission};
+pub use error::ApiError;
+pub use health::{Readiness, health_router};
+pub use objects::ScriptObjects;
+pub use serve::serve;
+
+/// CSV downloads at once; each holds a few pages of rows in memory.
+const DOWNLOADS: usize = 8;
+
+/// What the routes work with. Clones share it.
+#[derive(Clone)]
+pub struct WebState {
+    store: Arc<dyn Store>,
+    access: Arc<dyn Access>,
+    scripts: Arc<dyn ScriptObjects>,
+    exports: ExportFolder,
+    metrics: Metrics,
+    downloads: Arc<Semaphore>,
+}
+
+impl WebState {
+    /// `data_dir` is the folder that exports are written below.
+    pub fn new(
+        store: Arc<dyn Store>,
+        access: Arc<dyn Access>,
+        scripts: Arc<dyn ScriptObjects>,
+        data_dir: &Path,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            store,
+            access,
+            scripts,
+            exports: ExportFolder::new(data_dir),
+            metrics,
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+        }
+    }
+
+    /// Whether `reader` may get a subresource of a script; the empty name means every script of the namespace, the
+    /// empty namespace every namespace.
+    async fn may_get(
+        &self,
+        reader: &Identity,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<bool, ApiError> {
+        Ok(self
+            .access
+            .allowed(reader, &Permission::get(subresource, namespace, name))
+            .await?)
+    }
+
+    /// Refuses a reader who may not get this subresource of the script.
+    async fn authorize(
+        &self,
+        reader: &Identity,
+        subresource: &str,
+        script: &ScriptKey,
+    ) -> Result<(), ApiError> {
+        if self
+            .may_get(reader, subresource, &script.namespace, &script.name)
+            .await?
+        {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(
+            &reader.username,
+            subresource,
+            &script.namespace,
+        ))
+    }
+
+    /// An error where nobody has ever heard of the script. Asked only when there is nothing to show, so that a
+    /// misspelt name never looks like a script without data.
+    async fn require_script(&self, script: &ScriptKey) -> Result<(), ApiError> {
+        let known = self.scripts.get(script).is_some()
+            || self
+                .store
+                .scripts(Some(&script.namespace))
+                .await?
+                .contains(script)
+            || !self.store.deployments(script, 1).await?.is_empty();
+        if known {
+            return Ok(());
+        }
+        Err(ApiError::not_found(
+            "ScriptNotFound",
+            format!(
+                "there is no script {} in namespace {}, and no data of one",
+                script.name, script.namespace
+            ),
+        ))
+    }
+}
+
+/// The dashboard page and the REST API.
+pub fn router(state: WebState) -> Router {
+    let script = "/api/v1/namespaces/{namespace}/scripts/{script}";
+    let at = |path: &str| format!("{script}{path}");
+    let api = Router::new()
+        .route("/api/v1/whoami", get(whoami))
+        .route("/api/v1/scripts", get(scripts::list))
+        .route(script, get(scripts::one))
+        .route(&at("/figures"), get(scripts::figures))
+        .route(&at("/runs"), get(rows::runs))
+        .route(&at("/runs.csv"), get(download::runs))
+        .route(&at("/runs/{run}"), get(rows::run))
+        .route(&at("/runs/{run}/logs"), get(rows::run_logs))
+        .route(&at("/logs"), get(rows::logs))
+        .route(&at("/logs.csv"), get(download::logs))
+        .route(
+            "/api/v1/namespaces/{namespace}/exports/{export}/file",
+            get(exports::file),
+        )
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&state.access),
+            guard::authenticate,
+        ));
+    guard::wrap(api.fallback(assets::serve).with_state(state))
+}
+
+async fn whoami(Extension(reader): Extension<Identity>) -> Json<Value> {
+    Json(json!({ "username": reader.username, "groups": reader.groups }))
+}

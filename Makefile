@@ -1,0 +1,65 @@
+# `make help` lists the targets. CLUSTER_NAME names the cluster of the targets that need one (default: dev).
+SHELL := bash
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+# Where cargo puts things, also when CARGO_TARGET_DIR says so.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Linked statically, so that the same binary runs in every Python image, whatever its C library.
+BINARY := $(TARGET)/$(HOST)/release/scriptscope
+export CLUSTER_NAME ?= dev
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: demo
+demo: ## Everything from nothing: cluster, chart, a sample script, three calls, the figures
+	@scripts/demo
+
+.PHONY: test
+test: ## All tests, with those on a real cluster (its own, removed at the end)
+	@tests/run all
+
+.PHONY: check
+check: ## The fast loop: format, clippy, tests that need no cluster
+	@tests/run fast
+
+.PHONY: e2e
+e2e: ## The end-to-end tests alone; KEEP=1 keeps the cluster
+	@tests/run e2e
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt
+
+.PHONY: generate
+generate: ## Write the CRDs anew after a change in src/api
+	cargo run --quiet --locked -- crd --dir crds
+	cargo run --quiet --locked -- crd --dir charts/scriptscope/files/crds
+
+.PHONY: binary
+binary: ## The release binary
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) --bin scriptscope
+
+.PHONY: cluster-deps cluster-build cluster-up cluster-down image install
+cluster-deps: ## Install what the cluster needs from Debian's packages
+	@tests/cluster/cluster deps
+
+cluster-build: cluster-deps ## Build the cluster's programs and base images (once, about 10 minutes)
+	@tests/cluster/cluster build
+	@tests/cluster/cluster images
+
+cluster-up: cluster-build ## Start the one-node cluster with gVisor
+	@tests/cluster/cluster up
+
+cluster-down: ## Remove it, with all it left
+	@tests/cluster/cluster down
+
+image: binary cluster-build ## The container image with the binary, loaded into the cluster
+	@scripts/load-image $(BINARY)
+
+install: image ## Install the chart into the cluster
+	@scripts/install
+
+.PHONY: deny
+deny: ## Check licences, sources and advisories of the dependencies (needs cargo-deny)
+	cargo deny check

@@ -1,0 +1,476 @@
+//! One stream: its files, held open from the moment they appear, and how far they are shipped.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    follow::{self, Facts, Listed, Located, Settle, Step},
+    layout::LogName,
+    log_file::{Inode, LogFile},
+};
+use crate::ingest::wire::{Chunk, ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey};
+
+/// The most bytes in a chunk. Far more than the longest line that a runtime writes (16 KiB).
+pub(super) const MAX_CHUNK_BYTES: usize = 1 << 20;
+/// So many files of a stream are kept open though they were deleted: a disk must not fill because of us.
+const MAX_HELD_FILES: usize = 16;
+/// So many files that were read are remembered, to recognise their compressed copies.
+const MAX_DONE: usize = 64;
+/// A folder that changes while it is listed is listed again, so many times before the next round.
+const LISTINGS: usize = 3;
+/// How long a file that was read is watched for late writes.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// How a stream stands with the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The operator has yet to say whether to follow it.
+    Asking,
+    /// It is followed.
+    Following,
+    /// It is shipped to its end.
+    Ended,
+}
+
+/// An open file of a stream.
+struct Held {
+    file: LogFile,
+    inode: Inode,
+    name: LogName,
+    identity: Option<String>,
+    size: u64,
+    deleted: bool,
+    changed: Instant,
+    /// Where reading found the end of a compressed file.
+    end: Option<u64>,
+}
+
+/// One stream.
+pub(super) struct Stream {
+    pub key: StreamKey,
+    pub standing: Standing,
+    /// When to ask the operator (again).
+    pub ask_at: Instant,
+    /// Since when its container is no more.
+    pub over_since: Option<Instant>,
+    folder: PathBuf,
+    settle: Settle,
+    /// In the order they were written; the first is being read.
+    files: VecDeque<Held>,
+    /// The file read last, and when that was.
+    left: Option<(Held, Instant)>,
+    /// Rotation times and identities of files that were read.
+    done: HashSet<String>,
+    done_identities: VecDeque<String>,
+    /// `files` may be out of order.
+    unordered: bool,
+    committed: Position,
+    /// Offset of the next byte to ship; ahead of `committed` while a batch is under way.
+    next: u64,
+    end_shipped: bool,
+    /// Offset in the stream of the first file's first byte, once known.
+    first_start: Option<u64>,
+    gap: Option<GapReason>,
+    gap_shipped: bool,
+}
+
+impl Stream {
+    pub fn new(key: StreamKey, folder: PathBuf, settle: Settle, now: Instant) -> Self {
+        Self {
+            key,
+            standing: Standing::Asking,
+            ask_at: now,
+            over_since: None,
+            folder,
+            settle,
+            files: VecDeque::new(),
+            left: None,
+            done: HashSet::new(),
+            done_identities: VecDeque::new(),
+            unordered: false,
+            committed: Position::default(),
+            next: 0,
+            end_shipped: false,
+            first_start: None,
+            gap: None,
+            gap_shipped: false,
+        }
+    }
+
+    /// Whether it was read to its end, or there is nothing to read any more.
+    pub fn is_finished(&self) -> bool {
+        self.standing == Standing::Ended || (self.over_since.is_some() && self.files.is_empty())
+    }
+
+    /// The container's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    // --- what the operator says
+
+    /// Follow the stream from here on.
+    pub fn seek(&mut self, position: Position) {
+        self.standing = Standing::Following;
+        let here = self.files.front().is_some_and(|file| {
+            file.identity.as_deref() == Some(&*position.file) && self.first_start == Some(position.file_start)
+        });
+        if !here {
+            self.first_start = None;
+            // Files that were read may be needed again.
+            self.unordered = !self.done.is_empty();
+            self.done.clear();
+            self.done_identities.clear();
+        }
+        self.committed = position;
+        self.rewind();
+    }
+
+    /// What became of a chunk. Chunks are answered in the order they were shipped. Where the operator no longer knows
+    /// the stream, it is asked at `ask_at`.
+    pub fn acknowledge(&mut self, result: &ChunkResult, ask_at: Instant) {
+        match result {
+            ChunkResult::Committed { position } => {
+                if std::mem::take(&mut self.gap_shipped) {
+                    self.gap = None;
+                }
+                self.committed = position.clone();
+                if self.end_shipped && position.offset == self.next {
+                    self.end();
+                }
+            }
+            ChunkResult::Conflict { position } => self.seek(position.clone()),
+            ChunkResult::Unknown => {
+                self.standing = Standing::Asking;
+                self.ask_at = ask_at;
+                self.rewind();
+            }
+        }
+    }
+
+    /// Nothing that is shipped and not committed counts.
+    pub fn rewind(&mut self) {
+        self.next = self.committed.offset;
+        self.end_shipped = false;
+        self.gap_shipped = false;
+    }
+
+    fn end(&mut self) {
+        self.standing = Standing::Ended;
+        self.files.clear();
+        self.left = None;
+    }
+
+    // --- what the file system says
+
+    /// Lists the folder and opens what is new in it.
+    pub fn adopt(&mut self, now: Instant) -> io::Result<()> {
+        if self.standing == Standing::Ended {
+            return Ok(());
+        }
+        for _ in 0..LISTINGS {
+            let listed = list(&self.folder, self.key.restart)?;
+            let held: Vec<_> = self.files.iter().map(|f| (f.inode, f.name.clone())).collect();
+            let changes = follow::compare(&held, &listed, &self.done);
+            let opened: Option<Vec<Held>> = changes
+                .open
+                .iter()
+                .map(|file| open(&self.folder, file, now))
+                .collect();
+            // A file renamed in between would be opened under a wrong name or missed.
+            let Some(opened) = opened else { continue };
+            if !opened.is_empty() && list(&self.folder, self.key.restart)? != listed {
+                continue;
+            }
+            for (place, name) in changes.renamed {
+                self.files[place].name = name;
+            }
+            for file in opened {
+                self.hold(file);
+            }
+            self.done
+                .retain(|time| listed.iter().any(|f| f.name.rotated.as_ref() == Some(time)));
+            if self.unordered {
+                let files = self.files.make_contiguous();
+                files.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
+                self.unordered = false;
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, file: Held) {
+        let same = |id: &String| Some(id) == file.identity.as_ref();
+        let is_known = file.file.is_compressed()
+            && (self.done_identities.iter().any(same)
+                || self.files.iter().filter_map(|f| f.identity.as_ref()).any(same));
+        if is_known {
+            // A compressed copy. Not to be opened again.
+            self.done.extend(file.name.rotated);
+        } else {
+            self.files.push_back(file);
+        }
+    }
+
+    /// Looks how the open files have changed.
+    pub fn refresh(&mut self, now: Instant) {
+        for held in &mut self.files {
+            held.refresh(now);
+        }
+        if let Some((file, since)) = &mut self.left {
+            let size = file.size;
+            file.refresh(now);
+            if file.size > size && !file.file.is_compressed() {
+                tracing::warn!(
+                    pod = self.key.pod,
+                    container = self.key.container,
+                    bytes = file.size - size,
+                    "A log file was written to after it was rotated and read."
+                );
+                self.gap = Some(GapReason::WrittenAfterRotation);
+            }
+            if now.duration_since(*since) > WATCH {
+                self.left = None;
+            }
+        }
+        while self.files.len() > MAX_HELD_FILES
+            && self.next == self.committed.offset
+            && self.files.front().is_some_and(|file| file.deleted)
+        {
+            self.give_up_first();
+        }
+    }
+
+    fn give_up_first(&mut self) {
+        self.files.pop_front();
+        self.gap = Some(GapReason::FileRotatedAway);
+        if self.first_start.is_some() {
+            self.first_start = Some(self.next);
+        }
+    }
+
+    // --- reading
+
+    /// The next bytes to ship, at most `budget`.
+    pub fn chunk(&mut self, budget: usize, now: Instant) -> Option<Chunk> {
+        loop {
+            if self.standing != Standing::Following || self.end_shipped || self.unordered {
+                return None;
+            }
+            let start = self.first_start.or_else(|| self.locate(now))?;
+            let has_successor = self.files.iter().skip(1).any(|file| file.size > 0);
+            let is_over = self.over_since.is_some();
+            let read = self.next.saturating_sub(start);
+            let first = self.files.front_mut()?;
+            let facts = Facts {
+                size: (!first.file.is_compressed()).then_some(first.size),
+                read,
+                at_end: first.end == Some(read),
+                has_successor,
+                is_over,
+                quiet: now.duration_since(first.changed),
+            };
+            let step = follow::step(&facts, self.settle);
+            let is_settled = self.next == self.committed.offset;
+            match step {
+                Step::Read { sealed } => match first.read(read, budget, sealed) {
+                    Ok(Some((file, bytes))) => return Some(self.chunk_of(file, start, bytes)),
+                    // The end of a compressed file is known only now.
+                    Ok(None) if first.end == Some(read) => {}
+                    Ok(None) => return None,
+                    Err(error) => return self.unreadable(read, &error),
+                },
+                Step::Wait => return None,
+                // Of nothing there is no end to tell.
+                Step::End if self.next == 0 => self.end(),
+                Step::Ended => {
+                    self.end();
+                    return None;
+                }
+                // The rest changes what a rewind would go back to.
+                _ if !is_settled => return None,
+                Step::Truncated => {
+                    first.identity = None;
+                    first.refresh(now);
+                    self.gap = Some(GapReason::FileTruncated);
+                    self.first_start = Some(self.next);
+                }
+                Step::NextFile => self.next_file(now),
+                Step::End => return Some(self.end_chunk(start)),
+            }
+        }
+    }
+
+    /// Finds the committed position; gives the offset at which its file starts.
+    fn locate(&mut self, now: Instant) -> Option<u64> {
+        let identities: Vec<_> = self.files.iter().map(|file| file.identity.as_deref()).collect();
+        let start = match follow::locate(&identities, &self.committed) {
+            Located::NotYet => return None,
+            Located::Lost => {
+                self.gap = Some(GapReason::FileRotatedAway);
+                self.committed.offset
+            }
+            Located::In(place) => {
+                for _ in 0..place {
+                    self.next_file(now);
+                }
+                // Before the first batch no file is named.
+                if self.committed.file.is_empty() {
+                    self.committed.offset
+                } else {
+                    self.committed.file_start
+                }
+            }
+        };
+        self.first_start = Some(start);
+        self.first_start
+    }
+
+    fn next_file(&mut self, now: Instant) {
+        if let Some(file) = self.files.pop_front() {
+            self.done.extend(file.name.rotated.clone());
+            self.done_identities.extend(file.identity.clone());
+            if self.done_identities.len() > MAX_DONE {
+                self.done_identities.pop_front();
+            }
+            self.left = Some((file, now));
+        }
+        self.first_start = Some(self.next);
+    }
+
+    fn chunk_of(&mut self, file: String, file_start: u64, bytes: Vec<u8>) -> Chunk {
+        let gap = (self.next == self.committed.offset).then_some(self.gap).flatten();
+        let header = ChunkHeader {
+            stream: self.key.clone(),
+            offset: self.next,
+            file,
+            file_start,
+            length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            gap: gap.map(|reason| reason.as_str().to_owned()),
+        };
+        self.gap_shipped |= gap.is_some();
+        self.next += bytes.len() as u64;
+        Chunk {
+            header,
+            bytes: Bytes::from(bytes),
+        }
+    }
+
+    fn end_chunk(&mut self, start: u64) -> Chunk {
+        // An empty file has no identity; the end then lies at the end of the file before.
+        let (file, start) = match self.files.front().and_then(|file| file.identity.clone()) {
+            Some(identity) => (identity, start),
+            None => (self.committed.file.clone(), self.committed.file_start),
+        };
+        let chunk = self.chunk_of(file, start, END_OF_STREAM.to_vec());
+        self.end_shipped = true;
+        chunk
+    }
+
+    /// A damaged compressed file ends here; anything else is tried again.
+    fn unreadable(&mut self, read: u64, error: &io::Error) -> Option<Chunk> {
+        tracing::warn!(
+            pod = self.key.pod,
+            container = self.key.container,
+            offset = read,
+            %error,
+            "A log file can not be read."
+        );
+        if let Some(first) = self.files.front_mut()
+            && first.file.is_compressed()
+        {
+            first.end = Some(read);
+            self.gap = Some(GapReason::Unreadable);
+        }
+        None
+    }
+}
+
+impl Held {
+    fn refresh(&mut self, now: Instant) {
+        let Ok(facts) = self.file.facts() else { return };
+        if facts.size != self.size {
+            self.size = facts.size;
+            self.changed = now;
+        }
+        self.deleted = facts.deleted;
+        if self.identity.is_none() && self.size > 0 {
+            self.identity = self.file.identity(false).unwrap_or_default();
+        }
+    }
+
+    /// Bytes from `offset` on that end with a line, and the file's identity. None if there is no such line yet.
+    fn read(&mut self, offset: u64, budget: usize, sealed: bool) -> io::Result<Option<(String, Vec<u8>)>> {
+        let limit = budget.min(MAX_CHUNK_BYTES);
+        let length = if self.file.is_compressed() {
+            limit
+        } else {
+            usize::try_from(self.size - offset).unwrap_or(limit).min(limit)
+        };
+        let mut bytes = vec![0; length];
+        let count = self.file.read_at(offset, &mut bytes)?;
+        bytes.truncate(count);
+        let is_end = if self.file.is_compressed() {
+            count < length
+        } else {
+            offset + count as u64 >= self.size
+        };
+        if count == 0 {
+            self.end = self.file.is_compressed().then_some(offset);
+            return Ok(None);
+        }
+        match memchr::memrchr(b'\n', &bytes) {
+            Some(end) => bytes.truncate(end + 1),
+            None if count >= MAX_CHUNK_BYTES || (sealed && is_end) => {}
+            None => return Ok(None),
+        }
+        if self.identity.is_none() {
+            self.identity = self.file.identity(sealed)?;
+        }
+        Ok(self.identity.clone().map(|identity| (identity, bytes)))
+    }
+}
+
+/// The files of one restart in a container's folder, in the order they were written.
+fn list(folder: &Path, restart: u32) -> io::Result<Vec<Listed>> {
+    use std::os::unix::fs::MetadataExt;
+
+    let mut listed = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().and_then(LogName::parse);
+        let Some(name) = name.filter(|name| name.restart == restart) else {
+            continue;
+        };
+        // Followed if it is a link, as opening it would.
+        if let Ok(metadata) = fs::metadata(entry.path()) {
+            let inode = (metadata.dev(), metadata.ino());
+            listed.push(Listed { name, inode });
+        }
+    }
+    listed.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
+    Ok(listed)
+}
+
+/// None if the name no longer stands for the file listed.
+fn open(folder: &Path, listed: &Listed, now: Instant) -> Option<Held> {
+    let mut file = LogFile::open(&folder.join(listed.name.to_string()), listed.name.compressed).ok()?;
+    let facts = file.facts().ok()?;
+    (facts.inode == listed.inode).then(|| Held {
+        identity: file.identity(false).unwrap_or_default(),
+        file,
+        inode: facts.inode,
+        name: listed.name.clone(),
+        size: facts.size,
+        deleted: facts.deleted,
+        changed: now.checked_sub(facts.age).unwrap_or(now),
+        end: None,
+    })
+}

@@ -1,0 +1,50 @@
+//! What the ingest service must be told by others: who is asking, and whose pods there are.
+
+use async_trait::async_trait;
+
+/// Whom a token belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentIdentity {
+    /// Name of the account, for logs.
+    pub name: String,
+    /// The node on which the agent runs, where the token says so. It may then speak for no other.
+    pub node: Option<String>,
+}
+
+/// Why a token is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// The token is not one of an agent. Answered with 401.
+    #[error("the token is not accepted: {0}")]
+    Rejected(String),
+    /// Nobody could say. Answered with 503, so that the agent tries again.
+    #[error("the token can not be checked: {0}")]
+    Unavailable(String),
+}
+
+/// Checks the bearer tokens of agents, of the audience [`AUDIENCE`](super::wire::AUDIENCE).
+#[async_trait]
+pub trait AgentAuthenticator: Send + Sync + 'static {
+    /// Whom the token belongs to. Called for each request, so answers should be cached.
+    async fn authenticate(&self, token: &str) -> Result<AgentIdentity, AuthError>;
+}
+
+/// What is known of a pod that the store does not follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodKnowledge {
+    /// It is a script's pod; the output of this container is the script's, that of others is not.
+    Script {
+        /// Name of the container.
+        container: String,
+    },
+    /// It belongs to no script.
+    NotAScript,
+    /// The pod has not been seen yet.
+    Unseen,
+}
+
+/// The pods of the cluster, as the controllers watch them.
+pub trait PodDirectory: Send + Sync + 'static {
+    /// What is known of the pod with this UID. Must not block.
+    fn knows(&self, pod_uid: &str) -> PodKnowledge;
+}

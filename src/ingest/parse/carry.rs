@@ -1,0 +1,219 @@
+//! What a parser must remember between two chunks, as bytes: a version, then integers as LEB128 and byte strings with
+//! their length in front.
+
+use jiff::Timestamp;
+
+use super::{
+    assemble::{Assembler, Unfinished},
+    block::{Block, HeldLine},
+    echo::Echoes,
+};
+
+const VERSION: u8 = 1;
+
+/// Bytes that are not a carry of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the parser state kept with the stream can not be read")]
+pub struct CarryError;
+
+/// A parser's memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    pub last_time: Option<Timestamp>,
+    pub assembler: Assembler,
+    pub block: Option<Block>,
+    pub echoes: Echoes,
+}
+
+impl State {
+    /// Nothing to remember gives no bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        if *self == Self::default() {
+            return Vec::new();
+        }
+        let mut out = Writer(vec![VERSION]);
+        out.option(self.last_time.as_ref(), |out, time| out.time(*time));
+        for line in [&self.assembler.stdout, &self.assembler.stderr] {
+            out.option(line.as_ref(), |out, line| {
+                out.number(line.offset);
+                out.time(line.time);
+                out.number(line.cut);
+                out.bytes(&line.text);
+            });
+        }
+        let lines = self.block.as_ref().map_or(&[][..], Block::lines);
+        out.number(lines.len() as u64);
+        for line in lines {
+            out.number(line.offset);
+            out.time(line.time);
+            out.bytes(&line.text);
+        }
+        out.number(self.echoes.hashes().len() as u64);
+        for hash in self.echoes.hashes() {
+            out.0.extend_from_slice(&hash.to_le_bytes());
+        }
+        out.0
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, CarryError> {
+        match bytes.split_first() {
+            None => Ok(Self::default()),
+            Some((&VERSION, rest)) => Self::decode_body(rest).ok_or(CarryError),
+            Some(_) => Err(CarryError),
+        }
+    }
+
+    fn decode_body(bytes: &[u8]) -> Option<Self> {
+        let mut input = Reader(bytes);
+        let last_time = input.option(Reader::time)?;
+        let assembler = Assembler {
+            stdout: input.option(Reader::unfinished)?,
+            stderr: input.option(Reader::unfinished)?,
+        };
+        let mut lines = Vec::new();
+        for _ in 0..input.number()? {
+            lines.push(HeldLine {
+                offset: input.number()?,
+                time: input.time()?,
+                text: input.bytes()?.to_vec(),
+            });
+        }
+        let mut echoes = Echoes::default();
+        for _ in 0..input.number()? {
+            echoes.push_hash(u64::from_le_bytes(input.take(8)?.try_into().ok()?));
+        }
+        input.0.is_empty().then_some(Self {
+            last_time,
+            assembler,
+            block: Block::from_lines(lines),
+            echoes,
+        })
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push((value & 0x7f) as u8);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn time(&mut self, time: Timestamp) {
+        self.0.extend_from_slice(&time.as_second().to_le_bytes());
+        self.0.extend_from_slice(&time.subsec_nanosecond().to_le_bytes());
+    }
+
+    fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        self.0.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(count)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.take(1)?[0];
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        self.take(length)
+    }
+
+    fn time(&mut self) -> Option<Timestamp> {
+        let second = i64::from_le_bytes(self.take(8)?.try_into().ok()?);
+        let nanos = i32::from_le_bytes(self.take(4)?.try_into().ok()?);
+        Timestamp::new(second, nanos).ok()
+    }
+
+    fn unfinished(&mut self) -> Option<Unfinished> {
+        Some(Unfinished {
+            offset: self.number()?,
+            time: self.time()?,
+            cut: self.number()?,
+            text: self.bytes()?.to_vec(),
+        })
+    }
+
+    /// The outer none is a failure.
+    #[allow(clippy::option_option)]
+    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.take(1)?[0] {
+            0 => Some(None),
+            1 => read(self).map(Some),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        let time = "2026-01-02T03:04:05.6Z".parse().unwrap();
+        let mut echoes = Echoes::default();
+        echoes.expect("INFO :: one");
+        State {
+            last_time: Some(time),
+            assembler: Assembler {
+                stdout: None,
+                stderr: Some(Unfinished {
+                    offset: 1 << 40,
+                    time,
+                    text: vec![0, 0xff, b'\n'],
+                    cut: 300,
+                }),
+            },
+            block: Block::from_lines(vec![HeldLine {
+                offset: 7,
+                time,
+                text: b"{".to_vec(),
+            }]),
+            echoes,
+        }
+    }
+
+    #[test]
+    fn a_carry_survives_its_bytes() {
+        assert_eq!(State::decode(&state().encode()), Ok(state()));
+        assert_eq!(State::default().encode(), b"");
+        assert_eq!(State::decode(b""), Ok(State::default()));
+    }
+
+    #[test]
+    fn a_damaged_carry_is_an_error() {
+        let bytes = state().encode();
+        for length in 1..bytes.len() {
+            assert_eq!(State::decode(&bytes[..length]), Err(CarryError), "{length}");
+        }
+        assert_eq!(State::decode(&[&bytes[..], b"x"].concat()), Err(CarryError));
+        assert_eq!(State::decode(&[99]), Err(CarryError));
+    }
+}

@@ -1,0 +1,175 @@
+//! The runner's records: one JSON object a line with the key `scriptscope`.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::json::{claimed_time, field, line_text, parse_lenient, payload, present};
+use crate::{
+    ingest::record::{NewLine, Record, RunFinished, RunStarted},
+    model::{LogLevel, RunError, RunStatus, SourceType},
+};
+
+/// Longest run id kept, in bytes.
+pub(super) const MAX_RUN_ID: usize = 128;
+const MAX_NAME: usize = 256;
+const MAX_TRACEPARENT: usize = 128;
+const MAX_ERROR_MESSAGE: usize = 64 << 10;
+const MAX_TRACEBACK: usize = 256 << 10;
+
+/// Where a line stands and when the runtime took it.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub offset: u64,
+    pub time: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow)]
+    scriptscope: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Started<'a> {
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    run_id: Cow<'a, str>,
+    #[serde(borrow)]
+    function: Cow<'a, str>,
+    #[serde(borrow, default)]
+    source: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    source_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    traceparent: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    input: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    #[serde(borrow)]
+    run_id: Cow<'a, str>,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    #[serde(borrow)]
+    lines: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+#[derive(Deserialize)]
+struct Finished<'a> {
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    run_id: Cow<'a, str>,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    duration_us: i64,
+    #[serde(borrow, default, deserialize_with = "present")]
+    output: Option<&'a RawValue>,
+    #[serde(default)]
+    error: Option<RunError>,
+}
+
+/// Whether a line may be a record, at the price of a search.
+pub(super) fn is_candidate(text: &[u8]) -> bool {
+    text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
+}
+
+/// The records of a line; empty for one that only the runner's own machinery is interested in. None if the line is not
+/// a record, or one that is not as it should be.
+pub(super) fn parse(text: &[u8], origin: Origin) -> Option<Vec<Record>> {
+    parse_lenient(text, |text| parse_strict(text, origin))
+}
+
+fn parse_strict(text: &[u8], origin: Origin) -> Option<Vec<Record>> {
+    let kind: Kind<'_> = serde_json::from_slice(text).ok()?;
+    match &*kind.scriptscope {
+        "run.started" => started(serde_json::from_slice(text).ok()?, origin).map(|r| vec![r]),
+        "run.output" => output(serde_json::from_slice(text).ok()?, origin),
+        "run.finished" => finished(serde_json::from_slice(text).ok()?, origin).map(|r| vec![r]),
+        other if other.starts_with("runner.") => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+fn started(record: Started<'_>, origin: Origin) -> Option<Record> {
+    Some(Record::RunStarted(RunStarted {
+        run_id: run_id(&record.run_id)?,
+        time: claimed_time(&record.time, origin.time)?,
+        function: field(&record.function, MAX_NAME),
+        source_type: match record.source_type {
+            Some(name) => name.parse().ok()?,
+            None => SourceType::Api,
+        },
+        source: record.source.map(|s| field(&s, MAX_NAME)).unwrap_or_default(),
+        traceparent: record.traceparent.map(|t| field(&t, MAX_TRACEPARENT)),
+        input: payload(record.input),
+    }))
+}
+
+fn output(record: Output<'_>, origin: Origin) -> Option<Vec<Record>> {
+    let level = match &*record.stream {
+        "stdout" => LogLevel::Stdout,
+        "stderr" => LogLevel::Stderr,
+        _ => return None,
+    };
+    let run_id = run_id(&record.run_id)?;
+    let lines = record
+        .lines
+        .into_iter()
+        .zip(0_u32..)
+        .map(|((time, text), index)| {
+            Record::Line(NewLine {
+                offset: origin.offset,
+                index,
+                time: claimed_time(&time, origin.time).unwrap_or(origin.time),
+                level,
+                run_id: Some(run_id.clone()),
+                message: line_text(text),
+                attributes: None,
+            })
+        });
+    Some(lines.collect())
+}
+
+fn finished(record: Finished<'_>, origin: Origin) -> Option<Record> {
+    let status = match &*record.status {
+        "Success" => RunStatus::Success,
+        "Failed" => RunStatus::Failed,
+        _ => return None,
+    };
+    if record.duration_us < 0 {
+        return None;
+    }
+    // A failed run returns nothing; a `null` there is no result.
+    let output = record
+        .output
+        .filter(|raw| status == RunStatus::Success || raw.get() != "null");
+    Some(Record::RunFinished(RunFinished {
+        run_id: run_id(&record.run_id)?,
+        time: claimed_time(&record.time, origin.time)?,
+        status,
+        duration_micros: record.duration_us,
+        output: payload(output),
+        error: record.error.map(bounded),
+    }))
+}
+
+/// A run's id as it is kept; none for the empty one.
+pub(super) fn run_id(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| field(text, MAX_RUN_ID))
+}
+
+fn bounded(error: RunError) -> RunError {
+    RunError {
+        reason: field(&error.reason, MAX_NAME),
+        kind: error.kind.map(|kind| field(&kind, MAX_NAME)),
+        message: field(&error.message, MAX_ERROR_MESSAGE),
+        traceback: error.traceback.map(|text| field(&text, MAX_TRACEBACK)),
+    }
+}

@@ -1,0 +1,257 @@
+//! From the bytes of a container's log files to records. Pure: the same bytes give the same records, however they are
+//! cut into chunks.
+//!
+//! Layers: entries of the runtime's format ([`cri`]), whole lines joined from them ([`assemble`]), and what a line says:
+//! a record of the runner ([`control`]), a span of korelogger ([`span`], over many lines [`block`]) or plain text.
+
+mod assemble;
+mod block;
+mod carry;
+mod control;
+mod cri;
+mod echo;
+mod json;
+mod span;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use jiff::Timestamp;
+
+use self::{
+    assemble::Whole,
+    block::{Block, HeldLine, Place},
+    carry::State,
+    control::Origin,
+    cri::Output,
+};
+use super::record::{NewLine, Record};
+use crate::model::LogLevel;
+
+pub use self::carry::CarryError;
+
+/// Reads a stream from some offset on.
+#[derive(Debug)]
+pub struct Parser {
+    state: State,
+    offset: u64,
+    received: Timestamp,
+    records: Vec<Record>,
+    newest: Option<Timestamp>,
+}
+
+/// What the bytes said.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What happened, in order.
+    pub records: Vec<Record>,
+    /// What the next parser of this stream must be given.
+    pub carry: Vec<u8>,
+    /// Offset in the stream of the byte after the last one read.
+    pub offset: u64,
+    /// The latest time at which the runtime took a line.
+    pub newest: Option<Timestamp>,
+}
+
+impl Parser {
+    /// Goes on at `offset` (in bytes of the stream), where an earlier parser left `carry`. `received` dates lines that
+    /// carry no time of their own and follow none that does.
+    pub fn resume(carry: &[u8], offset: u64, received: Timestamp) -> Result<Self, CarryError> {
+        Ok(Self {
+            state: State::decode(carry)?,
+            ..Self::new(offset, received)
+        })
+    }
+
+    /// Begins at `offset` with nothing left from before.
+    pub fn new(offset: u64, received: Timestamp) -> Self {
+        Self {
+            state: State::default(),
+            offset,
+            received,
+            records: Vec::new(),
+            newest: None,
+        }
+    }
+
+    /// Reads the next bytes of the stream. They end with a line end, but for a last line that its writer never ended.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (line, length) = match memchr::memchr(b'\n', rest) {
+                Some(end) => (&rest[..end], end + 1),
+                None => (rest, rest.len()),
+            };
+            let offset = self.offset;
+            self.offset += length as u64;
+            self.entry(offset, line);
+            rest = &rest[length..];
+        }
+    }
+
+    /// Bytes up to `offset` are lost: lines that were unfinished end here.
+    pub fn skip_to(&mut self, offset: u64) {
+        self.end_lines();
+        self.offset = offset;
+    }
+
+    /// The records read since [`Parser::resume`], and the carry.
+    pub fn finish(self) -> Parsed {
+        Parsed {
+            records: self.records,
+            carry: self.state.encode(),
+            offset: self.offset,
+            newest: self.newest,
+        }
+    }
+
+    fn entry(&mut self, offset: u64, line: &[u8]) {
+        // No runtime writes an empty entry; the agent does, after the last byte of a container that is no more.
+        if line.is_empty() {
+            return self.end_lines();
+        }
+        let Some(entry) = cri::parse(line) else {
+            return self.corrupt(offset, line);
+        };
+        self.state.last_time = Some(entry.time);
+        self.newest = self.newest.max(Some(entry.time));
+        if let Some(line) = self.state.assembler.push(offset, &entry) {
+            self.line(&line);
+        }
+    }
+
+    fn end_lines(&mut self) {
+        for line in self.state.assembler.flush() {
+            self.line(&line);
+        }
+        self.release_block();
+    }
+
+    /// An entry that is not in the runtime's format is kept as it is.
+    fn corrupt(&mut self, offset: u64, line: &[u8]) {
+        self.release_block();
+        let kept = line.len().min(assemble::MAX_LINE);
+        let time = self.state.last_time.unwrap_or(self.received);
+        let cut = (line.len() - kept) as u64;
+        self.plain(LogLevel::Stdout, Origin { offset, time }, &line[..kept], cut);
+    }
+
+    fn line(&mut self, line: &Whole<'_>) {
+        let text = line.text.strip_suffix(b"\r").unwrap_or(&line.text);
+        let origin = Origin {
+            offset: line.offset,
+            time: line.time,
+        };
+        match line.output {
+            Output::Stderr => self.plain(LogLevel::Stderr, origin, text, line.cut),
+            // What is cut can not be read as anything.
+            Output::Stdout if line.cut > 0 => {
+                self.release_block();
+                self.plain(LogLevel::Stdout, origin, text, line.cut);
+            }
+            Output::Stdout => self.stdout(origin, text),
+        }
+    }
+
+    fn stdout(&mut self, origin: Origin, text: &[u8]) {
+        if self.continues_block(origin, text) {
+            return;
+        }
+        if Block::begins_with(text) {
+            self.state.block = Block::from_lines(vec![held(origin, text)]);
+            return;
+        }
+        if control::is_candidate(text)
+            && let Some(records) = control::parse(text, origin)
+        {
+            return self.records.extend(records);
+        }
+        if self.span(origin, text) || self.state.echoes.take(text) {
+            return;
+        }
+        self.plain(LogLevel::Stdout, origin, text, 0);
+    }
+
+    /// Whether the line belongs to an object over many lines. One that it interrupts is given up.
+    fn continues_block(&mut self, origin: Origin, text: &[u8]) -> bool {
+        let Some(block) = &mut self.state.block else {
+            return false;
+        };
+        match block.place(text) {
+            Place::Inside => block.push(held(origin, text)),
+            Place::End => {
+                block.push(held(origin, text));
+                self.close_block();
+            }
+            Place::Outside => {
+                self.release_block();
+                return false;
+            }
+        }
+        true
+    }
+
+    fn close_block(&mut self) {
+        let Some(block) = self.state.block.take() else {
+            return;
+        };
+        let text = block.text();
+        let first = &block.lines()[0];
+        let origin = Origin {
+            offset: first.offset,
+            time: first.time,
+        };
+        if !self.span(origin, &text) {
+            self.state.block = Some(block);
+            self.release_block();
+        }
+    }
+
+    /// The lines of an object that is no span, or will not end, are plain lines.
+    fn release_block(&mut self) {
+        for line in self.state.block.take().into_iter().flat_map(Block::into_lines) {
+            let origin = Origin {
+                offset: line.offset,
+                time: line.time,
+            };
+            self.plain(LogLevel::Stdout, origin, &line.text, 0);
+        }
+    }
+
+    fn span(&mut self, origin: Origin, text: &[u8]) -> bool {
+        let Some(found) = span::is_candidate(text)
+            .then(|| span::parse(text, origin))
+            .flatten()
+        else {
+            return false;
+        };
+        self.state.echoes.expect(&found.echo);
+        self.records.push(Record::Line(found.line));
+        true
+    }
+
+    fn plain(&mut self, level: LogLevel, origin: Origin, text: &[u8], cut: u64) {
+        let text = String::from_utf8_lossy(text);
+        let message = match cut {
+            0 => text.into_owned(),
+            _ => format!("{text} [cut: {cut} bytes]"),
+        };
+        self.records.push(Record::Line(NewLine {
+            offset: origin.offset,
+            index: 0,
+            time: origin.time,
+            level,
+            run_id: None,
+            message,
+            attributes: None,
+        }));
+    }
+}
+
+fn held(origin: Origin, text: &[u8]) -> HeldLine {
+    HeldLine {
+        offset: origin.offset,
+        time: origin.time,
+        text: text.to_vec(),
+    }
+}

@@ -1,0 +1,291 @@
+//! The condition of a query for runs, as SQL with bound parameters.
+
+use sqlx::{Database, Encode, QueryBuilder, Sqlite, Type};
+
+use super::micros_range;
+use crate::{
+    model::{
+        Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType, TimeRange,
+        milliseconds_to_micros,
+    },
+    store::RunCursor,
+};
+
+/// What databases write differently.
+pub trait Dialect: Database {
+    /// SQL function of (text, part) that gives a number above 0 where the part is in the text.
+    const POSITION: &'static str;
+    /// SQL before and after a text to lower its ASCII letters and no others.
+    const LOWER: (&'static str, &'static str);
+}
+
+impl Dialect for Sqlite {
+    const POSITION: &'static str = "instr";
+    const LOWER: (&'static str, &'static str) = ("lower(", ")");
+}
+
+/// Appends ` WHERE ...` for the runs (table alias `r`) of a script in a range that pass a filter and come after a row.
+/// Newest first, so "after" is older.
+pub fn push_runs_where<DB>(
+    sql: &mut QueryBuilder<DB>,
+    script_id: i64,
+    range: &TimeRange,
+    filter: &Filter,
+    after: Option<&RunCursor>,
+) -> Result<(), FilterError>
+where
+    DB: Dialect,
+    for<'e> i64: Encode<'e, DB> + Type<DB>,
+    for<'e> String: Encode<'e, DB> + Type<DB>,
+{
+    filter.check_runs()?;
+    sql.push(" WHERE r.script_id = ").push_bind(script_id);
+    let micros = micros_range(range);
+    if range.from.is_some() {
+        sql.push(" AND r.executed_at >= ").push_bind(micros.start);
+    }
+    if range.to.is_some() {
+        sql.push(" AND r.executed_at < ").push_bind(micros.end);
+    }
+    if let Some(after) = after {
+        sql.push(" AND (r.executed_at, r.run_id) < (")
+            .push_bind(after.executed_on.as_microsecond())
+            .push(", ")
+            .push_bind(after.run_id.clone())
+            .push(")");
+    }
+    let joint = match filter.matching {
+        Match::All => " AND ",
+        Match::Any => " OR ",
+    };
+    for (n, condition) in filter.conditions.iter().enumerate() {
+        sql.push(if n == 0 { " AND (" } else { joint });
+        push_condition(sql, condition)?;
+    }
+    if !filter.conditions.is_empty() {
+        sql.push(")");
+    }
+    Ok(())
+}
+
+/// How a column is kept.
+enum Kind {
+    Text(&'static str),
+    Number(&'static str, fn(&str) -> Result<i64, String>),
+}
+
+fn kind(column: Column) -> Option<Kind> {
+    Some(match column {
+        Column::RunId => Kind::Text("r.run_id"),
+        Column::Function => Kind::Text("r.function"),
+        Column::Source => Kind::Text("r.source"),
+        Column::Status => Kind::Number("r.status", |name| {
+            name.parse::<RunStatus>()
+                .map(|s| s.code().into())
+                .map_err(|e| e.to_string())
+        }),
+        Column::SourceType => Kind::Number("r.source_type", |name| {
+            name.parse::<SourceType>()
+                .map(|s| s.code().into())
+                .map_err(|e| e.to_string())
+        }),
+        Column::DeploymentVersion => {
+            Kind::Number("r.version", |text| text.parse::<i64>().map_err(|e| e.to_string()))
+        }
+        Column::ResponseTime => Kind::Number("r.response_time", milliseconds_to_micros),
+        Column::LogId | Column::LogLevel | Column::LogMessage => return None,
+    })
+}
+
+fn push_condition<DB>(sql: &mut QueryBuilder<DB>, condition: &Condition) -> Result<(), FilterError>
+where
+    DB: Dialect,
+    for<'e> i64: Encode<'e, DB> + Type<DB>,
+    for<'e> String: Encode<'e, DB> + Type<DB>,
+{
+    let column = condition.column.as_str();
+    let kind = kind(condition.column).ok_or(FilterError::WrongTable {
+        column,
+        table: "runs",
+    })?;
+    match (condition.operator, kind) {
+        (Operator::Equals | Operator::NotEquals, Kind::Text(name)) => {
+            push_list(sql, name, condition, condition.values.iter().cloned());
+        }
+        (Operator::Contains, Kind::Text(name)) => push_contains(sql, name, &condition.values),
+        (Operator::Contains, Kind::Number(name, _)) => {
+            push_contains(sql, &format!("CAST({name} AS TEXT)"), &condition.values);
+        }
+        (operator, Kind::Number(name, parse)) => {
+            let values = condition
+                .values
+                .iter()
+                .map(|value| parse(value))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|message| FilterError::WrongValue { column, message })?;
+            match comparison(operator) {
+                Some((sign, strictest)) => {
+                    // Any of several bounds holds exactly when the weakest one does.
+                    let bound = if strictest {
+                        values.iter().min()
+                    } else {
+                        values.iter().max()
+                    };
+                    let bound = bound.copied().ok_or(FilterError::NoValue { column })?;
+                    sql.push(name).push(sign).push_bind(bound);
+                }
+                None => push_list(sql, name, condition, values),
+            }
+        }
+        (operator, Kind::Text(_)) => {
+            return Err(FilterError::WrongOperator {
+                column,
+                operator,
+                allowed: "Equals, NotEquals or Contains",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The sign of an ordering operator, and whether its weakest bound is the smallest.
+fn comparison(operator: Operator) -> Option<(&'static str, bool)> {
+    match operator {
+        Operator::LessThan => Some((" < ", false)),
+        Operator::AtMost => Some((" <= ", false)),
+        Operator::GreaterThan => Some((" > ", true)),
+        Operator::AtLeast => Some((" >= ", true)),
+        Operator::Equals | Operator::NotEquals | Operator::Contains => None,
+    }
+}
+
+fn push_list<DB, T>(
+    sql: &mut QueryBuilder<DB>,
+    name: &str,
+    condition: &Condition,
+    values: impl IntoIterator<Item = T>,
+) where
+    DB: Dialect,
+    for<'e> T: Encode<'e, DB> + Type<DB>,
+{
+    let not = condition.operator == Operator::NotEquals;
+    if not {
+        // What has no value is not equal to any.
+        sql.push("(").push(name).push(" IS NULL OR ");
+    }
+    sql.push(name).push(if not { " NOT IN (" } else { " IN (" });
+    let mut list = sql.separated(", ");
+    for value in values {
+        list.push_bind(value);
+    }
+    sql.push(if not { "))" } else { ")" });
+}
+
+fn push_contains<DB>(sql: &mut QueryBuilder<DB>, text: &str, values: &[String])
+where
+    DB: Dialect,
+    for<'e> String: Encode<'e, DB> + Type<DB>,
+{
+    let (before, after) = DB::LOWER;
+    for (n, value) in values.iter().enumerate() {
+        sql.push(if n == 0 { "(" } else { " OR " });
+        sql.push(DB::POSITION)
+            .push("(")
+            .push(before)
+            .push(text)
+            .push(after)
+            .push(", ")
+            .push_bind(value.to_ascii_lowercase())
+            .push(") > 0");
+    }
+    sql.push(")");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(column: Column, operator: Operator, values: &[&str]) -> Condition {
+        Condition {
+            column,
+            operator,
+            values: values.iter().map(|&v| v.to_owned()).collect(),
+        }
+    }
+
+    fn text(matching: Match, conditions: Vec<Condition>) -> String {
+        let mut sql = QueryBuilder::<Sqlite>::new("");
+        let filter = Filter { matching, conditions };
+        push_runs_where(&mut sql, 1, &TimeRange::ALL, &filter, None).unwrap();
+        sql.into_string()
+    }
+
+    #[test]
+    fn values_are_always_bound_and_never_part_of_the_text() {
+        let hostile = "'; DROP TABLE runs; --";
+        for operator in [Operator::Equals, Operator::NotEquals, Operator::Contains] {
+            let sql = text(Match::All, vec![condition(Column::Source, operator, &[hostile])]);
+            assert!(!sql.contains("DROP"), "{sql}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_joined_by_all_or_any_within_one_bracket() {
+        let two = || {
+            vec![
+                condition(Column::Status, Operator::Equals, &["Failed"]),
+                condition(Column::ResponseTime, Operator::AtLeast, &["5", "3"]),
+            ]
+        };
+        assert_eq!(
+            text(Match::All, two()),
+            " WHERE r.script_id = ? AND (r.status IN (?) AND r.response_time >= ?)"
+        );
+        assert_eq!(
+            text(Match::Any, two()),
+            " WHERE r.script_id = ? AND (r.status IN (?) OR r.response_time >= ?)"
+        );
+        assert_eq!(text(Match::Any, vec![]), " WHERE r.script_id = ?");
+    }
+
+    #[test]
+    fn the_page_goes_on_after_the_key_within_the_range() {
+        let mut sql = QueryBuilder::<Sqlite>::new("");
+        let range = TimeRange {
+            from: Some(Timestamp::UNIX_EPOCH),
+            to: Some(Timestamp::MAX),
+        };
+        let after = RunCursor {
+            executed_on: Timestamp::UNIX_EPOCH,
+            run_id: "r".into(),
+        };
+        push_runs_where(&mut sql, 1, &range, &Filter::default(), Some(&after)).unwrap();
+        assert_eq!(
+            sql.into_string(),
+            " WHERE r.script_id = ? AND r.executed_at >= ? AND r.executed_at < ? AND (r.executed_at, r.run_id) < (?, ?)"
+        );
+    }
+
+    #[test]
+    fn absent_values_are_not_equal_to_anything() {
+        assert_eq!(
+            text(
+                Match::All,
+                vec![condition(Column::ResponseTime, Operator::NotEquals, &["1", "2"])]
+            ),
+            " WHERE r.script_id = ? AND ((r.response_time IS NULL OR r.response_time NOT IN (?, ?)))"
+        );
+    }
+
+    #[test]
+    fn a_filter_on_log_lines_is_refused() {
+        let mut sql = QueryBuilder::<Sqlite>::new("");
+        let filter = Filter {
+            matching: Match::All,
+            conditions: vec![condition(Column::LogMessage, Operator::Equals, &["x"])],
+        };
+        assert!(push_runs_where(&mut sql, 1, &TimeRange::ALL, &filter, None).is_err());
+    }
+
+    use jiff::Timestamp;
+}

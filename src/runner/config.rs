@@ -1,0 +1,138 @@
+//! Options of the runner. The operator sets them as environment variables of the script's container.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{ArgAction, ValueEnum};
+
+use super::{RunnerError, records::PayloadRule, run::Settings};
+
+/// Options of `scriptscope runner`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Folder of the script, with main.py at its root.
+    #[arg(long, env = "SCRIPTSCOPE_APP", default_value = "/app")]
+    pub app: PathBuf,
+    /// Folder that `scriptscope install` has written. Default: where this binary is.
+    #[arg(long, env = "SCRIPTSCOPE_HOME")]
+    pub home: Option<PathBuf>,
+    /// Address of the endpoint.
+    #[arg(long, env = "SCRIPTSCOPE_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Id of the deployment.
+    #[arg(long, env = "SCRIPTSCOPE_DEPLOYMENT_ID", default_value = "")]
+    pub deployment_id: String,
+    /// Version of the deployment.
+    #[arg(long, env = "SCRIPTSCOPE_VERSION", default_value_t = 1)]
+    pub version: i64,
+    /// Seconds that a run may take.
+    #[arg(long, env = "SCRIPTSCOPE_TIMEOUT_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout_seconds: u64,
+    /// Runs at once, each in a worker process of its own.
+    #[arg(long, env = "SCRIPTSCOPE_CONCURRENCY", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub concurrency: u8,
+    /// When prints are recorded. korelogger's lines always are at once.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_LOGGING",
+        value_enum,
+        ignore_case = true,
+        default_value_t
+    )]
+    pub logging: Logging,
+    /// Record the arguments of runs.
+    #[arg(long, env = "SCRIPTSCOPE_CAPTURE_INPUT", action = ArgAction::Set, default_value_t = true)]
+    pub capture_input: bool,
+    /// Record the results of runs.
+    #[arg(long, env = "SCRIPTSCOPE_CAPTURE_OUTPUT", action = ArgAction::Set, default_value_t = true)]
+    pub capture_output: bool,
+    /// Bytes of JSON above which arguments and results are not recorded.
+    #[arg(long, env = "SCRIPTSCOPE_CAPTURE_MAX_BYTES", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub capture_max_bytes: u32,
+    /// Bytes that a run may print before it is ended.
+    #[arg(long, env = "SCRIPTSCOPE_MAX_OUTPUT_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub max_output_bytes: u32,
+    /// Seconds that runs in progress have once the runner is told to stop. Default: as long as a run may take.
+    #[arg(long, env = "SCRIPTSCOPE_GRACE_SECONDS")]
+    pub grace_seconds: Option<u64>,
+    /// Seconds that a call may wait for a free worker.
+    #[arg(long, env = "SCRIPTSCOPE_QUEUE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub queue_seconds: u64,
+    /// The Python interpreter; found on PATH if it is a bare name.
+    #[arg(long, env = "SCRIPTSCOPE_PYTHON", default_value = "python3")]
+    pub python: PathBuf,
+    /// File for the reason when main.py can not be used. Default: Kubernetes' own, if it is there.
+    #[arg(long, env = "SCRIPTSCOPE_TERMINATION_LOG")]
+    pub termination_log: Option<PathBuf>,
+}
+
+/// When prints are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Logging {
+    /// When the run ends.
+    #[default]
+    #[value(name = "AfterCompletion")]
+    AfterCompletion,
+    /// As they are printed.
+    #[value(name = "Live")]
+    Live,
+}
+
+impl Args {
+    /// What is the same for all runs.
+    pub(super) fn settings(&self) -> Settings {
+        let rule = |keep| PayloadRule {
+            keep,
+            max_bytes: self.capture_max_bytes as usize,
+        };
+        Settings {
+            deployment_id: self.deployment_id.clone(),
+            version: self.version,
+            timeout: self.timeout(),
+            live: self.logging == Logging::Live,
+            input: rule(self.capture_input),
+            output: rule(self.capture_output),
+            max_output_bytes: self.max_output_bytes as usize,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+
+    /// How many workers there are.
+    pub(super) fn concurrency(&self) -> usize {
+        usize::from(self.concurrency)
+    }
+
+    /// How long runs may go on after a stop signal.
+    pub(super) fn grace(&self) -> Duration {
+        self.grace_seconds
+            .map_or_else(|| self.timeout(), Duration::from_secs)
+    }
+
+    /// How long a call may wait for a worker.
+    pub(super) fn queue_timeout(&self) -> Duration {
+        Duration::from_secs(self.queue_seconds)
+    }
+
+    /// The folder of `worker.py`.
+    pub(super) fn worker_home(&self) -> Result<PathBuf, RunnerError> {
+        let binary = std::env::current_exe().map_err(RunnerError::Start)?;
+        let home = self
+            .home
+            .as_deref()
+            .or_else(|| binary.parent())
+            .unwrap_or(Path::new("/"));
+        let folder = std::path::absolute(home.join("python")).map_err(RunnerError::Start)?;
+        let worker = folder.join("worker.py");
+        if worker.is_file() {
+            Ok(folder)
+        } else {
+            Err(RunnerError::Home(worker.display().to_string()))
+        }
+    }
+}

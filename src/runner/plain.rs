@@ -1,0 +1,63 @@
+//! Prints outside any run, passed on line by line.
+
+use memchr::{memchr, memrchr};
+
+/// Bytes of a line; a longer one is cut into several.
+const MAX_LINE: usize = 256 << 10;
+
+/// Collects bytes to whole lines.
+#[derive(Debug, Default)]
+pub struct PlainLines {
+    partial: Vec<u8>,
+}
+
+impl PlainLines {
+    /// Adds what was read; whole lines if there are any.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.partial.extend_from_slice(bytes);
+        let end = match memrchr(b'\n', &self.partial) {
+            Some(at) => at + 1,
+            None if self.partial.len() >= MAX_LINE => return self.end(),
+            None => return None,
+        };
+        let rest = self.partial.split_off(end);
+        Some(std::mem::replace(&mut self.partial, rest))
+    }
+
+    /// What is left, as a line.
+    pub fn end(&mut self) -> Option<Vec<u8>> {
+        let mut line = std::mem::take(&mut self.partial);
+        if line.is_empty() {
+            return None;
+        }
+        if memchr(b'\n', line.get(line.len() - 1..).unwrap_or_default()).is_none() {
+            line.push(b'\n');
+        }
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_lines_are_passed_on() {
+        let mut lines = PlainLines::default();
+        assert_eq!(lines.push(b"one\ntw"), Some(b"one\n".to_vec()));
+        assert_eq!(lines.push(b"o"), None);
+        assert_eq!(lines.push(b"\n\nthree"), Some(b"two\n\n".to_vec()));
+        assert_eq!(lines.end(), Some(b"three\n".to_vec()));
+        assert_eq!(lines.end(), None);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut() {
+        let mut lines = PlainLines::default();
+        let piece = vec![b'x'; 100_000];
+        let cut: Vec<_> = (0..3).filter_map(|_| lines.push(&piece)).collect();
+        assert_eq!(cut.len(), 1);
+        assert_eq!(cut[0].len(), 300_001);
+        assert_eq!(cut[0].last(), Some(&b'\n'));
+    }
+}

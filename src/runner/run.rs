@@ -1,0 +1,497 @@
+//! One run: a call given to a worker, everything it prints taken in, its records printed.
+
+use std::{io, os::fd::AsFd, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    caller::Caller,
+    capture::{Capture, Echoes},
+    output::Output,
+    records::{self, Finished, PayloadRule, Started, rfc3339},
+    span::{MAX_DATAGRAM, Span},
+    stop::Stop,
+    worker::{Worker, exit_text},
+};
+use crate::model::{RunError, RunStatus};
+
+/// With live logging, how long a printed line waits for others to share its record.
+const LIVE_BATCH: Duration = Duration::from_millis(100);
+/// How long after a run's end its pipes may stay open before somebody must still hold them.
+const PIPES_END: Duration = Duration::from_millis(20);
+/// The same after the worker was killed, since the processes it had started end after it.
+const KILLED_PIPES_END: Duration = Duration::from_millis(300);
+/// A pipe holds at most so many bytes; whatever comes beyond them was printed after the run's end.
+const PIPE_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 64 << 10;
+
+/// What is the same for all runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Deployment.
+    pub deployment_id: String,
+    /// Its version.
+    pub version: i64,
+    /// How long a run may take.
+    pub timeout: Duration,
+    /// Whether prints are recorded as they come.
+    pub live: bool,
+    /// Which inputs are recorded.
+    pub input: PayloadRule,
+    /// Which outputs are recorded.
+    pub output: PayloadRule,
+    /// Bytes that a run may print, both streams and korelogger's lines together.
+    pub max_output_bytes: usize,
+}
+
+/// A call that fits its function.
+#[derive(Debug)]
+pub struct Call {
+    /// Id of the run it becomes.
+    pub run_id: String,
+    /// Name of the function.
+    pub function: String,
+    /// Arguments, a JSON object on one line.
+    pub arguments: Box<RawValue>,
+    /// Who calls.
+    pub caller: Caller,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// Id of the run.
+    pub run_id: String,
+    /// What the function returned, or why it failed.
+    pub result: Result<Box<RawValue>, RunError>,
+    /// Beginning of its standard output, with korelogger's echoes.
+    pub stdout: String,
+    /// Beginning of its standard error.
+    pub stderr: String,
+    /// From the call of the function to its answer.
+    pub duration: Duration,
+}
+
+/// Why a run is over.
+enum End {
+    Reply(bytes::Bytes),
+    Exited,
+    Broken(String),
+    Timeout,
+    TooMuchOutput,
+    Undeployed,
+}
+
+#[derive(Serialize)]
+struct CallHeader<'a> {
+    function: &'a str,
+    context: Context<'a>,
+}
+
+/// What korelogger says of the run with each line.
+#[derive(Serialize)]
+struct Context<'a> {
+    socket: &'a str,
+    traceparent: &'a str,
+    run_id: &'a str,
+    deployment_id: &'a str,
+    source: &'a str,
+    source_type: String,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    result: Option<Box<RawValue>>,
+    error: Option<RunError>,
+    leftover: Option<String>,
+}
+
+/// A stream of the run; without a pipe once it is at its end.
+struct Stream {
+    pipe: Option<pipe::Receiver>,
+    buffer: Vec<u8>,
+    capture: Capture,
+}
+
+impl Stream {
+    fn new(reader: io::PipeReader, capture: Capture) -> io::Result<Self> {
+        Ok(Self {
+            pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
+            buffer: vec![0; READ_BYTES],
+            capture,
+        })
+    }
+
+    /// Reads; 0 at the end of the stream. Never ready without a pipe.
+    async fn read(&mut self) -> usize {
+        match &mut self.pipe {
+            Some(pipe) => pipe.read(&mut self.buffer).await.unwrap_or(0),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+struct Running<'a> {
+    worker: &'a mut Worker,
+    settings: &'a Settings,
+    output: &'a Output,
+    run_id: &'a str,
+    stdout: Stream,
+    stderr: Stream,
+    echoes: Echoes,
+    /// Bytes that may still be printed.
+    budget: usize,
+    datagram: Vec<u8>,
+    /// With live logging, when lines that wait are due.
+    flush_at: Option<Instant>,
+}
+
+/// Runs a call to its end. Also says whether the worker can take another one.
+pub async fn execute(
+    worker: &mut Worker,
+    call: &Call,
+    settings: &Settings,
+    output: &Output,
+    stop: &mut Stop,
+) -> (Report, bool) {
+    print_started(call, settings, output).await;
+    let started = Instant::now();
+    let (result, stdout, stderr, reusable, duration) =
+        match Running::begin(worker, call, settings, output).await {
+            Ok(mut running) => {
+                let end = running.until_end(started + settings.timeout, stop).await;
+                let duration = started.elapsed();
+                let (result, reusable) = running.conclude(end).await;
+                let (stdout, stderr) = running.flush_all().await;
+                (result, stdout, stderr, reusable, duration)
+            }
+            Err(e) => {
+                let error = failure(
+                    "WorkerExited",
+                    format!("the run could not be given to its worker: {e}"),
+                );
+                (Err(error), String::new(), String::new(), false, started.elapsed())
+            }
+        };
+    let report = Report {
+        run_id: call.run_id.clone(),
+        result,
+        stdout,
+        stderr,
+        duration,
+    };
+    print_finished(&report, settings, output).await;
+    (report, reusable)
+}
+
+async fn print_started(call: &Call, settings: &Settings, output: &Output) {
+    let (input, input_truncated) = settings.input.apply(Some(&call.arguments));
+    let record = Started {
+        scriptscope: "run.started",
+        time: rfc3339(Timestamp::now()),
+        run_id: &call.run_id,
+        deployment_id: &settings.deployment_id,
+        version: settings.version,
+        function: &call.function,
+        source: &call.caller.source,
+        source_type: call.caller.source_type,
+        traceparent: &call.caller.traceparent,
+        input,
+        input_truncated,
+    };
+    output.stdout(records::line(&record)).await;
+}
+
+async fn print_finished(report: &Report, settings: &Settings, output: &Output) {
+    let (result, output_truncated) = settings.output.apply(report.result.as_deref().ok());
+    let record = Finished {
+        scriptscope: "run.finished",
+        time: rfc3339(Timestamp::now()),
+        run_id: &report.run_id,
+        status: report.status(),
+        duration_us: u64::try_from(report.duration.as_micros()).unwrap_or(u64::MAX),
+        output: result,
+        output_truncated,
+        error: report.result.as_ref().err(),
+    };
+    output.stdout(records::line(&record)).await;
+}
+
+impl Report {
+    /// `Success` or `Failed`.
+    pub fn status(&self) -> RunStatus {
+        match self.result {
+            Ok(_) => RunStatus::Success,
+            Err(_) => RunStatus::Failed,
+        }
+    }
+}
+
+impl<'a> Running<'a> {
+    async fn begin(
+        worker: &'a mut Worker,
+        call: &'a Call,
+        settings: &'a Settings,
+        output: &'a Output,
+    ) -> io::Result<Self> {
+        // Pipes of the run's own: whatever outlives it can not print into another run, and their end says that nothing
+        // outlives it.
+        let (stdout, stdout_writer) = io::pipe()?;
+        let (stderr, stderr_writer) = io::pipe()?;
+        let header = serde_json::to_vec(&CallHeader {
+            function: &call.function,
+            context: Context {
+                socket: &worker.logs_name,
+                traceparent: &call.caller.traceparent,
+                run_id: &call.run_id,
+                deployment_id: &settings.deployment_id,
+                source: &call.caller.source,
+                source_type: call.caller.source_type.to_string(),
+            },
+        })?;
+        let give = async {
+            worker
+                .channel
+                .send_with(&header, [stdout_writer.as_fd(), stderr_writer.as_fd()])
+                .await?;
+            worker.channel.send(call.arguments.get().as_bytes()).await
+        };
+        timeout(settings.timeout, give).await??;
+        Ok(Self {
+            stdout: Stream::new(stdout, Capture::stdout(&worker.mark))?,
+            stderr: Stream::new(stderr, Capture::stderr())?,
+            worker,
+            settings,
+            output,
+            run_id: &call.run_id,
+            echoes: Echoes::default(),
+            budget: settings.max_output_bytes,
+            datagram: vec![0; MAX_DATAGRAM],
+            flush_at: None,
+        })
+    }
+
+    async fn until_end(&mut self, deadline: Instant, stop: &mut Stop) -> End {
+        loop {
+            let flush_at = self.flush_at;
+            let fits = tokio::select! {
+                biased;
+                () = sleep_until(deadline) => return End::Timeout,
+                () = stop.killing() => return End::Undeployed,
+                Ok(length) = self.worker.logs.recv(&mut self.datagram) => self.take_span(length).await,
+                frame = self.worker.channel.receive() => match frame {
+                    Ok(Some(frame)) => return End::Reply(frame),
+                    Ok(None) => return End::Exited,
+                    Err(error) => return End::Broken(error.to_string()),
+                },
+                _ = self.worker.process.ended() => return self.last_reply().await,
+                () = sleep_until(flush_at.unwrap_or(deadline)), if flush_at.is_some() => {
+                    self.flush(false).await;
+                    true
+                }
+                read = self.stdout.read() => self.take_stdout(read).await,
+                read = self.stderr.read() => self.take_stderr(read),
+            };
+            if !fits {
+                return End::TooMuchOutput;
+            }
+            self.schedule_flush();
+        }
+    }
+
+    /// The worker has ended; perhaps just after its reply.
+    async fn last_reply(&mut self) -> End {
+        match timeout(PIPES_END, self.worker.channel.receive()).await {
+            Ok(Ok(Some(frame))) => End::Reply(frame),
+            _ => End::Exited,
+        }
+    }
+
+    /// False when the run has printed too much.
+    async fn take_span(&mut self, length: usize) -> bool {
+        let Some(span) = Span::parse(self.datagram.get(..length).unwrap_or_default()) else {
+            return true;
+        };
+        let fits = span.len() <= self.budget;
+        self.budget = self.budget.saturating_sub(span.len());
+        if fits {
+            if let Some(echo) = &span.echo {
+                self.echoes.expect(&echo.id, &echo.level, &echo.message);
+            }
+            self.output.stdout(span.line()).await;
+        }
+        fits
+    }
+
+    /// Spans that have arrived. A span is sent before its mark is written, so those of all marks read so far are here.
+    async fn take_spans(&mut self) -> bool {
+        let mut fits = true;
+        while let Ok(length) = self.worker.logs.try_recv(&mut self.datagram) {
+            fits &= self.take_span(length).await;
+        }
+        fits
+    }
+
+    async fn take_stdout(&mut self, read: usize) -> bool {
+        let fits = self.take_spans().await;
+        fits & take(&mut self.stdout, read, &mut self.echoes, &mut self.budget)
+    }
+
+    fn take_stderr(&mut self, read: usize) -> bool {
+        take(&mut self.stderr, read, &mut self.echoes, &mut self.budget)
+    }
+
+    fn schedule_flush(&mut self) {
+        if self.settings.live && self.flush_at.is_none() {
+            let waiting = self.stdout.capture.has_line() || self.stderr.capture.has_line();
+            self.flush_at = waiting.then(|| Instant::now() + LIVE_BATCH);
+        }
+    }
+
+    async fn flush(&mut self, last: bool) {
+        self.flush_at = None;
+        for capture in [&mut self.stdout.capture, &mut self.stderr.capture] {
+            while let Some(record) = capture.next_record(self.run_id, last) {
+                self.output.stdout(record).await;
+            }
+        }
+    }
+
+    /// Reads what the run has still printed; says whether both pipes came to their end.
+    async fn drain(&mut self, patience: Duration) -> bool {
+        let limit = Instant::now() + patience;
+        let mut taken = 0;
+        self.take_spans().await;
+        while (self.stdout.pipe.is_some() || self.stderr.pipe.is_some()) && taken < 2 * PIPE_BYTES {
+            tokio::select! {
+                biased;
+                read = self.stdout.read() => {
+                    self.take_stdout(read).await;
+                    taken += read;
+                }
+                read = self.stderr.read() => {
+                    self.take_stderr(read);
+                    taken += read;
+                }
+                () = sleep_until(limit) => break,
+            }
+        }
+        self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
+    }
+
+    /// The run's result, and whether its worker can go on.
+    async fn conclude(&mut self, end: End) -> (Result<Box<RawValue>, RunError>, bool) {
+        if let End::Reply(frame) = end {
+            let ended = self.drain(PIPES_END).await;
+            return match serde_json::from_slice::<Reply>(&frame) {
+                Ok(reply) => {
+                    let reusable = ended && reply.leftover.is_none();
+                    (reply.result(), reusable)
+                }
+                Err(error) => {
+                    let message = format!("the worker's answer can not be read: {error}");
+                    (Err(failure("WorkerExited", message)), false)
+                }
+            };
+        }
+        if matches!(end, End::TooMuchOutput) {
+            self.budget = 0;
+        }
+        // Read first: a worker that was not killed by us ends in its own way.
+        let exit = match end {
+            End::Exited => timeout(KILLED_PIPES_END, self.worker.process.ended()).await.ok(),
+            _ => None,
+        };
+        self.worker.process.kill_group();
+        self.worker.process.ended().await;
+        self.drain(KILLED_PIPES_END).await;
+        (Err(self.error(&end, exit.map(exit_text))), false)
+    }
+
+    fn error(&self, end: &End, exit: Option<String>) -> RunError {
+        let settings = self.settings;
+        match end {
+            End::Timeout => {
+                let seconds = settings.timeout.as_secs();
+                failure(
+                    "Timeout",
+                    format!("the function ran longer than {seconds} s and was ended"),
+                )
+            }
+            End::TooMuchOutput => {
+                let limit = bytes_text(settings.max_output_bytes);
+                let message = format!(
+                    "the run printed more than {limit} and was ended; what it printed until then is kept"
+                );
+                failure("OutputLimitExceeded", message)
+            }
+            End::Undeployed => {
+                let message = "the pod was stopped, and the run did not end within the time left to it";
+                failure("Undeployed", message.into())
+            }
+            End::Broken(why) => failure("WorkerExited", format!("the worker broke its connection: {why}")),
+            End::Exited | End::Reply(_) => {
+                let how = exit.unwrap_or_else(|| "closed its connection".into());
+                failure(
+                    "WorkerExited",
+                    format!("the worker process {how} before the function returned"),
+                )
+            }
+        }
+    }
+
+    /// Prints the output records that are left; the streams' beginnings.
+    async fn flush_all(mut self) -> (String, String) {
+        let now = Timestamp::now();
+        self.stdout.capture.end(now, &mut self.budget);
+        self.flush(true).await;
+        (self.stdout.capture.into_head(), self.stderr.capture.into_head())
+    }
+}
+
+/// Takes in what was read of a stream; false when that is too much.
+fn take(stream: &mut Stream, read: usize, echoes: &mut Echoes, budget: &mut usize) -> bool {
+    if read == 0 {
+        stream.pipe = None;
+        return true;
+    }
+    let chunk = stream.buffer.get(..read).unwrap_or_default();
+    stream.capture.push(chunk, Timestamp::now(), echoes, budget)
+}
+
+impl Reply {
+    fn result(self) -> Result<Box<RawValue>, RunError> {
+        match (self.error, self.result) {
+            (Some(error), _) => Err(error),
+            (None, Some(result)) => Ok(result),
+            // JSON's null reads as no value.
+            (None, None) => {
+                RawValue::from_string("null".into()).map_err(|e| failure("WorkerExited", e.to_string()))
+            }
+        }
+    }
+}
+
+fn failure(reason: &str, message: String) -> RunError {
+    RunError {
+        reason: reason.into(),
+        kind: None,
+        message,
+        traceback: None,
+    }
+}
+
+fn bytes_text(bytes: usize) -> String {
+    if bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{bytes} bytes")
+    }
+}

@@ -1,0 +1,60 @@
+//! How the runner is told to stop.
+
+use tokio::sync::watch;
+
+/// How far stopping is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not at all.
+    #[default]
+    Serving,
+    /// No call is taken any more; runs in progress may end.
+    Draining,
+    /// Runs in progress are killed.
+    Killing,
+}
+
+/// Tells everybody how far stopping is.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<Phase>);
+
+/// Knows how far stopping is.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<Phase>);
+
+impl Stopper {
+    /// Serving.
+    pub fn new() -> (Self, Stop) {
+        let (sender, receiver) = watch::channel(Phase::default());
+        (Self(sender), Stop(receiver))
+    }
+
+    /// Goes on to a phase.
+    pub fn enter(&self, phase: Phase) {
+        self.0.send_replace(phase);
+    }
+}
+
+impl Stop {
+    /// Whether calls are refused.
+    pub fn is_draining(&self) -> bool {
+        *self.0.borrow() >= Phase::Draining
+    }
+
+    /// Ready once calls are refused.
+    pub async fn draining(&mut self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Ready once runs in progress are to be killed.
+    pub async fn killing(&mut self) {
+        self.reached(Phase::Killing).await;
+    }
+
+    async fn reached(&mut self, phase: Phase) {
+        if self.0.wait_for(|p| *p >= phase).await.is_err() {
+            // Nobody is left who could say so.
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! One worker process. `worker/python/worker.py` says what it and the runner speak.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt,
+        unix::{
+            net::{SocketAddr, UnixDatagram as StdDatagram},
+            process::CommandExt,
+        },
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::AsyncReadExt,
+    net::{UnixDatagram, unix::pipe},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use uuid::Uuid;
+
+use super::{
+    capture::Mark,
+    channel::Channel,
+    function::Function,
+    output::Output,
+    plain::PlainLines,
+    process::{COOKIE, Exit, Process, Processes, kill_all_with},
+    span::{self, Span},
+};
+
+/// The largest result of a run, in bytes of JSON.
+pub const MAX_RESULT_BYTES: usize = 6 << 20;
+/// Variables with this beginning are the runner's; the script does not see them.
+const OURS: &str = "SCRIPTSCOPE_";
+/// How long `main.py` may take to be loaded.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long a killed worker's last prints are waited for.
+const LAST_PRINTS: Duration = Duration::from_millis(500);
+
+/// What every worker of a script is started with.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Folder of the script.
+    pub app: PathBuf,
+    /// Folder of `worker.py` and korelogger.
+    pub home: PathBuf,
+    /// The Python interpreter.
+    pub python: PathBuf,
+    /// Id of the deployment, for lines outside a run.
+    pub deployment_id: String,
+    /// Where prints outside a run go, and korelogger's spans.
+    pub output: Output,
+    /// Starts and reaps.
+    pub processes: Processes,
+}
+
+/// A worker with `main.py` loaded.
+#[derive(Debug)]
+pub struct Worker {
+    /// The socket to it.
+    pub channel: Channel,
+    /// The process.
+    pub process: Process,
+    /// Where korelogger sends its lines.
+    pub logs: UnixDatagram,
+    /// Name of that socket.
+    pub logs_name: String,
+    /// Tells where in standard output korelogger's lines belong.
+    pub mark: Mark,
+    cookie: String,
+    prints: Vec<JoinHandle<()>>,
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The interpreter could not be run.
+    #[error("{} could not be started: {source}; the image needs Python 3.10 or newer", python.display())]
+    Spawn {
+        /// The interpreter.
+        python: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The machine refused a socket or a pipe.
+    #[error("a worker could not be set up: {0}")]
+    Setup(#[from] io::Error),
+    /// `main.py` can not be used; a paragraph for people.
+    #[error("{0}")]
+    Load(String),
+}
+
+#[derive(Serialize)]
+struct Hello<'a> {
+    app: &'a str,
+    home: &'a str,
+    socket: &'a str,
+    mark: String,
+    context: LineContext<'a>,
+    #[serde(rename = "maxResultBytes")]
+    max_result_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct LineContext<'a> {
+    deployment_id: &'a str,
+}
+
+#[derive(Deserialize)]
+struct LoadReply {
+    functions: Option<Vec<Function>>,
+    failed: Option<String>,
+}
+
+impl Launch {
+    /// Starts a worker and loads `main.py` in it.
+    pub async fn start(&self) -> Result<(Worker, Vec<Function>), StartError> {
+        let mut worker = self.spawn()?;
+        match self.load(&mut worker).await {
+            Ok(functions) => Ok((worker, functions)),
+            Err(error) => {
+                worker.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<Worker, StartError> {
+        // A result's envelope, and an error's traceback in JSON, take less than this beside the result.
+        let (channel, theirs) = Channel::pair(MAX_RESULT_BYTES + (1 << 20))?;
+        let cookie = Uuid::now_v7().simple().to_string();
+        let logs_name = format!("scriptscope-{cookie}");
+        let address = SocketAddr::from_abstract_name(&logs_name)?;
+        let logs = StdDatagram::bind_addr(&address)?;
+        logs.set_nonblocking(true)?;
+        let (stdout, stdout_writer) = io::pipe()?;
+        let (stderr, stderr_writer) = io::pipe()?;
+        let mut command = Command::new(&self.python);
+        command
+            .arg("-u")
+            .arg(self.home.join("worker.py"))
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with(OURS)))
+            .env("PYTHONPATH", self.python_path())
+            .env(COOKIE, &cookie)
+            .stdin(Stdio::from(theirs))
+            .stdout(stdout_writer)
+            .stderr(stderr_writer)
+            .process_group(0);
+        let (_, process) = self
+            .processes
+            .spawn(&mut command)
+            .map_err(|source| StartError::Spawn {
+                python: self.python.clone(),
+                source,
+            })?;
+        let prints = [(OwnedFd::from(stdout), false), (OwnedFd::from(stderr), true)]
+            .into_iter()
+            .map(|(fd, is_stderr)| {
+                let pipe = pipe::Receiver::from_owned_fd(fd)?;
+                Ok(tokio::spawn(print_plain(pipe, self.output.clone(), is_stderr)))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Worker {
+            channel,
+            process,
+            logs: UnixDatagram::from_std(logs)?,
+            logs_name,
+            mark: Mark::new(),
+            cookie,
+            prints,
+        })
+    }
+
+    /// For Python processes that a run starts: ours comes last.
+    fn python_path(&self) -> OsString {
+        let mut path = std::env::var_os("PYTHONPATH").unwrap_or_default();
+        if !path.is_empty() {
+            path.push(":");
+        }
+        path.push(&self.home);
+        path
+    }
+
+    async fn load(&self, worker: &mut Worker) -> Result<Vec<Function>, StartError> {
+        let hello = Hello {
+            app: &self.app.to_string_lossy(),
+            home: &self.home.to_string_lossy(),
+            socket: &worker.logs_name,
+            mark: worker.mark.prefix(),
+            context: LineContext {
+                deployment_id: &self.deployment_id,
+            },
+            max_result_bytes: MAX_RESULT_BYTES,
+        };
+        let hello = serde_json::to_vec(&hello).map_err(io::Error::from)?;
+        // A worker that ends at once breaks the socket; how it ended tells more than that.
+        let _ = worker.channel.send(&hello).await;
+        let deadline = Instant::now() + LOAD_TIMEOUT;
+        let mut datagram = vec![0; span::MAX_DATAGRAM];
+        let reply = loop {
+            tokio::select! {
+                biased;
+                Ok(length) = worker.logs.recv(&mut datagram) => {
+                    worker.print_span(datagram.get(..length).unwrap_or_default(), &self.output).await;
+                }
+                frame = worker.channel.receive() => break frame,
+                () = sleep_until(deadline) => {
+                    let seconds = LOAD_TIMEOUT.as_secs();
+                    return Err(StartError::Load(format!("main.py was not loaded within {seconds} s")));
+                }
+            }
+        };
+        while let Ok(length) = worker.logs.try_recv(&mut datagram) {
+            worker
+                .print_span(datagram.get(..length).unwrap_or_default(), &self.output)
+                .await;
+        }
+        let Some(frame) = reply.ok().flatten() else {
+            worker.process.kill_group();
+            let how = exit_text(worker.process.ended().await);
+            return Err(StartError::Load(format!(
+                "Loading main.py ended the worker process: it {how}"
+            )));
+        };
+        let reply: LoadReply = serde_json::from_slice(&frame).map_err(io::Error::from)?;
+        reply
+            .functions
+            .ok_or_else(|| StartError::Load(reply.failed.unwrap_or_default()))
+    }
+}
+
+impl Worker {
+    /// Prints a korelogger line that belongs to no run of this worker's.
+    pub async fn print_span(&self, datagram: &[u8], output: &Output) {
+        if let Some(span) = Span::parse(datagram) {
+            output.stdout(span.line()).await;
+        }
+    }
+
+    /// Ends the process and everything that it has started, and prints what they still had to say.
+    pub async fn end(mut self) {
+        self.process.kill_group();
+        self.process.ended().await;
+        kill_all_with(&self.cookie);
+        for print in &mut self.prints {
+            if timeout(LAST_PRINTS, &mut *print).await.is_err() {
+                print.abort();
+            }
+        }
+    }
+}
+
+/// What a worker prints outside runs: lines of the script that belong to no run.
+async fn print_plain(mut pipe: pipe::Receiver, output: Output, is_stderr: bool) {
+    let mut lines = PlainLines::default();
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let read = pipe.read(&mut buffer).await.unwrap_or(0);
+        let whole = match read {
+            0 => lines.end(),
+            _ => lines.push(buffer.get(..read).unwrap_or_default()),
+        };
+        match whole {
+            Some(lines) if is_stderr => output.stderr(lines).await,
+            Some(lines) => output.stdout(lines).await,
+            None => {}
+        }
+        if read == 0 {
+            return;
+        }
+    }
+}
+
+/// How a process ended, for people.
+pub fn exit_text(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exited with code {code}"),
+        Exit::Signal(nix::sys::signal::Signal::SIGKILL) => {
+            "was killed by SIGKILL, probably out of memory".into()
+        }
+        Exit::Signal(signal) => format!("was killed by {signal}"),
+    }
+}

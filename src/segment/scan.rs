@@ -1,0 +1,218 @@
+//! A Parquet file to lines.
+
+use std::ops::{ControlFlow, Range};
+
+use arrow_array::{Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use bytes::Bytes;
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    },
+    file::{metadata::RowGroupMetaData, statistics::Statistics},
+};
+
+use super::{LineKey, LineRef, ROWS_PER_GROUP, SegmentError, SegmentLine};
+use crate::model::{LogId, LogLevel};
+
+/// Shows the lines of a segment whose time lies in `range` (microseconds), newest first, until `visit` breaks.
+pub fn scan(
+    body: &Bytes,
+    range: &Range<i64>,
+    mut visit: impl FnMut(LineRef<'_>) -> ControlFlow<()>,
+) -> Result<(), SegmentError> {
+    let metadata = ArrowReaderMetadata::load(body, ArrowReaderOptions::new())?;
+    for group in (0..metadata.metadata().num_row_groups()).rev() {
+        if !overlaps(metadata.metadata().row_group(group), range) {
+            continue;
+        }
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(body.clone(), metadata.clone())
+            .with_row_groups(vec![group])
+            .with_batch_size(ROWS_PER_GROUP)
+            .build()?;
+        // A row group is one batch; should an engine of tomorrow split it, its parts still go newest first.
+        let mut batches = reader.collect::<Result<Vec<_>, _>>()?;
+        while let Some(batch) = batches.pop() {
+            let columns = Columns::of(&batch)?;
+            for row in (0..batch.num_rows()).rev() {
+                if !range.contains(&columns.timestamp.value(row)) {
+                    continue;
+                }
+                if visit(columns.line(row)?).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lines of a segment whose time lies in `range`; reads their times alone.
+pub fn count(body: &Bytes, range: &Range<i64>) -> Result<i64, SegmentError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(body.clone())?;
+    let times = ProjectionMask::leaves(builder.parquet_schema(), [0]);
+    let mut count = 0;
+    for batch in builder
+        .with_projection(times)
+        .with_batch_size(ROWS_PER_GROUP)
+        .build()?
+    {
+        let batch = batch?;
+        let times: &TimestampMicrosecondArray = column(&batch, "timestamp")?;
+        count += times
+            .values()
+            .iter()
+            .map(|time| i64::from(range.contains(time)))
+            .sum::<i64>();
+    }
+    Ok(count)
+}
+
+/// Every line of a segment, newest first.
+pub fn decode(body: &Bytes) -> Result<Vec<SegmentLine>, SegmentError> {
+    let mut lines = Vec::new();
+    scan(body, &(i64::MIN..i64::MAX), |line| {
+        lines.push(SegmentLine {
+            key: line.key,
+            level: line.level,
+            run_id: line.run_id.map(str::to_owned),
+            message: line.message.to_owned(),
+            attributes: line.attributes.map(str::to_owned),
+        });
+        ControlFlow::Continue(())
+    })?;
+    Ok(lines)
+}
+
+/// Whether a row group may have lines in `range`; yes where it does not say.
+fn overlaps(group: &RowGroupMetaData, range: &Range<i64>) -> bool {
+    match group.column(0).statistics() {
+        Some(Statistics::Int64(times)) => {
+            times.max_opt().is_none_or(|max| *max >= range.start)
+                && times.min_opt().is_none_or(|min| *min < range.end)
+        }
+        _ => true,
+    }
+}
+
+struct Columns<'a> {
+    timestamp: &'a TimestampMicrosecondArray,
+    stream: &'a Int64Array,
+    offset: &'a Int64Array,
+    index: &'a Int32Array,
+    level: &'a StringArray,
+    run_id: &'a StringArray,
+    message: &'a StringArray,
+    attributes: &'a StringArray,
+}
+
+fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, SegmentError> {
+    batch
+        .column_by_name(name)
+        .and_then(|array| array.as_any().downcast_ref())
+        .ok_or(SegmentError::Column(name))
+}
+
+fn optional(array: &StringArray, row: usize) -> Option<&str> {
+    (!array.is_null(row)).then(|| array.value(row))
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self, SegmentError> {
+        Ok(Self {
+            timestamp: column(batch, "timestamp")?,
+            stream: column(batch, "stream")?,
+            offset: column(batch, "offset")?,
+            index: column(batch, "index")?,
+            level: column(batch, "level")?,
+            run_id: column(batch, "run_id")?,
+            message: column(batch, "message")?,
+            attributes: column(batch, "attributes")?,
+        })
+    }
+
+    fn line(&self, row: usize) -> Result<LineRef<'a>, SegmentError> {
+        let level = self.level.value(row);
+        Ok(LineRef {
+            key: LineKey {
+                micros: self.timestamp.value(row),
+                id: LogId {
+                    stream: self.stream.value(row),
+                    offset: self.offset.value(row),
+                    index: self.index.value(row),
+                },
+            },
+            level: LogLevel::ALL
+                .into_iter()
+                .find(|l| l.as_str() == level)
+                .ok_or_else(|| SegmentError::Level(level.to_owned()))?,
+            run_id: optional(self.run_id, row),
+            message: self.message.value(row),
+            attributes: optional(self.attributes, row),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::{LevelSet, encode};
+
+    fn line(micros: i64, n: i64) -> SegmentLine {
+        SegmentLine {
+            key: LineKey {
+                micros,
+                id: LogId {
+                    stream: 7,
+                    offset: n * 100,
+                    index: 0,
+                },
+            },
+            level: if n % 3 == 0 {
+                LogLevel::Error
+            } else {
+                LogLevel::Stdout
+            },
+            run_id: (n % 2 == 0).then(|| format!("run_{n}")),
+            message: format!("line {n} with \u{0} and ünïcode"),
+            attributes: (n % 5 == 0).then(|| r#"{"k":1}"#.to_owned()),
+        }
+    }
+
+    #[test]
+    fn lines_come_back_as_they_were_newest_first() {
+        let count = i64::try_from(ROWS_PER_GROUP).unwrap() * 2 + 10;
+        let mut lines: Vec<SegmentLine> = (0..count).map(|n| line((n * 7_919) % count, n)).collect();
+        lines.sort_by_key(|l| l.key);
+        let mut refs: Vec<_> = lines.iter().rev().map(SegmentLine::as_ref).collect();
+        let segment = encode(&mut refs).unwrap().unwrap();
+        assert_eq!((segment.info.min_time, segment.info.max_time), (0, count - 1));
+        assert_eq!(
+            segment.info.levels,
+            LevelSet::default().with(LogLevel::Error).with(LogLevel::Stdout)
+        );
+        let mut back = decode(&segment.body).unwrap();
+        back.reverse();
+        assert!(back == lines);
+        let mut times = Vec::new();
+        scan(&segment.body, &(5..8), |l| {
+            times.push(l.key.micros);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(times, [7, 6, 5]);
+    }
+
+    #[test]
+    fn no_lines_make_no_segment_and_a_small_one_is_small() {
+        assert!(encode(&mut []).unwrap().is_none());
+        let small = encode(&mut [line(1, 1).as_ref()]).unwrap().unwrap();
+        assert!(small.body.len() < 1_500, "{} bytes", small.body.len());
+        assert!(
+            scan(&Bytes::from_static(b"not parquet"), &(0..9), |_| {
+                ControlFlow::Continue(())
+            })
+            .is_err()
+        );
+    }
+}

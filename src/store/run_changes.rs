@@ -1,0 +1,313 @@
+//! What a sequence of run events does to a script's runs, worked out without a database.
+//!
+//! The rules: the first beginning of a run id stands; only a run in progress is closed, once; an end without a
+//! beginning makes the whole run.
+
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+
+use super::{
+    batch::{End, RunEvent, Start, hour_of},
+    digest::Digest,
+};
+use crate::model::RunStatus;
+
+/// A run that the store has.
+#[derive(Clone, Debug)]
+pub struct StoredRun {
+    /// Its row.
+    pub row: i64,
+    /// Whether it is still in progress.
+    pub in_progress: bool,
+    /// When it began.
+    pub executed_at: i64,
+    /// Version that ran it.
+    pub version: i64,
+    /// Function called.
+    pub function: String,
+}
+
+/// Where an event is from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Stream of the record.
+    pub stream: i64,
+    /// Version of the stream's pod.
+    pub version: i64,
+}
+
+/// A run to insert.
+#[derive(Debug)]
+pub struct NewRun<'a> {
+    /// Its id.
+    pub run_id: &'a str,
+    /// When it began.
+    pub executed_at: i64,
+    /// Where its first record is from.
+    pub origin: Origin,
+    /// Its beginning, if seen.
+    pub start: Option<&'a Start>,
+    /// Its end, if seen.
+    pub end: Option<&'a End>,
+}
+
+/// A run to close.
+#[derive(Debug)]
+pub struct ClosedRun<'a> {
+    /// The run as it is stored.
+    pub stored: StoredRun,
+    /// Its end.
+    pub end: &'a End,
+}
+
+/// What to write.
+#[derive(Debug, Default)]
+pub struct RunChanges<'a> {
+    /// Runs to insert.
+    pub new: Vec<NewRun<'a>>,
+    /// Runs to close.
+    pub closed: Vec<ClosedRun<'a>>,
+}
+
+enum Known {
+    New(usize),
+    Stored(Box<StoredRun>),
+    Closed,
+}
+
+/// Applies events in their order to the runs of one script, of which `stored` has each that an event names.
+pub fn apply<'a>(
+    stored: HashMap<String, StoredRun>,
+    events: impl IntoIterator<Item = (Origin, &'a RunEvent)>,
+) -> RunChanges<'a> {
+    let mut changes = RunChanges::default();
+    let mut known: HashMap<String, Known> = stored
+        .into_iter()
+        .map(|(id, run)| (id, Known::Stored(Box::new(run))))
+        .collect();
+    for (origin, event) in events {
+        match event {
+            RunEvent::Start(start) => {
+                if let Entry::Vacant(vacant) = known.entry(start.run_id.clone()) {
+                    vacant.insert(Known::New(changes.new.len()));
+                    changes.new.push(NewRun {
+                        run_id: &start.run_id,
+                        executed_at: start.executed_at,
+                        origin,
+                        start: Some(start),
+                        end: None,
+                    });
+                }
+            }
+            RunEvent::End(end) => match known.get_mut(&end.run_id) {
+                None => {
+                    known.insert(end.run_id.clone(), Known::Closed);
+                    changes.new.push(NewRun {
+                        run_id: &end.run_id,
+                        executed_at: end.began_at,
+                        origin,
+                        start: None,
+                        end: Some(end),
+                    });
+                }
+                Some(Known::New(at)) => {
+                    if let Some(run) = changes.new.get_mut(*at) {
+                        run.end.get_or_insert(end);
+                    }
+                }
+                Some(Known::Closed) => {}
+                Some(entry) => {
+                    if let Known::Stored(run) = std::mem::replace(entry, Known::Closed)
+                        && run.in_progress
+                    {
+                        changes.closed.push(ClosedRun { stored: *run, end });
+                    }
+                }
+            },
+        }
+    }
+    changes
+}
+
+/// Ended runs of a group, to be added to its rollup.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// Successful ones.
+    pub succeeded: i64,
+    /// Failed ones.
+    pub failed: i64,
+    /// Response times of the successful ones.
+    pub digest: Digest,
+}
+
+impl Ended {
+    /// Counts an ended run.
+    pub fn count(&mut self, status: RunStatus, response_time: Option<i64>) {
+        match status {
+            RunStatus::Success => {
+                self.succeeded += 1;
+                if let Some(time) = response_time {
+                    self.digest.add(time);
+                }
+            }
+            RunStatus::Failed => self.failed += 1,
+            RunStatus::InProgress => {}
+        }
+    }
+}
+
+/// Additions to the lifetime figures of one version.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Runs that ended.
+    pub ended: Ended,
+    /// Log lines.
+    pub lines: i64,
+    /// When the last of its new runs began.
+    pub last_run_at: Option<i64>,
+}
+
+/// Additions to the rollups of one script.
+#[derive(Clone, Debug, Default)]
+pub struct Rollups {
+    /// By hour, version and function.
+    pub runs: BTreeMap<(i64, i64, String), Ended>,
+    /// By hour, version and code of the level.
+    pub lines: BTreeMap<(i64, i64, u8), i64>,
+    /// By version.
+    pub totals: BTreeMap<i64, Totals>,
+}
+
+impl Rollups {
+    /// Counts what changed.
+    pub fn add(&mut self, changes: &RunChanges<'_>) {
+        for run in &changes.new {
+            let totals = self.totals.entry(run.origin.version).or_default();
+            totals.last_run_at = totals.last_run_at.max(Some(run.executed_at));
+            if let Some(end) = run.end {
+                let function = run.start.map_or("", |start| &start.function);
+                self.ended(
+                    run.executed_at,
+                    run.origin.version,
+                    function,
+                    end.status,
+                    end.response_time,
+                );
+            }
+        }
+        for ClosedRun { stored, end } in &changes.closed {
+            self.ended(
+                stored.executed_at,
+                stored.version,
+                &stored.function,
+                end.status,
+                end.response_time,
+            );
+        }
+    }
+
+    /// Counts one ended run in the hour in which it began.
+    pub fn ended(
+        &mut self,
+        executed_at: i64,
+        version: i64,
+        function: &str,
+        status: RunStatus,
+        response_time: Option<i64>,
+    ) {
+        let key = (hour_of(executed_at), version, function.to_owned());
+        self.runs.entry(key).or_default().count(status, response_time);
+        self.totals
+            .entry(version)
+            .or_default()
+            .ended
+            .count(status, response_time);
+    }
+
+    /// Counts lines.
+    pub fn lines(&mut self, hour: i64, version: i64, level: u8, count: i64) {
+        *self.lines.entry((hour, version, level)).or_insert(0) += count;
+        self.totals.entry(version).or_default().lines += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: Origin = Origin {
+        stream: 1,
+        version: 3,
+    };
+
+    fn start(id: &str, at: i64) -> RunEvent {
+        RunEvent::Start(Start {
+            run_id: id.into(),
+            executed_at: at,
+            function: "f".into(),
+            source_type: 1,
+            source: String::new(),
+            traceparent: None,
+            input: None,
+        })
+    }
+
+    fn end(id: &str, at: i64, took: i64) -> RunEvent {
+        RunEvent::End(End {
+            run_id: id.into(),
+            finished_at: at,
+            began_at: at - took,
+            status: RunStatus::Success,
+            response_time: Some(took),
+            reason: None,
+            output: None,
+            error: None,
+        })
+    }
+
+    fn stored(in_progress: bool) -> HashMap<String, StoredRun> {
+        let run = StoredRun {
+            row: 9,
+            in_progress,
+            executed_at: 5,
+            version: 2,
+            function: "g".into(),
+        };
+        HashMap::from([("r".to_owned(), run)])
+    }
+
+    #[test]
+    fn the_first_beginning_and_the_first_end_stand() {
+        let events = [
+            start("r", 10),
+            start("r", 99),
+            end("r", 30, 20),
+            end("r", 50, 40),
+            start("r", 70),
+        ];
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        assert_eq!((changes.new.len(), changes.closed.len()), (1, 0));
+        assert_eq!(changes.new[0].executed_at, 10);
+        assert_eq!(changes.new[0].end.unwrap().response_time, Some(20));
+    }
+
+    #[test]
+    fn an_end_without_a_beginning_makes_the_whole_run_and_a_late_beginning_changes_nothing() {
+        let events = [end("r", 30, 20), start("r", 1)];
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        assert_eq!(changes.new.len(), 1);
+        assert_eq!(changes.new[0].executed_at, 10);
+    }
+
+    #[test]
+    fn a_stored_run_is_closed_once_and_only_if_in_progress() {
+        let events = [start("r", 1), end("r", 30, 20), end("r", 31, 21)];
+        let changes = apply(stored(true), events.iter().map(|e| (ORIGIN, e)));
+        assert_eq!((changes.new.len(), changes.closed.len()), (0, 1));
+        let mut rollups = Rollups::default();
+        rollups.add(&changes);
+        // Counted for the version that began it.
+        assert_eq!(rollups.totals.keys().collect::<Vec<_>>(), [&2]);
+        let changes = apply(stored(false), events.iter().map(|e| (ORIGIN, e)));
+        assert_eq!((changes.new.len(), changes.closed.len()), (0, 0));
+    }
+}

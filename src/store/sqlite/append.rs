@@ -1,0 +1,195 @@
+//! Batches of appends in one transaction: compare, then runs, segments, rollups, gaps and checkpoints.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+
+use super::{ROWS_PER_STATEMENT, push_list, rollups, runs_write, segments, streams};
+use crate::{
+    ingest::wire::Position,
+    model::ScriptKey,
+    store::{
+        AppendOutcome, StoreError,
+        batch::{Batch, Owner, PreparedAppend, RunEvent},
+        run_changes::{self, Origin, Rollups},
+    },
+};
+
+/// Applies batches; for each the outcomes of its appends and the scripts that changed.
+pub async fn apply(
+    connection: &mut SqliteConnection,
+    batches: &[Batch],
+) -> Result<Vec<(Vec<AppendOutcome>, BTreeSet<ScriptKey>)>, StoreError> {
+    let mut positions = load_positions(connection, batches).await?;
+    let mut touched: BTreeSet<i64> = BTreeSet::new();
+    let mut answers = Vec::with_capacity(batches.len());
+    let mut committed: Vec<(&PreparedAppend, &Owner)> = Vec::new();
+    for batch in batches {
+        let mut outcomes = Vec::with_capacity(batch.appends.len());
+        let mut changed = BTreeSet::new();
+        let mut members = Vec::with_capacity(batch.appends.len());
+        for append in &batch.appends {
+            let outcome = decide(append, &mut positions);
+            let stored = matches!(outcome, AppendOutcome::Committed(_));
+            members.push(stored);
+            if let Some(owner) = append.owner.as_deref().filter(|_| stored) {
+                touched.insert(append.stream);
+                committed.push((append, owner));
+                if !(append.lines.is_empty() && append.events.is_empty() && append.gap.is_none()) {
+                    changed.insert(owner.pod.script.clone());
+                }
+            }
+            outcomes.push(outcome);
+        }
+        store_segments(connection, batch, &members).await?;
+        answers.push((outcomes, changed));
+    }
+    store_runs(connection, &committed).await?;
+    store_gaps(connection, &committed).await?;
+    // The last append of a stream has the word on its checkpoint.
+    let last: BTreeMap<i64, &PreparedAppend> = committed.iter().map(|(a, _)| (a.stream, *a)).collect();
+    store_checkpoints(connection, &last.into_values().collect::<Vec<_>>()).await?;
+    Ok(answers)
+}
+
+fn decide(append: &PreparedAppend, positions: &mut HashMap<i64, (i64, Position)>) -> AppendOutcome {
+    match positions.get_mut(&append.stream) {
+        Some((offset, _)) if *offset == append.expected_offset && append.owner.is_some() => {
+            let position = append.position.clone();
+            positions.insert(append.stream, (append.offset, position.clone()));
+            AppendOutcome::Committed(position)
+        }
+        Some((_, position)) if append.owner.is_some() => AppendOutcome::Conflict(position.clone()),
+        _ => AppendOutcome::Unknown,
+    }
+}
+
+async fn load_positions(
+    connection: &mut SqliteConnection,
+    batches: &[Batch],
+) -> Result<HashMap<i64, (i64, Position)>, StoreError> {
+    let streams: BTreeSet<i64> = batches
+        .iter()
+        .flat_map(|b| b.appends.iter().map(|a| a.stream))
+        .collect();
+    let streams: Vec<i64> = streams.into_iter().collect();
+    let mut positions = HashMap::new();
+    for chunk in streams.chunks(ROWS_PER_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new(
+            "SELECT id, committed_offset, file, file_start FROM streams WHERE id IN (",
+        );
+        push_list(&mut sql, chunk.iter().copied());
+        for row in sql.build().persistent(false).fetch_all(&mut *connection).await? {
+            let offset = row.try_get("committed_offset")?;
+            positions.insert(row.try_get("id")?, (offset, streams::position(&row)?));
+        }
+    }
+    Ok(positions)
+}
+
+/// Stores a batch's segments; one that holds lines of an append that was not committed is written anew without them.
+async fn store_segments(
+    connection: &mut SqliteConnection,
+    batch: &Batch,
+    committed: &[bool],
+) -> Result<(), StoreError> {
+    let is_in = |n: &usize| committed.get(*n).copied().unwrap_or(false);
+    for prepared in &batch.segments {
+        if prepared.members.iter().all(is_in) {
+            segments::insert(connection, prepared.script_id, 0, false, &prepared.segment).await?;
+            continue;
+        }
+        let members: Vec<usize> = prepared.members.iter().copied().filter(|n| is_in(n)).collect();
+        if let Some(segment) = batch.encode(&members)? {
+            segments::insert(connection, prepared.script_id, 0, false, &segment).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs and rollups, script by script.
+async fn store_runs(
+    connection: &mut SqliteConnection,
+    committed: &[(&PreparedAppend, &Owner)],
+) -> Result<(), StoreError> {
+    let mut scripts: BTreeMap<i64, Vec<(&PreparedAppend, &Owner)>> = BTreeMap::new();
+    for (append, owner) in committed {
+        scripts.entry(owner.script_id).or_default().push((append, owner));
+    }
+    for (script_id, appends) in scripts {
+        let mut sums = Rollups::default();
+        for (append, owner) in &appends {
+            for (&(hour, level), &count) in &append.line_counts {
+                sums.lines(hour, owner.pod.version, level.code(), count);
+            }
+        }
+        let events: Vec<(Origin, &RunEvent)> = appends
+            .iter()
+            .flat_map(|(append, owner)| {
+                let origin = Origin {
+                    stream: append.stream,
+                    version: owner.pod.version,
+                };
+                append.events.iter().map(move |event| (origin, event))
+            })
+            .collect();
+        if !events.is_empty() {
+            let ids: BTreeSet<&str> = events.iter().map(|(_, event)| event.run_id()).collect();
+            let stored =
+                runs_write::load(connection, script_id, &ids.into_iter().collect::<Vec<_>>()).await?;
+            let changes = run_changes::apply(stored, events);
+            runs_write::insert(connection, script_id, &changes.new).await?;
+            runs_write::close(connection, &changes.closed).await?;
+            sums.add(&changes);
+        }
+        rollups::add(connection, script_id, sums).await?;
+    }
+    Ok(())
+}
+
+async fn store_gaps(
+    connection: &mut SqliteConnection,
+    committed: &[(&PreparedAppend, &Owner)],
+) -> Result<(), StoreError> {
+    let gaps: Vec<_> = committed
+        .iter()
+        .filter_map(|(append, owner)| append.gap.as_ref().map(|gap| (append, owner, gap)))
+        .collect();
+    for chunk in gaps.chunks(ROWS_PER_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO gaps (script_id, stream_id, at_offset, time, bytes, reason) ",
+        );
+        sql.push_values(chunk, |mut row, (append, owner, (gap, time))| {
+            row.push_bind(owner.script_id)
+                .push_bind(append.stream)
+                .push_bind(append.expected_offset)
+                .push_bind(*time)
+                .push_bind(i64::try_from(gap.bytes).unwrap_or(i64::MAX))
+                .push_bind(gap.reason.as_str());
+        });
+        sql.build().persistent(false).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn store_checkpoints(
+    connection: &mut SqliteConnection,
+    appends: &[&PreparedAppend],
+) -> Result<(), StoreError> {
+    for chunk in appends.chunks(ROWS_PER_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new(
+            "UPDATE streams SET committed_offset = v.column2, file = v.column3, file_start = v.column4, \
+             carry = v.column5 FROM (",
+        );
+        sql.push_values(chunk, |mut row, append| {
+            row.push_bind(append.stream)
+                .push_bind(append.offset)
+                .push_bind(append.position.file.as_str())
+                .push_bind(append.file_start)
+                .push_bind(append.carry.as_slice());
+        });
+        sql.push(") AS v WHERE streams.id = v.column1");
+        sql.build().persistent(false).execute(&mut *connection).await?;
+    }
+    Ok(())
+}

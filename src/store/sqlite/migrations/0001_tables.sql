@@ -1,0 +1,140 @@
+-- Times are microseconds since the epoch, hours are hours since it. Codes are those of the model's `code()`.
+
+CREATE TABLE scripts (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL,
+    name      TEXT NOT NULL,
+    UNIQUE (namespace, name)
+) STRICT;
+
+CREATE TABLE deployments (
+    script_id     INTEGER NOT NULL REFERENCES scripts (id),
+    version       INTEGER NOT NULL,
+    deployment_id TEXT    NOT NULL,
+    fingerprint   TEXT    NOT NULL,
+    state         TEXT    NOT NULL,
+    reason        TEXT,
+    started_at    INTEGER NOT NULL,
+    deployed_at   INTEGER,
+    ended_at      INTEGER,
+    PRIMARY KEY (script_id, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pods (
+    uid           TEXT    NOT NULL PRIMARY KEY,
+    name          TEXT    NOT NULL,
+    container     TEXT    NOT NULL,
+    script_id     INTEGER NOT NULL REFERENCES scripts (id),
+    version       INTEGER NOT NULL,
+    deployment_id TEXT    NOT NULL
+) STRICT;
+CREATE INDEX pods_of_script ON pods (script_id, version);
+
+-- AUTOINCREMENT: a number is never reused, since it is part of the ids of log lines.
+CREATE TABLE streams (
+    id               INTEGER PRIMARY KEY AUTOINCREMENT,
+    pod_uid          TEXT    NOT NULL REFERENCES pods (uid),
+    container        TEXT    NOT NULL,
+    restart          INTEGER NOT NULL,
+    committed_offset INTEGER NOT NULL DEFAULT 0,
+    file             TEXT    NOT NULL DEFAULT '',
+    file_start       INTEGER NOT NULL DEFAULT 0,
+    carry            BLOB    NOT NULL DEFAULT x'',
+    UNIQUE (pod_uid, container, restart)
+) STRICT;
+
+-- The deployment's id is its pod's; found through the stream.
+CREATE TABLE runs (
+    id            INTEGER PRIMARY KEY,
+    script_id     INTEGER NOT NULL REFERENCES scripts (id),
+    run_id        TEXT    NOT NULL,
+    stream_id     INTEGER NOT NULL REFERENCES streams (id),
+    version       INTEGER NOT NULL,
+    status        INTEGER NOT NULL,
+    executed_at   INTEGER NOT NULL,
+    finished_at   INTEGER,
+    response_time INTEGER,
+    source_type   INTEGER NOT NULL,
+    function      TEXT    NOT NULL,
+    source        TEXT    NOT NULL,
+    reason        TEXT,
+    traceparent   TEXT,
+    UNIQUE (script_id, run_id)
+) STRICT;
+CREATE INDEX runs_by_time ON runs (script_id, executed_at, run_id);
+CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id, executed_at) WHERE status = 0;
+CREATE INDEX runs_response_times ON runs (script_id, version, response_time) WHERE status = 1;
+
+-- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON.
+CREATE TABLE run_payloads (
+    run    INTEGER PRIMARY KEY REFERENCES runs (id),
+    input  BLOB,
+    output BLOB,
+    error  BLOB
+) STRICT;
+
+CREATE TABLE run_rollups (
+    script_id INTEGER NOT NULL REFERENCES scripts (id),
+    version   INTEGER NOT NULL,
+    function  TEXT    NOT NULL,
+    hour      INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL,
+    failed    INTEGER NOT NULL,
+    digest    BLOB    NOT NULL,
+    PRIMARY KEY (script_id, hour, version, function)
+) STRICT;
+
+CREATE TABLE log_rollups (
+    script_id INTEGER NOT NULL REFERENCES scripts (id),
+    version   INTEGER NOT NULL,
+    hour      INTEGER NOT NULL,
+    level     INTEGER NOT NULL,
+    lines     INTEGER NOT NULL,
+    PRIMARY KEY (script_id, hour, version, level)
+) STRICT, WITHOUT ROWID;
+
+-- Lifetime figures of a version: what the status shows, at the cost of one row.
+CREATE TABLE version_totals (
+    script_id   INTEGER NOT NULL REFERENCES scripts (id),
+    version     INTEGER NOT NULL,
+    succeeded   INTEGER NOT NULL,
+    failed      INTEGER NOT NULL,
+    lines       INTEGER NOT NULL,
+    last_run_at INTEGER,
+    digest      BLOB    NOT NULL,
+    PRIMARY KEY (script_id, version)
+) STRICT;
+
+-- Bodies are Parquet. `tier` counts how often a segment was merged; a sealed one is full and stays as it is.
+CREATE TABLE log_segments (
+    segment_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    script_id  INTEGER NOT NULL REFERENCES scripts (id),
+    min_time   INTEGER NOT NULL,
+    max_time   INTEGER NOT NULL,
+    lines      INTEGER NOT NULL,
+    levels     INTEGER NOT NULL,
+    text_bytes INTEGER NOT NULL,
+    tier       INTEGER NOT NULL,
+    sealed     INTEGER NOT NULL,
+    runs       BLOB    NOT NULL,
+    body       BLOB    NOT NULL
+) STRICT;
+CREATE INDEX log_segments_by_time ON log_segments (script_id, max_time, segment_id, min_time, lines, levels);
+CREATE INDEX log_segments_to_merge ON log_segments (script_id, tier, segment_id) WHERE sealed = 0;
+
+CREATE TABLE gaps (
+    id        INTEGER PRIMARY KEY,
+    script_id INTEGER NOT NULL REFERENCES scripts (id),
+    stream_id INTEGER NOT NULL REFERENCES streams (id),
+    at_offset INTEGER NOT NULL,
+    time      INTEGER NOT NULL,
+    bytes     INTEGER NOT NULL,
+    reason    TEXT    NOT NULL
+) STRICT;
+CREATE INDEX gaps_by_time ON gaps (script_id, time);
+
+-- One row, written to find out whether anything can be.
+CREATE TABLE health (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    checked_at INTEGER NOT NULL
+) STRICT;

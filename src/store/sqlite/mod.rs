@@ -1,0 +1,363 @@
+//! The store in one SQLite file.
+//!
+//! One connection writes, in a task of its own ([`writer`]); a pool reads. Write-ahead log with `synchronous=FULL`: what
+//! was acknowledged survives the power.
+
+mod append;
+mod deployments;
+mod figures;
+mod merge;
+mod open;
+mod rollups;
+mod runs_read;
+mod runs_write;
+mod segments;
+mod streams;
+mod writer;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::{Encode, QueryBuilder, Sqlite, SqlitePool, Type};
+use tokio::{sync::watch, task};
+
+use self::{open::Opened, writer::Writer};
+use super::{
+    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
+    StoreError, StreamCheckpoint,
+    batch::{Batch, Owner},
+    changes::Changes,
+};
+use crate::{
+    ingest::wire::StreamKey,
+    model::{
+        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
+        VersionFigures,
+    },
+};
+
+/// Rows of one multi-row statement; with 14 columns this stays below the 32,766 parameters that SQLite allows.
+const ROWS_PER_STATEMENT: usize = 2_000;
+/// Streams whose owners are remembered.
+const OWNERS: usize = 10_000;
+
+/// A store in a SQLite file.
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    writer: Writer,
+    readers: SqlitePool,
+    changes: Changes,
+    owners: Mutex<HashMap<i64, Arc<Owner>>>,
+    stored: watch::Sender<u64>,
+    /// The writing task holds it too: it is free when both are done.
+    _lock: Arc<File>,
+}
+
+impl SqliteStore {
+    /// Opens the file at `path`; makes it and its folder, and brings its tables up to date. Only one process can have
+    /// it open.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let Opened {
+            lock,
+            writer,
+            readers,
+        } = open::open(path).await?;
+        let lock = Arc::new(lock);
+        let (stored, watch) = watch::channel(0);
+        let inner = Arc::new(Inner {
+            writer: Writer::start(writer, Arc::clone(&lock)),
+            readers,
+            changes: Changes::default(),
+            owners: Mutex::default(),
+            stored,
+            _lock: lock,
+        });
+        tokio::spawn(merge::run(Arc::downgrade(&inner), watch));
+        inner.stored.send_modify(|n| *n += 1);
+        Ok(Self(inner))
+    }
+}
+
+impl Inner {
+    async fn script_id(&self, script: &ScriptKey) -> Result<Option<i64>, StoreError> {
+        Ok(
+            sqlx::query_scalar("SELECT id FROM scripts WHERE namespace = ? AND name = ?")
+                .bind(&script.namespace)
+                .bind(&script.name)
+                .fetch_optional(&self.readers)
+                .await?,
+        )
+    }
+
+    /// The owners of the streams of appends, in their order.
+    async fn owners(&self, appends: &[Append]) -> Result<Vec<Option<Arc<Owner>>>, StoreError> {
+        let known = || self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing: BTreeSet<i64> = {
+            let known = known();
+            appends
+                .iter()
+                .map(|a| a.stream)
+                .filter(|id| !known.contains_key(id))
+                .collect()
+        };
+        let mut loaded = HashMap::new();
+        if !missing.is_empty() {
+            loaded = streams::owners(&self.readers, &missing.into_iter().collect::<Vec<_>>()).await?;
+        }
+        let mut known = known();
+        let owners = appends
+            .iter()
+            .map(|a| loaded.get(&a.stream).or_else(|| known.get(&a.stream)).cloned())
+            .collect();
+        if known.len() + loaded.len() > OWNERS {
+            known.clear();
+        }
+        known.extend(loaded);
+        Ok(owners)
+    }
+
+    fn note(&self, scripts: &BTreeSet<ScriptKey>) {
+        for script in scripts {
+            self.changes.note(script);
+        }
+        self.stored.send_modify(|n| *n += 1);
+    }
+}
+
+fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros).map_err(|_| StoreError::Corrupt(format!("the time {micros}")))
+}
+
+fn optional_time(micros: Option<i64>) -> Result<Option<Timestamp>, StoreError> {
+    micros.map(time).transpose()
+}
+
+/// Appends bound values, separated by commas, and the closing bracket.
+fn push_list<'v, T>(sql: &mut QueryBuilder<Sqlite>, values: impl IntoIterator<Item = T>)
+where
+    T: Encode<'v, Sqlite> + Type<Sqlite>,
+{
+    let mut list = sql.separated(", ");
+    for value in values {
+        list.push_bind(value);
+    }
+    sql.push(")");
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn begin_deployment(
+        &self,
+        script: &ScriptKey,
+        fingerprint: &str,
+        floor: i64,
+        now: Timestamp,
+    ) -> Result<Deployment, StoreError> {
+        let (script, fingerprint) = (script.clone(), fingerprint.to_owned());
+        self.0
+            .writer
+            .write(move |c| {
+                Box::pin(async move { deployments::begin(c, &script, &fingerprint, floor, now).await })
+            })
+            .await
+    }
+
+    async fn set_deployment_state(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+        state: DeploymentState,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (script, reason) = (script.clone(), reason.map(str::to_owned));
+        self.0
+            .writer
+            .write(move |c| {
+                Box::pin(async move {
+                    deployments::set_state(c, &script, version, state, reason.as_deref(), now).await
+                })
+            })
+            .await
+    }
+
+    async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError> {
+        deployments::list(&self.0.readers, script, limit).await
+    }
+
+    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
+        if streams::pods(&self.0.readers, [pod.uid.as_str()].into_iter())
+            .await?
+            .contains_key(&pod.uid)
+        {
+            return Ok(());
+        }
+        let pod = pod.clone();
+        self.0
+            .writer
+            .write(move |c| Box::pin(async move { streams::register_pod(c, &pod).await }))
+            .await
+    }
+
+    async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
+        let readers = &self.0.readers;
+        let mut pods = streams::pods(readers, keys.iter().map(|key| key.pod_uid.as_str())).await?;
+        let wanted = |key: &&StreamKey| {
+            pods.get(&key.pod_uid)
+                .is_some_and(|pod| streams::belongs(key, pod))
+        };
+        let wanted: Vec<&StreamKey> = keys.iter().filter(wanted).collect();
+        pods.retain(|uid, _| wanted.iter().any(|key| key.pod_uid == *uid));
+        let mut found = streams::checkpoints(readers, &pods).await?;
+        let missing: Vec<StreamKey> = wanted
+            .iter()
+            .filter(|key| !found.contains_key(&(key.pod_uid.clone(), key.restart)))
+            .map(|key| (*key).clone())
+            .collect();
+        if !missing.is_empty() {
+            self.0
+                .writer
+                .write(move |c| Box::pin(async move { streams::create(c, &missing).await }))
+                .await?;
+            found = streams::checkpoints(readers, &pods).await?;
+        }
+        Ok(keys
+            .iter()
+            .map(|key| {
+                pods.get(&key.pod_uid).filter(|pod| streams::belongs(key, pod))?;
+                found.get(&(key.pod_uid.clone(), key.restart)).cloned()
+            })
+            .collect())
+    }
+
+    async fn append(&self, appends: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+        if appends.is_empty() {
+            return Ok(Vec::new());
+        }
+        let owners = self.0.owners(&appends).await?;
+        let now = Timestamp::now();
+        let batch = task::spawn_blocking(move || Batch::prepare(appends, owners, now))
+            .await
+            .map_err(|_| StoreError::Unusable("a batch could not be prepared".to_owned()))??;
+        let (outcomes, changed) = self.0.writer.append(batch).await?;
+        self.0.note(&changed);
+        Ok(outcomes)
+    }
+
+    async fn close_runs(&self, close: &CloseRuns) -> Result<u64, StoreError> {
+        let work = close.clone();
+        let closed = self
+            .0
+            .writer
+            .write(move |c| Box::pin(async move { runs_write::close_of_pod(c, &work).await }))
+            .await?;
+        if closed > 0 {
+            let pods = streams::pods(&self.0.readers, [close.pod_uid.as_str()].into_iter()).await?;
+            self.0.note(&pods.into_values().map(|pod| pod.script).collect());
+        }
+        Ok(closed)
+    }
+
+    async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
+        runs_read::pods_with_open_runs(&self.0.readers).await
+    }
+
+    async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => figures::lifetime(&self.0.readers, id).await,
+            None => Ok(Figures::default()),
+        }
+    }
+
+    async fn version_figures(
+        &self,
+        script: &ScriptKey,
+        limit: usize,
+    ) -> Result<Vec<VersionFigures>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => figures::by_version(&self.0.readers, id, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn window_figures(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        filter: &Filter,
+    ) -> Result<Figures, StoreError> {
+        filter.check_runs()?;
+        match self.0.script_id(script).await? {
+            Some(id) => figures::window(&self.0.readers, id, range, filter).await,
+            None => Ok(Figures::default()),
+        }
+    }
+
+    fn changed_scripts(&self, since: u64) -> (Vec<ScriptKey>, u64) {
+        self.0.changes.since(since)
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => runs_read::page(&self.0.readers, id, query).await,
+            None => Ok(Page {
+                rows: Vec::new(),
+                next: None,
+            }),
+        }
+    }
+
+    async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => runs_read::detail(&self.0.readers, id, run_id).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
+        query.filter.check_logs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => segments::page(&self.0.readers, id, query).await,
+            None => Ok(Page {
+                rows: Vec::new(),
+                next: None,
+            }),
+        }
+    }
+
+    async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
+        deployments::scripts(&self.0.readers, namespace).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let now = Timestamp::now().as_microsecond();
+        self.0
+            .writer
+            .write(move |c| {
+                Box::pin(async move {
+                    sqlx::query(
+                        "INSERT INTO health (id, checked_at) VALUES (1, ?) \
+                         ON CONFLICT (id) DO UPDATE SET checked_at = excluded.checked_at",
+                    )
+                    .bind(now)
+                    .execute(c)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    async fn close(&self) {
+        self.0.writer.close().await;
+        self.0.readers.close().await;
+    }
+}

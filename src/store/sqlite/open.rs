@@ -1,0 +1,141 @@
+//! Opening the file: who may, with which settings, in which shape.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, SqliteConnection, SqlitePool,
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    },
+};
+use tokio::time::{Instant, sleep};
+
+use crate::store::StoreError;
+
+/// The oldest SQLite that does not damage a WAL shared by several connections (sqlite.org/wal.html#walresetbug).
+const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+const READERS: u32 = 4;
+/// How long to wait for another process to let go of the file, as the one before does on a restart.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// An open database.
+pub struct Opened {
+    /// Held as long as the file is in use.
+    pub lock: File,
+    /// The one connection that writes.
+    pub writer: SqliteConnection,
+    /// Those that read.
+    pub readers: SqlitePool,
+}
+
+/// Opens the database at `path`, made and migrated as needed.
+pub async fn open(path: &Path) -> Result<Opened, StoreError> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| {
+            StoreError::Unusable(format!(
+                "the folder {} can not be made: {error}",
+                folder.display()
+            ))
+        })?;
+    }
+    let lock = lock(path).await?;
+    let common = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging();
+    let writing = common
+        .clone()
+        .create_if_missing(true)
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .pragma("journal_size_limit", (64 << 20).to_string());
+    // Migrations run on a pool: on a lone connection sqlx's future is not `Send` enough.
+    let setup = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(writing.clone())
+        .await?;
+    check_version(&setup).await?;
+    sqlx::migrate!("src/store/sqlite/migrations").run(&setup).await?;
+    setup.close().await;
+    let writer = writing.connect().await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .connect_with(common.read_only(true))
+        .await?;
+    Ok(Opened {
+        lock,
+        writer,
+        readers,
+    })
+}
+
+/// Takes the lock beside the file: two processes would each think itself the only writer.
+async fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = OsString::from(path);
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let unusable = |what: &str| StoreError::Unusable(format!("{}: {what}", name.display()));
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|error| unusable(&format!("can not be opened: {error}")))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(unusable(&format!("can not be locked: {error}"))),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(unusable(
+                    "the database is in use by another process; run one operator a file, or use Postgres for several",
+                ));
+            }
+            Err(TryLockError::WouldBlock) => sleep(LOCK_POLL).await,
+        }
+    }
+}
+
+async fn check_version(pool: &SqlitePool) -> Result<(), StoreError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(pool)
+        .await?;
+    if is_new_enough(&version) {
+        return Ok(());
+    }
+    let [major, minor, patch] = OLDEST_SQLITE;
+    Err(StoreError::Unusable(format!(
+        "SQLite {version} can damage its write-ahead log; {major}.{minor}.{patch} or later is needed"
+    )))
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let numbers: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+    numbers.as_slice() >= OLDEST_SQLITE.as_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, enough) in [
+            ("3.51.3", true),
+            ("3.53", true),
+            ("3.6.9", false),
+            ("3.51.2", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_new_enough(version), enough, "{version}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! CSV straight from the store, as fast as the reader takes it.
+
+use std::{io, time::Duration};
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    http::{StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures::stream;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::{
+    export::{
+        Plan, Table,
+        pages::{CsvPage, CsvPages},
+    },
+    metrics::Metrics,
+    model::ScriptKey,
+};
+
+use super::{
+    ApiError, WebState,
+    access::Identity,
+    query::{self, Paging},
+    rows::ScriptPath,
+};
+
+/// A reader that takes nothing for so long is gone.
+const STALLED: Duration = Duration::from_mins(1);
+/// Pages made ahead of the reader.
+const AHEAD: usize = 1;
+
+pub(super) async fn runs(
+    State(state): State<WebState>,
+    Extension(reader): Extension<Identity>,
+    ScriptPath(script): ScriptPath,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    download(state, &reader, script, &uri, Table::Runs).await
+}
+
+pub(super) async fn logs(
+    State(state): State<WebState>,
+    Extension(reader): Extension<Identity>,
+    ScriptPath(script): ScriptPath,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    download(state, &reader, script, &uri, Table::Logs).await
+}
+
+async fn download(
+    state: WebState,
+    reader: &Identity,
+    script: ScriptKey,
+    uri: &Uri,
+    table: Table,
+) -> Result<Response, ApiError> {
+    state.authorize(reader, table.subresource(), &script).await?;
+    let request = query::rows(uri, table, Paging::All)?;
+    let range = request.resolve(Timestamp::now())?;
+    let place = state.downloads.clone().try_acquire_owned().map_err(|_| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "TooManyDownloads",
+            "too many files are being downloaded; try again in a moment, or make a ScriptExport",
+        )
+    })?;
+    let disposition = attachment(&table.file_name(&script.name));
+    let mut pages = CsvPages::new(
+        state.store.clone(),
+        Plan {
+            script: script.clone(),
+            table,
+            range,
+            filter: request.filter,
+        },
+    )?;
+    // The first page before the answer begins: what fails so far is still an error that the reader can see.
+    let first = pages.next_page().await?.unwrap_or_default();
+    if first.rows == 0 {
+        state.require_script(&script).await?;
+    }
+    let (sender, mut receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(send(first, pages, sender, state.metrics.clone(), place));
+    let body = Body::from_stream(stream::poll_fn(move |context| receiver.poll_recv(context)));
+    Ok((
+        [
+            (header::CONTENT_TYPE, CSV),
+            (header::CONTENT_DISPOSITION, &disposition),
+        ],
+        body,
+    )
+        .into_response())
+}
+
+/// Media type of the files.
+pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
+
+/// The header that makes a browser keep a file; names are those of Kubernetes objects and need no quoting.
+pub(super) fn attachment(file_name: &str) -> String {
+    format!("attachment; filename=\"{file_name}\"")
+}
+
+/// Sends page after page. A failure breaks the body off, so that half a file never looks like a whole one.
+async fn send(
+    first: CsvPage,
+    mut pages: CsvPages,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    metrics: Metrics,
+    _place: OwnedSemaphorePermit,
+) {
+    let mut page = first;
+    loop {
+        metrics.exported(page.rows, page.bytes.len() as u64);
+        match sender.send_timeout(Ok(page.bytes.into()), STALLED).await {
+            Ok(()) => {}
+            Err(_) => return abort(&sender).await,
+        }
+        page = match pages.next_page().await {
+            Ok(None) => return,
+            Ok(Some(page)) => page,
+            Err(error) => {
+                tracing::error!(%error, "A download was broken off.");
+                return abort(&sender).await;
+            }
+        };
+    }
+}
+
+async fn abort(sender: &mpsc::Sender<io::Result<Bytes>>) {
+    // Nobody may be listening any more.
+    let _ = sender
+        .send_timeout(Err(io::Error::other("broken off")), STALLED)
+        .await;
+}

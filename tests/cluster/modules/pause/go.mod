@@ -1,0 +1,3 @@
+module scriptscope.dev/tests/cluster/pause
+
+go 1.21

@@ -1,0 +1,196 @@
+//! The ingest half of a store, in memory: checkpoints and appends as the contract has them, nothing to read with.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use scriptscope::{
+    ingest::{
+        record::Record,
+        wire::{Position, StreamKey},
+    },
+    model::{
+        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
+        VersionFigures,
+    },
+    store::{
+        Append, AppendOutcome, CloseRuns, Gap, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery,
+        Store, StoreError, StreamCheckpoint,
+    },
+};
+
+/// What one stream holds.
+#[derive(Clone, Debug, Default)]
+pub struct StoredStream {
+    pub records: Vec<Record>,
+    pub gaps: Vec<Gap>,
+    pub position: Position,
+    carry: Vec<u8>,
+    key: Option<StreamKey>,
+}
+
+#[derive(Default)]
+struct State {
+    pods: HashMap<String, PodRecord>,
+    streams: Vec<StoredStream>,
+    failures: u32,
+}
+
+/// A store that forgets everything when it is dropped.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<State>);
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// The next `count` appends fail.
+    pub fn fail(&self, count: u32) {
+        self.state().failures = count;
+    }
+
+    /// What is stored of a stream.
+    pub fn stream(&self, key: &StreamKey) -> StoredStream {
+        let state = self.state();
+        let found = state.streams.iter().find(|s| s.key.as_ref() == Some(key));
+        found.cloned().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
+        self.state()
+            .pods
+            .entry(pod.uid.clone())
+            .or_insert_with(|| pod.clone());
+        Ok(())
+    }
+
+    async fn open_streams(&self, streams: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
+        let mut state = self.state();
+        let open = |key: &StreamKey| {
+            let pod = state.pods.get(&key.pod_uid)?.clone();
+            if pod.container != key.container {
+                return None;
+            }
+            let found = state.streams.iter().position(|s| s.key.as_ref() == Some(key));
+            let place = found.unwrap_or_else(|| {
+                state.streams.push(StoredStream {
+                    key: Some(key.clone()),
+                    ..StoredStream::default()
+                });
+                state.streams.len() - 1
+            });
+            let stream = &state.streams[place];
+            Some(StreamCheckpoint {
+                id: i64::try_from(place).unwrap(),
+                pod,
+                position: stream.position.clone(),
+                carry: stream.carry.clone(),
+            })
+        };
+        Ok(streams.iter().map(open).collect())
+    }
+
+    async fn append(&self, appends: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+        let mut state = self.state();
+        if state.failures > 0 {
+            state.failures -= 1;
+            return Err(StoreError::Unusable("the disk is full".into()));
+        }
+        let append = |append: Append| {
+            let Some(stream) = state.streams.get_mut(usize::try_from(append.stream).unwrap()) else {
+                return AppendOutcome::Unknown;
+            };
+            if stream.position.offset != append.expected_offset {
+                return AppendOutcome::Conflict(stream.position.clone());
+            }
+            stream.position = append.position;
+            stream.carry = append.carry;
+            stream.records.extend(append.records);
+            stream.gaps.extend(append.gap);
+            AppendOutcome::Committed(stream.position.clone())
+        };
+        Ok(appends.into_iter().map(append).collect())
+    }
+
+    async fn begin_deployment(
+        &self,
+        _: &ScriptKey,
+        _: &str,
+        _: i64,
+        _: Timestamp,
+    ) -> Result<Deployment, StoreError> {
+        Err(StoreError::Unusable("keeps no deployments".into()))
+    }
+
+    async fn set_deployment_state(
+        &self,
+        _: &ScriptKey,
+        _: i64,
+        _: DeploymentState,
+        _: Option<&str>,
+        _: Timestamp,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn deployments(&self, _: &ScriptKey, _: usize) -> Result<Vec<Deployment>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn close_runs(&self, _: &CloseRuns) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn figures(&self, _: &ScriptKey) -> Result<Figures, StoreError> {
+        Ok(Figures::default())
+    }
+
+    async fn version_figures(&self, _: &ScriptKey, _: usize) -> Result<Vec<VersionFigures>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn window_figures(&self, _: &ScriptKey, _: TimeRange, _: &Filter) -> Result<Figures, StoreError> {
+        Ok(Figures::default())
+    }
+
+    fn changed_scripts(&self, since: u64) -> (Vec<ScriptKey>, u64) {
+        (Vec::new(), since)
+    }
+
+    async fn runs(&self, _: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError> {
+        Ok(Page {
+            rows: Vec::new(),
+            next: None,
+        })
+    }
+
+    async fn run(&self, _: &ScriptKey, _: &str) -> Result<Option<RunDetail>, StoreError> {
+        Ok(None)
+    }
+
+    async fn logs(&self, _: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
+        Ok(Page {
+            rows: Vec::new(),
+            next: None,
+        })
+    }
+
+    async fn scripts(&self, _: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! End-to-end tests on a real Kubernetes with gVisor. `make test` starts the cluster, installs the chart and runs them;
+//! each works in a namespace of its own.
+
+mod access;
+mod crds;
+mod deployment;
+mod export;
+mod harness;
+mod restart;
+mod runs;

@@ -1,0 +1,97 @@
+//! What every store must do, run against each backend.
+
+mod deployments;
+mod figures;
+mod filters;
+mod ingest;
+mod logs;
+mod support;
+
+/// Each scenario as a test of each backend.
+macro_rules! suite {
+    ($backend:ident: $($module:ident { $($scenario:ident),+ $(,)? })+) => {
+        mod $backend {
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $scenario() {
+                    crate::$module::$scenario(&crate::support::$backend()).await;
+                })+
+            })+
+        }
+    };
+}
+
+suite! { sqlite:
+    deployments {
+        versions_only_go_up,
+        a_deployment_is_begun_once,
+        a_later_deployment_replaces_earlier_ones,
+        scripts_are_listed_in_order,
+    }
+    ingest {
+        the_same_bytes_are_stored_once,
+        a_store_goes_on_where_it_was_cut_off,
+        a_conflict_does_not_touch_other_streams,
+        only_streams_of_known_pods_are_opened,
+        concurrent_appends_all_arrive,
+        hostile_orders_do_not_change_an_ended_run,
+        a_record_of_another_script_does_not_close_a_run,
+        payloads_come_back,
+        runs_of_a_gone_pod_are_closed,
+        a_lost_stream_and_a_backward_position_are_refused,
+    }
+    figures {
+        one_failure_of_three_is_33_33_per_cent,
+        lifetime_and_versions_add_up,
+        many_runs_are_estimated_within_one_per_cent,
+        a_window_counts_its_own_rows,
+    }
+    filters {
+        runs_are_what_a_naive_scan_finds,
+        lines_are_what_a_naive_scan_finds,
+        run_pages_give_each_row_once,
+        a_wrong_filter_is_refused,
+    }
+    logs {
+        pages_across_overlapping_segments_give_each_line_once,
+        merging_keeps_every_line,
+        lines_of_one_run_are_found,
+    }
+}
+
+/// What is true of the SQLite file alone.
+mod sqlite_file {
+    use scriptscope::store::{self, StoreError};
+
+    use crate::support::{Backend, sqlite};
+
+    #[tokio::test]
+    async fn a_file_in_use_is_refused() {
+        let backend = sqlite();
+        let first = backend.open().await;
+        let Err(StoreError::Unusable(text)) = backend.try_open().await else {
+            panic!("opened twice");
+        };
+        assert!(text.contains("in use by another process"), "{text}");
+        first.close().await;
+        assert!(first.check().await.is_err());
+        drop(first);
+        backend.open().await.check().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_url_that_can_not_be_opened_says_why() {
+        for (url, why) in [
+            ("postgres://user:secret@db/x", "\"postgres\" is not supported"),
+            ("sqlite://relative.db", "absolute path"),
+            ("nonsense", "expected sqlite:///path"),
+            ("sqlite:///proc/nowhere/store.db", "/proc/nowhere can not be made"),
+        ] {
+            let Err(error) = store::open(url).await else {
+                panic!("{url} was opened");
+            };
+            assert!(error.to_string().contains(why), "{url}: {error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}
