@@ -30,7 +30,7 @@ pub trait Backend: Sync {
 }
 
 pub struct Sqlite {
-    path: PathBuf,
+    pub path: PathBuf,
     _folder: TempDir,
 }
 
