@@ -55,6 +55,7 @@ suite! { sqlite:
     }
     logs {
         pages_across_overlapping_segments_give_each_line_once,
+        lines_of_one_moment_are_ordered_by_their_ids,
         merging_keeps_every_line,
         lines_of_one_run_are_found,
     }
