@@ -1,6 +1,8 @@
 //! The agent against the ingest service: real files, real HTTP, requests and answers that get lost. Only the store is
 //! in memory.
 
+#![allow(clippy::unwrap_used)] // tests
+
 #[path = "common/memory_store.rs"]
 mod memory_store;
 
