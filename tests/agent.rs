@@ -342,7 +342,7 @@ impl Pod {
             let n = self.printed;
             self.printed += 1;
             // Every seventh line comes in two pieces.
-            let text = if n % 7 == 0 {
+            let text = if n.is_multiple_of(7) {
                 format!(
                     "2026-01-02T03:04:05.{n:09}Z stdout P line \n2026-01-02T03:04:05.{n:09}Z stdout F {n}\n"
                 )

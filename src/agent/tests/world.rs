@@ -133,7 +133,7 @@ impl Container {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Stored {
     pub position: Position,
     pub bytes: Vec<u8>,
