@@ -16,7 +16,7 @@ use super::{
     capture::{Capture, Echoes},
     output::Output,
     records::{self, Finished, PayloadRule, Started, rfc3339},
-    span::{MAX_DATAGRAM, Span},
+    span::Span,
     stop::Stop,
     worker::{Worker, exit_text},
 };
@@ -30,7 +30,6 @@ const PIPES_END: Duration = Duration::from_millis(20);
 const KILLED_PIPES_END: Duration = Duration::from_millis(300);
 /// A pipe holds at most so many bytes; whatever comes beyond them was printed after the run's end.
 const PIPE_BYTES: usize = 1 << 20;
-const READ_BYTES: usize = 64 << 10;
 
 /// What is the same for all runs.
 #[derive(Clone, Debug)]
@@ -121,10 +120,10 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(reader: io::PipeReader, capture: Capture) -> io::Result<Self> {
+    fn new(reader: io::PipeReader, buffer: Vec<u8>, capture: Capture) -> io::Result<Self> {
         Ok(Self {
             pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
-            buffer: vec![0; READ_BYTES],
+            buffer,
             capture,
         })
     }
@@ -148,7 +147,6 @@ struct Running<'a> {
     echoes: Echoes,
     /// Bytes that may still be printed.
     budget: usize,
-    datagram: Vec<u8>,
     /// With live logging, when lines that wait are due.
     flush_at: Option<Instant>,
 }
@@ -265,15 +263,14 @@ impl<'a> Running<'a> {
         };
         timeout(settings.timeout, give).await??;
         Ok(Self {
-            stdout: Stream::new(stdout, Capture::stdout(&worker.mark))?,
-            stderr: Stream::new(stderr, Capture::stderr())?,
+            stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark))?,
+            stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr())?,
             worker,
             settings,
             output,
             run_id: &call.run_id,
             echoes: Echoes::default(),
             budget: settings.max_output_bytes,
-            datagram: vec![0; MAX_DATAGRAM],
             flush_at: None,
         })
     }
@@ -285,7 +282,7 @@ impl<'a> Running<'a> {
                 biased;
                 () = sleep_until(deadline) => return End::Timeout,
                 () = stop.killing() => return End::Undeployed,
-                Ok(length) = self.worker.logs.recv(&mut self.datagram) => self.take_span(length).await,
+                Ok(length) = self.worker.logs.recv(&mut self.worker.datagram) => self.take_span(length).await,
                 frame = self.worker.channel.receive() => match frame {
                     Ok(Some(frame)) => return End::Reply(frame),
                     Ok(None) => return End::Exited,
@@ -316,7 +313,7 @@ impl<'a> Running<'a> {
 
     /// False when the run has printed too much.
     async fn take_span(&mut self, length: usize) -> bool {
-        let Some(span) = Span::parse(self.datagram.get(..length).unwrap_or_default()) else {
+        let Some(span) = Span::parse(self.worker.datagram.get(..length).unwrap_or_default()) else {
             return true;
         };
         let fits = span.len() <= self.budget;
@@ -333,7 +330,7 @@ impl<'a> Running<'a> {
     /// Spans that have arrived. A span is sent before its mark is written, so those of all marks read so far are here.
     async fn take_spans(&mut self) -> bool {
         let mut fits = true;
-        while let Ok(length) = self.worker.logs.try_recv(&mut self.datagram) {
+        while let Some(length) = self.worker.arrived_log() {
             fits &= self.take_span(length).await;
         }
         fits
@@ -383,6 +380,7 @@ impl<'a> Running<'a> {
                 () = sleep_until(limit) => break,
             }
         }
+        self.take_spans().await;
         self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
     }
 
@@ -452,8 +450,18 @@ impl<'a> Running<'a> {
         let now = Timestamp::now();
         self.stdout.capture.end(now, &mut self.budget);
         self.flush(true).await;
+        self.worker.read_buffers = [self.stdout.buffer, self.stderr.buffer];
         (self.stdout.capture.into_head(), self.stderr.capture.into_head())
     }
+}
+
+/// A buffer of the worker's, so that no run has to make new ones.
+fn take_buffer(worker: &mut Worker, index: usize) -> Vec<u8> {
+    worker
+        .read_buffers
+        .get_mut(index)
+        .map(std::mem::take)
+        .unwrap_or_default()
 }
 
 /// Takes in what was read of a stream; false when that is too much.
