@@ -1,4 +1,5 @@
 //! The runner as its callers and the readers of its output know it: the real binary with a real Python.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // the helpers of tests are tests, too
 
 #[path = "runner/calls.rs"]
 mod calls;

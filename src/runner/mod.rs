@@ -4,6 +4,7 @@
 //! [`server`] takes calls, [`pool`] keeps the workers, [`run`] follows one run, [`output`] is the only writer. What a
 //! worker speaks with the runner is said in `worker/python/worker.py`.
 
+mod call;
 mod caller;
 mod capture;
 mod channel;

@@ -15,9 +15,10 @@ use tokio::{
 };
 
 use super::{
+    call::{Call, Report, Settings},
     function::Function,
     output::Output,
-    run::{self, Call, Report, Settings},
+    run,
     stop::Stop,
     worker::{Launch, StartError, Worker},
 };

@@ -21,11 +21,11 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    call::{Call, Report},
     caller::Caller,
     function::{Function, listing},
     pool::{Job, Pool},
     refusal::Refusal,
-    run::{Call, Report},
     stop::Stop,
 };
 use crate::model::{RunError, RunStatus};

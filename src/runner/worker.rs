@@ -43,6 +43,8 @@ const OURS: &str = "SCRIPTSCOPE_";
 const READ_BYTES: usize = 64 << 10;
 /// How long `main.py` may take to be loaded.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long a process may take to end once its socket is closed.
+pub const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a killed worker's last prints are waited for.
 const LAST_PRINTS: Duration = Duration::from_millis(500);
 
@@ -230,8 +232,9 @@ impl Launch {
             worker.print_span(length, &self.output).await;
         }
         let Some(frame) = reply.ok().flatten() else {
-            worker.process.kill_group();
-            let how = exit_text(worker.process.ended().await);
+            // The socket closes a little before the process is gone.
+            let exit = timeout(EXIT_TIMEOUT, worker.process.ended()).await.ok();
+            let how = exit.map_or_else(|| "closed its connection".into(), exit_text);
             return Err(StartError::Load(format!(
                 "Loading main.py ended the worker process: it {how}"
             )));
@@ -258,8 +261,7 @@ impl Worker {
 
     /// Ends the process and everything that it has started, and prints what they still had to say.
     pub async fn end(mut self) {
-        self.process.kill_group();
-        self.process.ended().await;
+        self.process.kill().await;
         kill_all_with(&self.cookie);
         for print in &mut self.prints {
             if timeout(LAST_PRINTS, &mut *print).await.is_err() {

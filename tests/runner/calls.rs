@@ -129,12 +129,12 @@ async fn a_caller_is_recorded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_is_bounded() {
     let runner = Runner::start("rough", &[("SCRIPTSCOPE_QUEUE_SECONDS", "1")]).await;
-    let sleeping = runner.calls("naps", json!({"seconds": 2.5}));
+    let sleeping = runner.calls("naps", &json!({"seconds": 2.5}));
     eventually("the run has begun", || {
         (!runner.objects().is_empty()).then_some(())
     })
     .await;
-    let waiting: Vec<_> = (0..4).map(|_| runner.calls("ok", none())).collect();
+    let waiting: Vec<_> = (0..4).map(|_| runner.calls("ok", &none())).collect();
     let mut refused = runner.call("ok", none()).await;
     while refused.body["error"]["code"] != "QueueFull" {
         // One of the others has come too late and is refused instead.

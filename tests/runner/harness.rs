@@ -188,11 +188,11 @@ impl Runner {
     }
 
     /// A call in the background.
-    pub fn calls(&self, function: &'static str, arguments: Value) -> tokio::task::JoinHandle<(u16, Value)> {
+    pub fn calls(&self, function: &'static str, arguments: &Value) -> tokio::task::JoinHandle<(u16, Value)> {
         let request = self
             .http
             .post(format!("{}/functions/{function}", self.url))
-            .json(&arguments);
+            .json(arguments);
         tokio::spawn(async move {
             let response = request.send().await.unwrap();
             (response.status().as_u16(), response.json().await.unwrap())

@@ -18,6 +18,10 @@ async fn a_script_that_can_not_be_loaded_ends_the_runner_with_a_reason() {
             "import_error",
             &["KeyError in helper.py, line 2: 'missing'", "TABLE[\"missing\"]"],
         ),
+        (
+            "exits_while_loading",
+            &["Loading main.py ended the worker process: it exited with code 9"],
+        ),
         ("../../fixtures", &["main.py is missing in", "scripts"]),
     ] {
         let (code, stdout, stderr, message) = fails_to_start(&script(name), &[]);
@@ -41,12 +45,12 @@ async fn a_script_that_can_not_be_loaded_ends_the_runner_with_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_runner_lets_runs_end() {
     let runner = Runner::start("rough", &[]).await;
-    let call = runner.calls("naps", json!({"seconds": 0.8}));
+    let call = runner.calls("naps", &json!({"seconds": 0.8}));
     eventually("the run has begun", || {
         (!runner.objects().is_empty()).then_some(())
     })
     .await;
-    let waiting = runner.calls("ok", none());
+    let waiting = runner.calls("ok", &none());
     runner.signal(Signal::SIGTERM);
     while runner.get("/readyz").await != 503 {}
     assert_eq!(waiting.await.unwrap().0, 503);
@@ -77,7 +81,7 @@ async fn a_stopping_runner_lets_runs_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_does_not_end_in_time_is_undeployed() {
     let runner = Runner::start("rough", &[("SCRIPTSCOPE_GRACE_SECONDS", "0")]).await;
-    let call = runner.calls("never", none());
+    let call = runner.calls("never", &none());
     eventually("the run has begun", || {
         (!runner.objects().is_empty()).then_some(())
     })

@@ -188,5 +188,7 @@ async fn a_worker_stays_warm() {
     assert_eq!(runner.call("fails", none()).await.status, 500);
     // Idle threads of an executor are no leftovers.
     assert_eq!(runner.call("uses_a_pool", none()).await.result(), first.result());
+    // Nor is a process that has ended and that nobody has waited for.
+    runner.call("forgets_a_process", none()).await.result();
     assert_eq!(runner.call("process", none()).await.result(), first.result());
 }

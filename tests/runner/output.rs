@@ -38,7 +38,7 @@ async fn concurrent_runs_hold_their_own_lines_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn korelogger_shows_at_once_and_prints_when_the_run_ends() {
     let runner = Runner::start("talk", &[]).await;
-    let call = runner.calls("nap", json!({"seconds": 1}));
+    let call = runner.calls("nap", &json!({"seconds": 1}));
     let span = eventually("the line is there", || {
         runner
             .objects()
@@ -96,7 +96,7 @@ async fn korelogger_shows_at_once_and_prints_when_the_run_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn live_prints_show_while_the_run_goes_on() {
     let runner = Runner::start("talk", &[("SCRIPTSCOPE_LOGGING", "Live")]).await;
-    let call = runner.calls("nap", json!({"seconds": 1}));
+    let call = runner.calls("nap", &json!({"seconds": 1}));
     let record = eventually("the print is there", || {
         runner
             .objects()
