@@ -134,6 +134,18 @@ class Inside(unittest.TestCase):
         for name, value in CONTEXT.items():
             self.assertEqual(span["attributes"][name], value)
 
+    def test_more_lines_than_the_runner_has_room_for_all_arrive(self):
+        code = "import korelogger\nfor i in range(2000): korelogger.info('%d', i)"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": HOME,
+            "SCRIPTSCOPE_RUN_CONTEXT": json.dumps({"socket": self.name, **CONTEXT}),
+        }
+        with subprocess.Popen([sys.executable, "-c", code], env=environment) as child:
+            received = [self.receive()[1]["attributes"]["log.message"] for _ in range(2000)]
+        self.assertEqual(child.returncode, 0)
+        self.assertEqual(received, [str(i) for i in range(2000)])
+
     def test_within_a_worker_a_mark_says_where_the_echo_belongs(self):
         state = (_log._sink, _log._template, _log._outside, _log._opened)
         self.addCleanup(lambda: _restore(state))
