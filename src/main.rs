@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::init(&cli.log, cli.log_format);
     let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
-        Role::Operator(args) => operator::run(*args, open_store).map_err(Into::into),
+        Role::Operator(args) => operator::run(*args).map_err(Into::into),
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
@@ -73,11 +73,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// No backend is part of this binary yet.
-async fn open_store(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    Err(StoreError::Unusable(format!("no store can open {url}")))
 }
 
 fn print_crds() -> Result<(), serde_norway::Error> {

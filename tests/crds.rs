@@ -47,12 +47,17 @@ fn the_schemas_are_structural_and_bounded() {
 fn walk(file: &str, path: &str, schema: &Value, bounded: bool) {
     let any = |key: &str| schema[key] == Value::Bool(true);
     assert!(
-        schema["type"].is_string() || any("x-kubernetes-int-or-string") || any("x-kubernetes-preserve-unknown-fields"),
+        schema["type"].is_string()
+            || any("x-kubernetes-int-or-string")
+            || any("x-kubernetes-preserve-unknown-fields"),
         "{file}: {path} has no type"
     );
     if schema["type"] == "integer" {
         let format = schema["format"].as_str().unwrap_or("int32");
-        assert!(["int32", "int64"].contains(&format), "{file}: {path} has the format {format}");
+        assert!(
+            ["int32", "int64"].contains(&format),
+            "{file}: {path} has the format {format}"
+        );
     }
     if bounded && schema["x-kubernetes-validations"].is_array() {
         let bound = match schema["type"].as_str() {
@@ -60,7 +65,10 @@ fn walk(file: &str, path: &str, schema: &Value, bounded: bool) {
             Some("object") if schema["additionalProperties"].is_object() => "maxProperties",
             _ => "type",
         };
-        assert!(!schema[bound].is_null(), "{file}: {path} has rules and no {bound}");
+        assert!(
+            !schema[bound].is_null(),
+            "{file}: {path} has rules and no {bound}"
+        );
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         walk(file, &format!("{path}.{name}"), property, bounded);

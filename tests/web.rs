@@ -23,9 +23,9 @@ use scriptscope::{
     model::{Filter, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
     store::Store,
     web::{
-        Readiness, ScriptObjects, WebState,
+        ScriptObjects, WebState,
         access::{Access, AccessError, Identity, Permission},
-        health_router, router,
+        router,
     },
 };
 use serde_json::{Value, json};
@@ -622,29 +622,6 @@ async fn an_export_is_served_whole_and_nothing_else_is() {
         .get("shop", "/api/v1/namespaces/shop/exports/all-runs/file")
         .await;
     cut.fails(500, "Internal");
-}
-
-#[tokio::test]
-async fn readiness_follows_the_operator_and_the_store() {
-    let ready = Readiness::default();
-    let get = async |app: &Router, path: &str| {
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        app.clone().oneshot(request).await.unwrap().status()
-    };
-    let app = health_router(Arc::new(store()), Metrics::new(), ready.clone());
-    assert_eq!(get(&app, "/livez").await, 200);
-    assert_eq!(get(&app, "/readyz").await, 503);
-    ready.set(true);
-    assert_eq!(get(&app, "/readyz").await, 200);
-    assert_eq!(get(&app, "/metrics").await, 200);
-    assert_eq!(get(&app, "/api/v1/scripts").await, 404);
-    let broken = MemoryStore {
-        broken: true,
-        ..MemoryStore::default()
-    };
-    let app = health_router(Arc::new(broken), Metrics::new(), ready);
-    assert_eq!(get(&app, "/readyz").await, 503);
-    assert_eq!(get(&app, "/livez").await, 200);
 }
 
 #[tokio::test]

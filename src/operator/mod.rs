@@ -1,6 +1,5 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
-pub mod agent_tokens;
 pub mod context;
 pub mod custom_script;
 mod departed;
@@ -8,6 +7,7 @@ pub mod endings;
 pub mod health;
 pub mod pods;
 pub mod script_export;
+mod servers;
 mod stuck_runs;
 
 use std::{
@@ -36,11 +36,13 @@ use self::{
     custom_script::Images,
     health::Readiness,
     pods::{PodIndex, PodWatch},
+    script_export::ExportContext,
 };
 use crate::{
     api::{CustomScript, ScriptExport},
     metrics::Metrics,
-    store::{Store, StoreError},
+    store::{self, Store, StoreError},
+    web,
 };
 
 /// How long the parts have for ending once they are told to.
@@ -164,18 +166,15 @@ impl Scope {
     }
 }
 
-/// Runs the operator on the store that `open` makes of the database's URL, until it is told to stop.
-pub fn run<F>(args: Args, open: F) -> Result<(), OperatorError>
-where
-    F: AsyncFnOnce(&str) -> Result<Arc<dyn Store>, StoreError>,
-{
+/// Runs the operator until it is told to stop.
+pub fn run(args: Args) -> Result<(), OperatorError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(io_error("starting the runtime"))?;
     runtime.block_on(async {
         let shutdown = stop_on_signals()?;
-        let store = open(&args.database_url).await?;
+        let store = store::open(&args.database_url).await?;
         let client = Client::try_default().await?;
         serve(args, client, store, shutdown).await
     })
@@ -201,6 +200,8 @@ pub async fn serve(
         python: args.python_image.clone(),
     };
     let metrics = Metrics::new();
+    let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
+    let routers = servers::routers(&args, &client, &store, &index, &scripts, &metrics);
     let context = Arc::new(Context::new(
         client.clone(),
         store.clone(),
@@ -228,7 +229,7 @@ pub async fn serve(
 
     let watch = PodWatch {
         client: client.clone(),
-        store,
+        store: store.clone(),
         index: index.clone(),
         scripts: scripts.clone(),
     };
@@ -247,6 +248,14 @@ pub async fn serve(
         shutdown.clone(),
     );
     parts.spawn("the controller of CustomScript", controller);
+
+    let (ingest, web) = (args.ingest_listen, args.web_listen);
+    parts.listen("the ingest server", ingest, routers.ingest).await?;
+    parts.listen("the web server", web, routers.web).await?;
+    parts.spawn(
+        "the controller of ScriptExport",
+        script_export::run(exports, shutdown.clone()),
+    );
 
     // The rest compares with the whole cluster and must have seen it.
     let listed = async {
@@ -272,7 +281,9 @@ pub async fn serve(
             departed::run(context, scope, scripts, shutdown),
         );
     }
-    parts.finish().await
+    let result = parts.finish().await;
+    store.close().await;
+    result
 }
 
 /// The parts of the process. When one ends, all do.
@@ -306,11 +317,7 @@ impl Parts {
         let listener = TcpListener::bind(address)
             .await
             .map_err(io_error(&format!("listening on {address} for {name}")))?;
-        let stop = self.shutdown.clone().cancelled_owned();
-        self.tasks.spawn(async move {
-            let server = axum::serve(listener, router).with_graceful_shutdown(stop);
-            server.await.map(|()| name).map_err(io_error(name))
-        });
+        self.spawn(name, web::serve(listener, router, self.shutdown.clone()));
         Ok(())
     }
 

@@ -48,8 +48,8 @@ mod tests {
         let (a, b) = (ScriptKey::new("n", "a"), ScriptKey::new("n", "b"));
         assert_eq!(changes.since(0), (vec![], 0));
         [&a, &b, &a].into_iter().for_each(|s| changes.note(s));
-        let (changed, next) = changes.since(0);
-        assert_eq!(changed, [b.clone(), a.clone()]);
+        let (named, next) = changes.since(0);
+        assert_eq!(named, [b.clone(), a.clone()]);
         assert_eq!(changes.since(next), (vec![], next));
         changes.note(&b);
         assert_eq!(changes.since(next).0, [b]);

@@ -113,12 +113,12 @@ impl KubeAccess {
         }
     }
 
-    /// The user name of the node agent whose token it is: of the audience [`AUDIENCE`] and of the agent's own
+    /// The node agent whose token it is: of the audience [`AUDIENCE`] and of the agent's own
     /// `ServiceAccount`.
-    pub async fn review_agent(&self, token: &str) -> Result<String, AccessError> {
+    pub async fn review_agent(&self, token: &str) -> Result<Identity, AccessError> {
         let identity = self.review(&self.agents, token, Some(AUDIENCE)).await?;
         if identity.username == self.agent {
-            Ok(identity.username)
+            Ok(identity)
         } else {
             Err(AccessError::WrongUser {
                 username: identity.username,

@@ -1,7 +1,7 @@
-//! The web server: REST, the dashboard page, `/metrics` and health.
+//! The web server: REST and the dashboard page.
 //!
 //! [`router`] is what readers use: every answer of `/api` needs a bearer token, and each says only what the reader's
-//! rights in Kubernetes let it say. [`health_router`] is for the cluster's own probes and needs none.
+//! rights in Kubernetes let it say.
 
 pub mod access;
 mod assets;
@@ -11,7 +11,6 @@ mod download;
 mod error;
 mod exports;
 mod guard;
-mod health;
 mod objects;
 mod query;
 mod rows;
@@ -28,7 +27,6 @@ use crate::{export::file::ExportFolder, metrics::Metrics, model::ScriptKey, stor
 
 use access::{Access, Identity, Permission};
 pub use error::ApiError;
-pub use health::{Readiness, health_router};
 pub use objects::ScriptObjects;
 pub use serve::serve;
 

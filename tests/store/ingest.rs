@@ -348,11 +348,17 @@ pub async fn runs_of_a_gone_pod_are_closed(backend: &impl Backend) {
     assert_eq!(open, [("gone", at(100)), ("alive", at(150))]);
     let close = CloseRuns {
         pod_uid: "gone".into(),
+        begun_before: at(1_000),
         reason: "OOMKilled".into(),
         message: "out of memory".into(),
         time: at(150),
     };
     let (_, before) = store.changed_scripts(0);
+    let early = CloseRuns {
+        begun_before: at(100),
+        ..close.clone()
+    };
+    assert_eq!(store.close_runs(&early).await.unwrap(), 0, "they began later");
     assert_eq!(store.close_runs(&close).await.unwrap(), 2);
     assert_eq!(store.changed_scripts(before).0, [a.clone()]);
     assert_eq!(store.close_runs(&close).await.unwrap(), 0);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{ROWS_PER_STATEMENT, push_list, rollups};
@@ -173,9 +174,11 @@ pub async fn close_of_pod(
     };
     let open = sqlx::query(
         "SELECT id, run_id, status, executed_at, version, function FROM runs \
-         WHERE script_id = ? AND status = 0 AND stream_id IN (SELECT id FROM streams WHERE pod_uid = ?)",
+         WHERE script_id = ? AND status = 0 AND executed_at < ? \
+         AND stream_id IN (SELECT id FROM streams WHERE pod_uid = ?)",
     )
     .bind(script_id)
+    .bind(micros_up(close_runs.begun_before))
     .bind(&close_runs.pod_uid)
     .fetch_all(&mut *connection)
     .await?
@@ -202,6 +205,12 @@ pub async fn close_of_pod(
     }
     rollups::add(connection, script_id, sums).await?;
     Ok(closed.len() as u64)
+}
+
+/// The first whole microsecond that is not before `time`.
+fn micros_up(time: Timestamp) -> i64 {
+    let floor = time.as_microsecond();
+    floor + i64::from(Timestamp::from_microsecond(floor).is_ok_and(|floor| floor < time))
 }
 
 fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {

@@ -88,7 +88,7 @@ async fn only_the_agent_with_a_token_for_us_is_the_agent() {
             _ => (201, of_user(AGENT, &[])),
         }
     });
-    assert_eq!(access.review_agent("agent").await.unwrap(), AGENT);
+    assert_eq!(access.review_agent("agent").await.unwrap().username, AGENT);
     assert!(matches!(
         access.review_agent("other").await,
         Err(AccessError::WrongUser { .. })

@@ -1,0 +1,84 @@
+//! The servers for agents and readers, and what they ask of the cluster: whose token it is, and whose pod.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use kube::{Client, runtime::reflector};
+
+use super::{
+    Args,
+    pods::{Knowledge, PodIndex},
+};
+use crate::{
+    api::{CustomScript, labels},
+    ingest::{self, AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge},
+    metrics::Metrics,
+    store::Store,
+    web::{
+        self, WebState,
+        access::{AccessError, KubeAccess},
+    },
+};
+
+/// Where the API server says on which node the pod runs that a token is bound to.
+const NODE: &str = "authentication.kubernetes.io/node-name";
+
+/// What the operator serves, besides its health.
+pub struct Routers {
+    /// For agents.
+    pub ingest: Router,
+    /// For readers.
+    pub web: Router,
+}
+
+/// The routes for agents and for readers; who may use which the API server says.
+pub fn routers(
+    args: &Args,
+    client: &Client,
+    store: &Arc<dyn Store>,
+    pods: &Arc<PodIndex>,
+    scripts: &reflector::Store<CustomScript>,
+    metrics: &Metrics,
+) -> Routers {
+    let access = KubeAccess::new(client.clone(), &args.namespace, &args.agent_service_account);
+    let access = Arc::new(access);
+    let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone());
+    let scripts = Arc::new(scripts.clone());
+    let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone());
+    Routers {
+        ingest: ingest::router(Arc::new(ingest)),
+        web: web::router(web),
+    }
+}
+
+#[async_trait]
+impl AgentAuthenticator for KubeAccess {
+    async fn authenticate(&self, token: &str) -> Result<AgentIdentity, AuthError> {
+        match self.review_agent(token).await {
+            Ok(mut identity) => Ok(AgentIdentity {
+                node: identity
+                    .extra
+                    .remove(NODE)
+                    .and_then(|nodes| nodes.into_iter().next()),
+                name: identity.username,
+            }),
+            Err(AccessError::Unavailable) => {
+                Err(AuthError::Unavailable(AccessError::Unavailable.to_string()))
+            }
+            Err(error) => Err(AuthError::Rejected(error.to_string())),
+        }
+    }
+}
+
+impl PodDirectory for PodIndex {
+    fn knows(&self, pod_uid: &str) -> PodKnowledge {
+        match self.knowledge(pod_uid) {
+            Knowledge::Script => PodKnowledge::Script {
+                container: labels::CONTAINER.to_owned(),
+            },
+            Knowledge::NotAScript => PodKnowledge::NotAScript,
+            Knowledge::Unseen => PodKnowledge::Unseen,
+        }
+    }
+}
