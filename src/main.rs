@@ -4,15 +4,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
-use scriptscope::{
-    agent, api, operator, runner,
-    store::{Store, StoreError},
-    telemetry,
-};
+use scriptscope::{agent, api, operator, runner, telemetry};
 
 #[derive(Parser)]
 #[command(
