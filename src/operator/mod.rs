@@ -257,30 +257,24 @@ pub async fn serve(
         script_export::run(exports, shutdown.clone()),
     );
 
-    // The rest compares with the whole cluster and must have seen it.
-    let listed = async {
-        scripts.wait_until_ready().await?;
-        scripts_listed.ready();
-        pods.wait_until_ready().await?;
-        pods_listed.ready();
-        Ok::<_, reflector::store::WriterDropped>(())
+    let comparing = async move {
+        // These compare with the whole cluster and must have seen it.
+        if scripts.wait_until_ready().await.is_ok() {
+            scripts_listed.ready();
+        }
+        if pods.wait_until_ready().await.is_ok() {
+            pods_listed.ready();
+        }
+        tokio::join!(
+            custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
+            stuck_runs::run(context.clone(), index, scripts.clone(), shutdown.clone()),
+            departed::run(context, scope, scripts, shutdown.clone()),
+        );
     };
-    let stop = shutdown.clone();
-    if let Some(Ok(())) = stop.run_until_cancelled(listed).await {
-        let (figures, stuck) = (context.clone(), context.clone());
-        parts.spawn(
-            "the writer of figures",
-            custom_script::figures::run(figures, scripts.clone(), shutdown.clone()),
-        );
-        parts.spawn(
-            "the closing of runs",
-            stuck_runs::run(stuck, index, scripts.clone(), shutdown.clone()),
-        );
-        parts.spawn(
-            "the end of deleted scripts",
-            departed::run(context, scope, scripts, shutdown),
-        );
-    }
+    let stop = parts.shutdown.clone();
+    parts.spawn("the comparison with the store", async move {
+        stop.run_until_cancelled(comparing).await;
+    });
     let result = parts.finish().await;
     store.close().await;
     result

@@ -7,12 +7,11 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
             Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-            EnvVar, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-            SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
+            EnvVar, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+            SecurityContext, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{
-        api::resource::Quantity,
         apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
         util::intstr::IntOrString,
     },
@@ -259,25 +258,13 @@ fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
 }
 
 fn install_container(plan: Plan<'_>) -> Container {
-    let quantities = |pairs: &[(&str, &str)]| {
-        let quantity = |text: &str| Quantity(text.to_owned());
-        Some(
-            pairs
-                .iter()
-                .map(|(name, text)| ((*name).to_owned(), quantity(text)))
-                .collect(),
-        )
-    };
     Container {
         name: INSTALL.to_owned(),
         image: Some(plan.images.install.clone()),
         args: Some(["install", "--to", RUNNER_DIR].map(str::to_owned).into()),
         volume_mounts: Some(vec![mount("runner", RUNNER_DIR, false)]),
-        resources: Some(ResourceRequirements {
-            requests: quantities(&[("cpu", "10m"), ("memory", "16Mi")]),
-            limits: quantities(&[("cpu", "500m"), ("memory", "64Mi")]),
-            ..ResourceRequirements::default()
-        }),
+        // A quota may ask for limits on every container; the same ones cost a pod nothing more.
+        resources: plan.object.spec.resources.clone(),
         security_context: Some(container_security()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()

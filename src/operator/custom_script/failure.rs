@@ -13,8 +13,8 @@ use crate::api::{labels, reasons};
 pub const FAIL_AFTER: Duration = Duration::from_secs(45);
 /// The runner's exit code when `main.py` can not be loaded (`EX_CONFIG`).
 const LOAD_FAILED_EXIT: i32 = 78;
-/// Longer texts (stack traces) are cut: a condition's message may have 32 KiB, an event's 1 KiB.
-const MAX_MESSAGE_BYTES: usize = 900;
+/// Longer texts are cut. A container's termination message has at most 4 KiB, a condition's may have 32.
+const MAX_MESSAGE_BYTES: usize = 4_200;
 
 /// Why something is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -355,7 +355,7 @@ mod tests {
         let failure = Failure::new(reasons::UNSCHEDULABLE, "no node: 0/1 nodes");
         assert_eq!(Failure::parse(&failure.to_string()), failure);
         assert_eq!(Failure::parse("a b: c").reason, reasons::DEPLOYMENT_FAILED);
-        let long = Failure::new(reasons::LOAD_FAILED, "ä".repeat(2_000));
-        assert!(long.message.len() < 1_000 && long.message.ends_with(" ..."));
+        let long = Failure::new(reasons::LOAD_FAILED, "ä".repeat(3_000));
+        assert!(long.message.len() < 4_300 && long.message.ends_with(" ..."));
     }
 }

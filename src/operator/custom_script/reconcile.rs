@@ -109,7 +109,7 @@ async fn with_store(
         known_version,
         failure: outcome.failure,
         ready: &ready_by_version(&this.pods),
-        pods: this.pods.iter().filter(|pod| !has_ended(pod)).count(),
+        pods: this.pods.iter().filter(|pod| !is_left_over(pod)).count(),
         rolled_out: outcome.rolled_out,
         predecessor: outcome.predecessor,
         stored: &stored,
@@ -348,7 +348,7 @@ impl Reconciliation<'_> {
         for version in open {
             self.set_state(version, DeploymentState::Undeployed, None).await?;
         }
-        let left = self.pods.iter().filter(|pod| !has_ended(pod)).count();
+        let left = self.pods.iter().filter(|pod| !is_left_over(pod)).count();
         let done = apply::undeploy(&self.context.client, &self.key, self.object, &self.cluster, left).await?;
         Ok(Outcome {
             again: Some(if done { AT_REST } else { SOON }),
@@ -426,9 +426,10 @@ fn ready_since(pod: &Pod) -> Option<Timestamp> {
     )
 }
 
-fn has_ended(pod: &Pod) -> bool {
+/// A pod that ended and stays for a look (an evicted one) is not waited for; one that is being deleted is.
+fn is_left_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    pod.metadata.deletion_timestamp.is_none() && matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn ready_by_version(pods: &[Arc<Pod>]) -> BTreeMap<i64, usize> {

@@ -330,7 +330,10 @@ fn deployment_status(deployment: &Deployment) -> DeploymentStatus {
         version: deployment.version,
         deployment_id: deployment.deployment_id.clone(),
         state: deployment.state.as_str().to_owned(),
-        reason: deployment.reason.clone(),
+        reason: deployment
+            .reason
+            .as_deref()
+            .map(|reason| Failure::parse(reason).message),
         started_at: Time(deployment.started_at),
         deployed_at: deployment.deployed_at.map(Time),
         ended_at: deployment.ended_at.map(Time),

@@ -1,0 +1,71 @@
+{{- define "scriptscope.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "scriptscope.agentName" -}}
+{{- printf "%s-agent" (include "scriptscope.fullname" .) -}}
+{{- end -}}
+
+{{/* Labels of every object. Not the label app.kubernetes.io/managed-by=scriptscope: that is for what the operator makes. */}}
+{{- define "scriptscope.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: scriptscope
+{{ include "scriptscope.selectorLabels" . }}
+{{- end -}}
+
+{{- define "scriptscope.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "scriptscope.image" -}}
+{{- .Values.image.repository -}}
+{{- with .Values.image.digest -}}@{{ . }}{{- else -}}:{{ .Values.image.tag | default .Chart.AppVersion }}{{- end -}}
+{{- end -}}
+
+{{- define "scriptscope.claimName" -}}
+{{- .Values.persistence.existingClaim | default (include "scriptscope.fullname" .) -}}
+{{- end -}}
+
+{{- define "scriptscope.logEnv" -}}
+- name: SCRIPTSCOPE_LOG
+  value: {{ .Values.log.level | quote }}
+- name: SCRIPTSCOPE_LOG_FORMAT
+  value: {{ .Values.log.format | quote }}
+{{- end -}}
+
+{{/* What the operator does in the namespaces it watches. */}}
+{{- define "scriptscope.operatorRules" -}}
+- apiGroups: [scriptscope.dev]
+  resources: [customscripts, scriptexports]
+  verbs: [get, list, watch]
+- apiGroups: [scriptscope.dev]
+  resources: [customscripts/status, scriptexports/status]
+  verbs: [patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
