@@ -17,7 +17,7 @@ use kube::{
     },
 };
 
-use super::custom_script::Images;
+use super::{custom_script::Images, health::Part};
 use crate::{metrics::Metrics, store::Store};
 
 /// How old the store's word on its health may get.
@@ -45,6 +45,8 @@ pub struct Context {
     pub images: Images,
     /// Every pod with the label of a script.
     pub pods: reflector::Store<Pod>,
+    /// Begun when every such pod has been listed.
+    pub pods_listed: Part,
     /// When this process began.
     pub started: Timestamp,
 }
@@ -56,7 +58,7 @@ impl Context {
         store: Arc<dyn Store>,
         metrics: Metrics,
         images: Images,
-        pods: reflector::Store<Pod>,
+        (pods, pods_listed): (reflector::Store<Pod>, Part),
         identity: Option<String>,
     ) -> Self {
         let reporter = Reporter {
@@ -71,6 +73,7 @@ impl Context {
             metrics,
             images,
             pods,
+            pods_listed,
             started: Timestamp::now(),
         }
     }

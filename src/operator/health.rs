@@ -1,9 +1,6 @@
 //! `/livez`, `/readyz` and `/metrics`, on a listener of their own.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::{
     Router,
@@ -12,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 
@@ -19,17 +17,17 @@ use super::context::Context;
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<Vec<Expected>>>);
 
-type Expected = (&'static str, Arc<AtomicBool>);
+type Expected = (&'static str, Part);
 
 impl Readiness {
     /// Waits for one more part; call [`Part::ready`] when it has begun.
     pub fn expect(&self, name: &'static str) -> Part {
-        let flag = Arc::new(AtomicBool::new(false));
+        let part = Part::default();
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((name, flag.clone()));
-        Part(flag)
+            .push((name, part.clone()));
+        part
     }
 
     /// The parts that have not begun yet.
@@ -37,20 +35,26 @@ impl Readiness {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         parts
             .iter()
-            .filter(|(_, flag)| !flag.load(Ordering::Relaxed))
+            .filter(|(_, part)| !part.0.is_cancelled())
             .map(|(name, _)| *name)
             .collect()
     }
 }
 
-/// A part that is expected to begin.
-#[derive(Clone, Debug)]
-pub struct Part(Arc<AtomicBool>);
+/// A part that is expected to begin. Any number may wait for it, where of those that wait for a reflector's store (a
+/// controller is one of them) kube 5.0 wakes only the last.
+#[derive(Clone, Debug, Default)]
+pub struct Part(CancellationToken);
 
 impl Part {
     /// It has begun.
     pub fn ready(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.cancel();
+    }
+
+    /// Waits until it has begun.
+    pub async fn wait(&self) {
+        self.0.cancelled().await;
     }
 }
 
@@ -101,5 +105,15 @@ mod tests {
         assert_eq!(readiness.missing(), ["scripts"]);
         scripts.ready();
         assert!(readiness.missing().is_empty());
+    }
+
+    #[tokio::test]
+    async fn everybody_who_waits_for_a_part_goes_on_when_it_begins() {
+        let part = Readiness::default().expect("pods");
+        let (first, second) = (part.clone(), part.clone());
+        let waiting = tokio::spawn(async move { tokio::join!(first.wait(), second.wait()) });
+        tokio::task::yield_now().await;
+        part.ready();
+        waiting.await.unwrap();
     }
 }

@@ -189,6 +189,9 @@ pub async fn serve(
 ) -> Result<(), OperatorError> {
     let scope = Scope(args.watch_namespace.clone());
     let readiness = Readiness::default();
+    let kinds = readiness.expect("custom resource definitions");
+    let scripts_listed = readiness.expect("list of scripts");
+    let pods_listed = readiness.expect("list of pods");
     let (scripts, script_writer) = reflector::store::<CustomScript>();
     let (pods, pod_writer) = reflector::store_shared::<Pod>(BUFFER);
     let pod_events = pod_writer
@@ -207,14 +210,11 @@ pub async fn serve(
         store.clone(),
         metrics,
         images,
-        pods.clone(),
+        (pods, pods_listed.clone()),
         args.pod_name.clone(),
     ));
 
     let mut parts = Parts::new(shutdown.clone());
-    let kinds = readiness.expect("custom resource definitions");
-    let scripts_listed = readiness.expect("list of scripts");
-    let pods_listed = readiness.expect("list of pods");
     let health = health::router(context.clone(), readiness);
     parts
         .listen("the health server", args.health_listen, health)
@@ -232,12 +232,14 @@ pub async fn serve(
         store: store.clone(),
         index: index.clone(),
         scripts: scripts.clone(),
+        scripts_listed: scripts_listed.clone(),
+        pods_listed: pods_listed.clone(),
     };
     parts.spawn(
         "the watch of pods",
         watch.run(scope.clone(), pod_writer, shutdown.clone()),
     );
-    let changes = custom_script::changes(&scope, client, script_writer);
+    let changes = custom_script::changes(&scope, client, script_writer, scripts_listed.clone());
     let controller = custom_script::run(
         context.clone(),
         scope.clone(),
@@ -259,12 +261,8 @@ pub async fn serve(
 
     let comparing = async move {
         // These compare with the whole cluster and must have seen it.
-        if scripts.wait_until_ready().await.is_ok() {
-            scripts_listed.ready();
-        }
-        if pods.wait_until_ready().await.is_ok() {
-            pods_listed.ready();
-        }
+        scripts_listed.wait().await;
+        pods_listed.wait().await;
         tokio::join!(
             custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
             stuck_runs::run(context.clone(), index, scripts.clone(), shutdown.clone()),

@@ -36,6 +36,7 @@ use super::{
     Scope,
     context::Backoff,
     endings::{Ending, ending},
+    health::Part,
 };
 use crate::{
     api::{CustomScript, labels},
@@ -83,8 +84,6 @@ struct Pods {
     leaving: VecDeque<(Instant, String)>,
     /// Pods of scripts that are gone: since when, and why.
     gone: HashMap<String, (Timestamp, Ending)>,
-    /// The label's watch has delivered every pod.
-    complete: bool,
 }
 
 impl PodIndex {
@@ -111,11 +110,6 @@ impl PodIndex {
     /// Whether pods of this namespace are watched at all; where not, no pod is a script's.
     pub fn watches(&self, namespace: &str) -> bool {
         self.scope.contains(namespace)
-    }
-
-    /// Whether every pod of a script that there was at the start has been seen.
-    pub fn is_complete(&self) -> bool {
-        self.lock().complete
     }
 
     /// When and why a script's pod went, if that was observed.
@@ -196,11 +190,7 @@ impl PodIndex {
                 self.lock().gone.insert(uid, (Timestamp::now(), ending(pod)));
                 None
             }
-            Event::InitDone => {
-                self.lock().complete = true;
-                None
-            }
-            Event::Init => None,
+            Event::Init | Event::InitDone => None,
         }
     }
 }
@@ -215,6 +205,10 @@ pub struct PodWatch {
     pub index: Arc<PodIndex>,
     /// The scripts there are.
     pub scripts: Store<CustomScript>,
+    /// Begun when all of them have been listed.
+    pub scripts_listed: Part,
+    /// To begin when every pod with the label has been listed.
+    pub pods_listed: Part,
 }
 
 impl PodWatch {
@@ -222,19 +216,18 @@ impl PodWatch {
     pub async fn run(self, scope: Scope, writer: Writer<Pod>, shutdown: CancellationToken) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let client = self.client.clone();
-        let index = self.index.clone();
+        let (index, listed) = (self.index.clone(), self.pods_listed.clone());
         let watches = async {
             tokio::join!(
-                watch_labelled(&scope, client.clone(), writer, &index, sender),
+                watch_labelled(&scope, client.clone(), writer, (&index, &listed), sender),
                 watch_any(&scope, client, &index),
             )
         };
-        let scripts = self.scripts.clone();
+        let scripts = self.scripts_listed.clone();
         let identify = async {
             // Before that, a script that exists would look like one that does not.
-            if scripts.wait_until_ready().await.is_ok() {
-                identify_all(self, receiver).await;
-            }
+            scripts.wait().await;
+            identify_all(self, receiver).await;
         };
         shutdown
             .run_until_cancelled(Box::pin(async { tokio::join!(watches, identify) }))
@@ -246,7 +239,7 @@ async fn watch_labelled(
     scope: &Scope,
     client: Client,
     writer: Writer<Pod>,
-    index: &PodIndex,
+    (index, listed): (&PodIndex, &Part),
     sender: mpsc::Sender<Pod>,
 ) {
     let config = watcher::Config::default().labels(labels::SCRIPT);
@@ -256,6 +249,9 @@ async fn watch_labelled(
         .reflect_shared(writer);
     let mut events = pin!(events);
     while let Some(event) = next(&mut events).await {
+        if matches!(event, Event::InitDone) {
+            listed.ready();
+        }
         if let Some(pod) = index.note_labelled(&event) {
             // The receiver lives as long as this does.
             let _ = sender.send(pod).await;
@@ -595,8 +591,5 @@ mod tests {
         index.forget(&HashSet::new());
         assert_eq!(index.knowledge("a"), Knowledge::Script);
         assert!(index.gone("a").is_some());
-        assert!(!index.is_complete());
-        index.note_labelled(&Event::InitDone);
-        assert!(index.is_complete());
     }
 }

@@ -26,7 +26,8 @@ const TICK: Duration = Duration::from_secs(2);
 /// Longest time for one look.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs until it is told to stop. `index` and `scripts` must have seen the whole cluster once.
+/// Runs until it is told to stop. `index` and `scripts` must have seen the whole cluster once: a pod
+/// that was not seen yet is not one that is gone.
 pub async fn run(
     context: Arc<Context>,
     index: Arc<PodIndex>,
@@ -37,10 +38,6 @@ pub async fn run(
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
-        // A pod that was not seen yet is not one that is gone.
-        if !index.is_complete() {
-            continue;
-        }
         let look = close(&context, &index, &scripts, &mut missing);
         match tokio::time::timeout(TIMEOUT, look).await {
             Ok(Ok(())) => {}

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Pod, Service},
@@ -49,6 +49,7 @@ pub use failure::Failure;
 use super::{
     Scope,
     context::{Backoff, Context, ReconcilerError},
+    health::Part,
 };
 use crate::{
     api::{CustomScript, labels},
@@ -77,9 +78,6 @@ pub enum Error {
     /// It took too long.
     #[error("not done within {} seconds", TIMEOUT.as_secs())]
     Timeout,
-    /// The process is ending.
-    #[error("the operator is stopping")]
-    Stopping,
     /// The API server handed out an object without name, namespace or UID.
     #[error("the object has no {0}")]
     NoMetadata(&'static str),
@@ -93,7 +91,6 @@ impl ReconcilerError for Error {
             Self::Store(_) => "store",
             Self::Json(_) => "json",
             Self::Timeout => "timeout",
-            Self::Stopping => "stopping",
             Self::NoMetadata(_) => "metadata",
         }
     }
@@ -105,17 +102,23 @@ struct Shared {
     backoff: Backoff<ObjectRef<CustomScript>>,
 }
 
-/// Watches all scripts of the scope, filling the store behind `writer`, and hands on those that changed otherwise than
+/// Watches all scripts of the scope, filling the store behind `writer` (`listed` begins when it is full), and hands on those that changed otherwise than
 /// in their status, which only the operator writes.
 pub fn changes(
     scope: &Scope,
     client: kube::Client,
     writer: Writer<CustomScript>,
+    listed: Part,
 ) -> impl Stream<Item = Result<CustomScript, watcher::Error>> + Send + 'static {
     watcher(scope.api::<CustomScript>(client), watcher::Config::default())
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
+        .inspect_ok(move |event| {
+            if matches!(event, watcher::Event::InitDone) {
+                listed.ready();
+            }
+        })
         .touched_objects()
         .predicate_filter(relevant(), PredicateConfig::default())
 }

@@ -67,11 +67,7 @@ pub async fn reconcile(object: &CustomScript, context: &Context) -> Result<Actio
     let key = ScriptKey::new(namespace, object.name_any());
     let owner = object.controller_owner_ref(&()).ok_or(Error::NoMetadata("UID"))?;
     // Pods that were not listed yet would look like pods that are gone.
-    context
-        .pods
-        .wait_until_ready()
-        .await
-        .map_err(|_| Error::Stopping)?;
+    context.pods_listed.wait().await;
     let result = with_store(object, context, key, owner).await;
     if let Err(Error::Store(error)) = &result {
         context.health.doubt().await;
