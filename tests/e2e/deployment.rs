@@ -213,9 +213,29 @@ async fn a_change_of_what_runs_is_a_new_version_and_a_change_of_replicas_is_not(
         },
     )
     .await;
-    let answer = script.call("say", json!({})).await;
-    assert_eq!(answer.body["result"], "two");
-    assert_eq!(script.ended_run(answer.run_id()).await["deploymentVersion"], 2);
+    // While the old pods leave, calls may still reach them; each run says which version it was.
+    let run_id = eventually("the new version answers", Duration::from_secs(60), || async {
+        let answer = script.call("say", json!({})).await;
+        let version = match answer.body["result"].as_str() {
+            Some("one") => 1,
+            Some("two") => 2,
+            _ => panic!("a call failed during the rollout: {answer:?}"),
+        };
+        assert_eq!(
+            script.ended_run(answer.run_id()).await["deploymentVersion"],
+            version
+        );
+        if version == 2 {
+            Ok(answer.run_id().to_owned())
+        } else {
+            Err(answer.body.to_string())
+        }
+    })
+    .await;
+    assert_eq!(
+        script.items("runs", "version=2").await[0]["runId"],
+        run_id.as_str()
+    );
 }
 
 /// Deploys what can not work and gives the reason shown, within 60 s.
