@@ -1,6 +1,8 @@
 //! The agent against the ingest service: real files, real HTTP, requests and answers that get lost. Only the store is
 //! in memory.
 
+#![allow(clippy::unwrap_used)] // tests
+
 #[path = "common/memory_store.rs"]
 mod memory_store;
 
@@ -340,7 +342,7 @@ impl Pod {
             let n = self.printed;
             self.printed += 1;
             // Every seventh line comes in two pieces.
-            let text = if n % 7 == 0 {
+            let text = if n.is_multiple_of(7) {
                 format!(
                     "2026-01-02T03:04:05.{n:09}Z stdout P line \n2026-01-02T03:04:05.{n:09}Z stdout F {n}\n"
                 )

@@ -8,12 +8,12 @@ use crate::ingest::wire::Position;
 /// The file being read, as it is now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
-    /// Bytes in it; none if only reading tells (a compressed file, which does not change).
+    /// Bytes in it; none while reading has not yet found the end of a compressed file.
     pub size: Option<u64>,
     /// How far it is committed.
     pub read: u64,
-    /// Reading has found the end at `read`.
-    pub at_end: bool,
+    /// It does not change any more (a compressed file).
+    pub is_complete: bool,
     /// The next file has begun.
     pub has_successor: bool,
     /// The container is no more: it was restarted, or its folder is gone.
@@ -50,7 +50,7 @@ pub(super) enum Step {
 
 /// Decides what to do with the file being read.
 pub(super) fn step(facts: &Facts, settle: Settle) -> Step {
-    let sealed = facts.size.is_none()
+    let sealed = facts.is_complete
         || (facts.has_successor && facts.quiet >= settle.rotated)
         || (facts.is_over && facts.quiet >= settle.over);
     let unread = match facts.size {
@@ -58,7 +58,7 @@ pub(super) fn step(facts: &Facts, settle: Settle) -> Step {
         Some(size) if facts.is_over && !facts.has_successor && size + 1 == facts.read => return Step::Ended,
         Some(size) if size < facts.read => return Step::Truncated,
         Some(size) => size > facts.read,
-        None => !facts.at_end,
+        None => true,
     };
     match (unread, sealed) {
         (true, _) => Step::Read { sealed },
@@ -146,7 +146,7 @@ mod tests {
     const WRITTEN: Facts = Facts {
         size: Some(100),
         read: 100,
-        at_end: false,
+        is_complete: false,
         has_successor: false,
         is_over: false,
         quiet: Duration::from_mins(1),
@@ -189,11 +189,21 @@ mod tests {
         // A compressed file does not grow; only reading finds its end.
         let gzip = Facts {
             size: None,
+            is_complete: true,
             quiet: Duration::ZERO,
             ..rotated
         };
         assert_eq!(step(&gzip, SETTLE), Step::Read { sealed: true });
-        assert_eq!(step(&Facts { at_end: true, ..gzip }, SETTLE), Step::NextFile);
+        assert_eq!(
+            step(
+                &Facts {
+                    size: Some(100),
+                    ..gzip
+                },
+                SETTLE
+            ),
+            Step::NextFile
+        );
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl LogFile {
         })
     }
 
+    /// Bytes in a compressed file, right after reading has found its end.
+    pub fn decompressed_size(&self) -> Option<u64> {
+        self.gzip.as_ref().map(|gzip| gzip.at)
+    }
+
     /// Fills `buffer` from `offset` on (in decompressed bytes) as far as the file goes; says how far.
     pub fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let Self { file, gzip } = self;

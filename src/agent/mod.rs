@@ -4,6 +4,7 @@
 //! recognised by their first line, and held open so that a deleted pod's log is read to its end.
 
 mod follow;
+mod held;
 mod layout;
 mod log_file;
 mod node;
@@ -145,9 +146,13 @@ pub async fn follow(args: Args, stop: CancellationToken) -> Result<(), AgentErro
             return Ok(());
         }
         let deadline = async {
-            // Not before it was told to stop.
-            stop.cancelled().await;
-            tokio::time::sleep(STOP_GRACE).await;
+            let by = if let Some(by) = stop_by {
+                by
+            } else {
+                stop.cancelled().await;
+                Instant::now() + STOP_GRACE
+            };
+            tokio::time::sleep_until(by.into()).await;
         };
         let round = async {
             let pause = agent.round(&mut node, work).await;

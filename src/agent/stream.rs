@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -10,14 +10,11 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    follow::{self, Facts, Listed, Located, Settle, Step},
-    layout::LogName,
-    log_file::{Inode, LogFile},
+    follow::{self, Facts, Located, Settle, Step},
+    held::{Held, list},
 };
 use crate::ingest::wire::{Chunk, ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey};
 
-/// The most bytes in a chunk. Far more than the longest line that a runtime writes (16 KiB).
-pub(super) const MAX_CHUNK_BYTES: usize = 1 << 20;
 /// So many files of a stream are kept open though they were deleted: a disk must not fill because of us.
 const MAX_HELD_FILES: usize = 16;
 /// So many files that were read are remembered, to recognise their compressed copies.
@@ -36,19 +33,6 @@ pub(super) enum Standing {
     Following,
     /// It is shipped to its end.
     Ended,
-}
-
-/// An open file of a stream.
-struct Held {
-    file: LogFile,
-    inode: Inode,
-    name: LogName,
-    identity: Option<String>,
-    size: u64,
-    deleted: bool,
-    changed: Instant,
-    /// Where reading found the end of a compressed file.
-    end: Option<u64>,
 }
 
 /// One stream.
@@ -181,7 +165,7 @@ impl Stream {
             let opened: Option<Vec<Held>> = changes
                 .open
                 .iter()
-                .map(|file| open(&self.folder, file, now))
+                .map(|file| Held::open(&self.folder, file, now))
                 .collect();
             // A file renamed in between would be opened under a wrong name or missed.
             let Some(opened) = opened else { continue };
@@ -270,9 +254,13 @@ impl Stream {
             let read = self.next.saturating_sub(start);
             let first = self.files.front_mut()?;
             let facts = Facts {
-                size: (!first.file.is_compressed()).then_some(first.size),
+                size: if first.file.is_compressed() {
+                    first.end
+                } else {
+                    Some(first.size)
+                },
                 read,
-                at_end: first.end == Some(read),
+                is_complete: first.file.is_compressed(),
                 has_successor,
                 is_over,
                 quiet: now.duration_since(first.changed),
@@ -283,7 +271,7 @@ impl Stream {
                 Step::Read { sealed } => match first.read(read, budget, sealed) {
                     Ok(Some((file, bytes))) => return Some(self.chunk_of(file, start, bytes)),
                     // The end of a compressed file is known only now.
-                    Ok(None) if first.end == Some(read) => {}
+                    Ok(None) if first.end.is_some() => {}
                     Ok(None) => return None,
                     Err(error) => return self.unreadable(read, &error),
                 },
@@ -391,86 +379,4 @@ impl Stream {
         }
         None
     }
-}
-
-impl Held {
-    fn refresh(&mut self, now: Instant) {
-        let Ok(facts) = self.file.facts() else { return };
-        if facts.size != self.size {
-            self.size = facts.size;
-            self.changed = now;
-        }
-        self.deleted = facts.deleted;
-        if self.identity.is_none() && self.size > 0 {
-            self.identity = self.file.identity(false).unwrap_or_default();
-        }
-    }
-
-    /// Bytes from `offset` on that end with a line, and the file's identity. None if there is no such line yet.
-    fn read(&mut self, offset: u64, budget: usize, sealed: bool) -> io::Result<Option<(String, Vec<u8>)>> {
-        let limit = budget.min(MAX_CHUNK_BYTES);
-        let length = if self.file.is_compressed() {
-            limit
-        } else {
-            usize::try_from(self.size - offset).unwrap_or(limit).min(limit)
-        };
-        let mut bytes = vec![0; length];
-        let count = self.file.read_at(offset, &mut bytes)?;
-        bytes.truncate(count);
-        let is_end = if self.file.is_compressed() {
-            count < length
-        } else {
-            offset + count as u64 >= self.size
-        };
-        if count == 0 {
-            self.end = self.file.is_compressed().then_some(offset);
-            return Ok(None);
-        }
-        match memchr::memrchr(b'\n', &bytes) {
-            Some(end) => bytes.truncate(end + 1),
-            None if count >= MAX_CHUNK_BYTES || (sealed && is_end) => {}
-            None => return Ok(None),
-        }
-        if self.identity.is_none() {
-            self.identity = self.file.identity(sealed)?;
-        }
-        Ok(self.identity.clone().map(|identity| (identity, bytes)))
-    }
-}
-
-/// The files of one restart in a container's folder, in the order they were written.
-fn list(folder: &Path, restart: u32) -> io::Result<Vec<Listed>> {
-    use std::os::unix::fs::MetadataExt;
-
-    let mut listed = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_str().and_then(LogName::parse);
-        let Some(name) = name.filter(|name| name.restart == restart) else {
-            continue;
-        };
-        // Followed if it is a link, as opening it would.
-        if let Ok(metadata) = fs::metadata(entry.path()) {
-            let inode = (metadata.dev(), metadata.ino());
-            listed.push(Listed { name, inode });
-        }
-    }
-    listed.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
-    Ok(listed)
-}
-
-/// None if the name no longer stands for the file listed.
-fn open(folder: &Path, listed: &Listed, now: Instant) -> Option<Held> {
-    let mut file = LogFile::open(&folder.join(listed.name.to_string()), listed.name.compressed).ok()?;
-    let facts = file.facts().ok()?;
-    (facts.inode == listed.inode).then(|| Held {
-        identity: file.identity(false).unwrap_or_default(),
-        file,
-        inode: facts.inode,
-        name: listed.name.clone(),
-        size: facts.size,
-        deleted: facts.deleted,
-        changed: now.checked_sub(facts.age).unwrap_or(now),
-        end: None,
-    })
 }

@@ -40,19 +40,26 @@ where
 {
     filter.check_runs()?;
     sql.push(" WHERE r.script_id = ").push_bind(script_id);
+    let time = time_column(filter);
     let micros = micros_range(range);
     if range.from.is_some() {
-        sql.push(" AND r.executed_at >= ").push_bind(micros.start);
+        sql.push(" AND ").push(time).push(" >= ").push_bind(micros.start);
     }
-    if range.to.is_some() {
-        sql.push(" AND r.executed_at < ").push_bind(micros.end);
-    }
-    if let Some(after) = after {
-        sql.push(" AND (r.executed_at, r.run_id) < (")
-            .push_bind(after.executed_on.as_microsecond())
-            .push(", ")
-            .push_bind(after.run_id.clone())
-            .push(")");
+    // Of two upper bounds only the lower one is said: a planner might start at the other and walk all the way down.
+    match after {
+        Some(after) if after.executed_on.as_microsecond() < micros.end => {
+            sql.push(" AND (")
+                .push(time)
+                .push(", r.run_id) < (")
+                .push_bind(after.executed_on.as_microsecond())
+                .push(", ")
+                .push_bind(after.run_id.clone())
+                .push(")");
+        }
+        _ if range.to.is_some() => {
+            sql.push(" AND ").push(time).push(" < ").push_bind(micros.end);
+        }
+        _ => {}
     }
     let joint = match filter.matching {
         Match::All => " AND ",
@@ -66,6 +73,25 @@ where
         sql.push(")");
     }
     Ok(())
+}
+
+/// Appends ` ORDER BY ...`, newest first, for the same filter.
+pub fn push_runs_order<DB: Dialect>(sql: &mut QueryBuilder<DB>, filter: &Filter) {
+    sql.push(" ORDER BY ")
+        .push(time_column(filter))
+        .push(" DESC, r.run_id DESC");
+}
+
+/// The column that runs are ordered by. Where the filter names runs, it is disguised as an expression, so that a planner
+/// looks these up by their ids instead of walking through all runs in their order.
+fn time_column(filter: &Filter) -> &'static str {
+    let names_runs = |c: &Condition| c.column == Column::RunId && c.operator == Operator::Equals;
+    let conditions = &filter.conditions;
+    let named = match filter.matching {
+        Match::All => conditions.iter().any(names_runs),
+        Match::Any => !conditions.is_empty() && conditions.iter().all(names_runs),
+    };
+    if named { "+r.executed_at" } else { "r.executed_at" }
 }
 
 /// How a column is kept.
@@ -253,7 +279,7 @@ mod tests {
         let mut sql = QueryBuilder::<Sqlite>::new("");
         let range = TimeRange {
             from: Some(Timestamp::UNIX_EPOCH),
-            to: Some(Timestamp::MAX),
+            to: Some(Timestamp::constant(9, 0)),
         };
         let after = RunCursor {
             executed_on: Timestamp::UNIX_EPOCH,
@@ -262,8 +288,35 @@ mod tests {
         push_runs_where(&mut sql, 1, &range, &Filter::default(), Some(&after)).unwrap();
         assert_eq!(
             sql.into_string(),
-            " WHERE r.script_id = ? AND r.executed_at >= ? AND r.executed_at < ? AND (r.executed_at, r.run_id) < (?, ?)"
+            " WHERE r.script_id = ? AND r.executed_at >= ? AND (r.executed_at, r.run_id) < (?, ?)"
         );
+        // A key beyond the range's end says nothing that the end does not.
+        let (mut sql, mut after) = (QueryBuilder::<Sqlite>::new(""), after);
+        after.executed_on = Timestamp::MAX;
+        push_runs_where(&mut sql, 1, &range, &Filter::default(), Some(&after)).unwrap();
+        assert_eq!(
+            sql.into_string(),
+            " WHERE r.script_id = ? AND r.executed_at >= ? AND r.executed_at < ?"
+        );
+    }
+
+    #[test]
+    fn named_runs_are_looked_up_by_their_ids() {
+        let named = || condition(Column::RunId, Operator::Equals, &["r"]);
+        let order = |matching, conditions| {
+            let mut sql = QueryBuilder::<Sqlite>::new("");
+            push_runs_order(&mut sql, &Filter { matching, conditions });
+            sql.into_string()
+        };
+        let other = || condition(Column::Source, Operator::Equals, &["s"]);
+        let (by_id, by_time) = (
+            " ORDER BY +r.executed_at DESC, r.run_id DESC",
+            " ORDER BY r.executed_at DESC, r.run_id DESC",
+        );
+        assert_eq!(order(Match::All, vec![other(), named()]), by_id);
+        assert_eq!(order(Match::Any, vec![named(), named()]), by_id);
+        assert_eq!(order(Match::Any, vec![other(), named()]), by_time);
+        assert_eq!(order(Match::Any, vec![]), by_time);
     }
 
     #[test]

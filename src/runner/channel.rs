@@ -36,29 +36,25 @@ impl Channel {
 
     /// Sends a frame.
     pub async fn send(&mut self, payload: &[u8]) -> io::Result<()> {
-        self.stream.write_all(&header(payload)?).await?;
-        self.stream.write_all(payload).await
+        self.stream.write_all(&frame(payload)?).await
     }
 
-    /// Sends a frame and, with its first byte, two descriptors.
-    pub async fn send_with(&mut self, payload: &[u8], fds: [BorrowedFd<'_>; 2]) -> io::Result<()> {
-        let header = header(payload)?;
+    /// Sends two frames and, with their first byte, two descriptors; in one system call if there is room.
+    pub async fn send_with(
+        &mut self,
+        first: &[u8],
+        second: &[u8],
+        fds: [BorrowedFd<'_>; 2],
+    ) -> io::Result<()> {
+        let frames = [frame(first)?, frame(second)?].concat();
         let fds = fds.map(|fd| fd.as_raw_fd());
         let sent = self.stream.async_io(Interest::WRITABLE, || {
             let message = [ControlMessage::ScmRights(&fds)];
-            let socket = self.stream.as_raw_fd();
-            sendmsg::<()>(
-                socket,
-                &[IoSlice::new(&header)],
-                &message,
-                MsgFlags::MSG_NOSIGNAL,
-                None,
-            )
-            .map_err(io::Error::from)
+            let (socket, flags) = (self.stream.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
+            sendmsg::<()>(socket, &[IoSlice::new(&frames)], &message, flags, None).map_err(io::Error::from)
         });
-        let rest = header.get(sent.await?..).unwrap_or_default();
-        self.stream.write_all(rest).await?;
-        self.stream.write_all(payload).await
+        let rest = frames.get(sent.await?..).unwrap_or_default();
+        self.stream.write_all(rest).await
     }
 
     /// The next frame; none when the worker has closed its end. Dropping the future loses nothing.
@@ -90,8 +86,7 @@ impl Channel {
     }
 }
 
-fn header(payload: &[u8]) -> io::Result<[u8; 4]> {
-    u32::try_from(payload.len())
-        .map(u32::to_be_bytes)
-        .map_err(io::Error::other)
+fn frame(payload: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    Ok([&length.to_be_bytes(), payload].concat())
 }

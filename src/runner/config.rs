@@ -8,7 +8,7 @@ use std::{
 
 use clap::{ArgAction, ValueEnum};
 
-use super::{RunnerError, records::PayloadRule, run::Settings};
+use super::{RunnerError, call::Settings, records::PayloadRule};
 
 /// Options of `scriptscope runner`.
 #[derive(clap::Args, Clone, Debug)]

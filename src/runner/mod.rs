@@ -4,6 +4,7 @@
 //! [`server`] takes calls, [`pool`] keeps the workers, [`run`] follows one run, [`output`] is the only writer. What a
 //! worker speaks with the runner is said in `worker/python/worker.py`.
 
+mod call;
 mod caller;
 mod capture;
 mod channel;
@@ -119,7 +120,8 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         source,
     };
     let listener = TcpListener::bind(args.listen).await.map_err(listen)?;
-    tracing::debug!(address = ?listener.local_addr().map_err(listen)?, "Listening.");
+    let address = listener.local_addr().map_err(listen)?;
+    tracing::debug!(%address, "Listening.");
     let (stopper, stop) = Stopper::new();
     let (pool, mut slots) = Pool::start(args.concurrency(), &launch, args.settings(), &stop);
     let server = Arc::new(Server {

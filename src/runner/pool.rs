@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use super::{
+    call::{Call, Report, Settings},
     function::Function,
     output::Output,
-    run::{self, Call, Report, Settings},
-    span::MAX_DATAGRAM,
+    run,
     stop::Stop,
     worker::{Launch, StartError, Worker},
 };
@@ -199,7 +199,6 @@ impl Slot {
 
     /// Takes calls until the worker has to be replaced.
     async fn serve_with(&mut self, worker: &mut Worker) {
-        let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
             let jobs = Arc::clone(&self.jobs);
             let next = async { jobs.lock().await.recv().await };
@@ -210,8 +209,8 @@ impl Slot {
                     tracing::warn!(?exit, "A worker ended between two runs and is replaced.");
                     return;
                 }
-                Ok(length) = worker.logs.recv(&mut datagram) => {
-                    worker.print_span(datagram.get(..length).unwrap_or_default(), &self.output).await;
+                Ok(length) = worker.logs.recv(&mut worker.datagram) => {
+                    worker.print_span(length, &self.output).await;
                     continue;
                 }
                 job = next => job,

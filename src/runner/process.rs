@@ -10,6 +10,7 @@ use std::{
     path::Path,
     process::{Child, Command},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use nix::{
@@ -24,12 +25,15 @@ use nix::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::timeout,
 };
 
 /// Environment variable that every process of a worker inherits, by which it is found.
 pub const COOKIE: &str = "SCRIPTSCOPE_RUN_WORKER";
 /// How often leftovers are looked for: a process may start another while it is being killed.
 const SWEEPS: usize = 5;
+/// How long a killed process may take to end; only one that the kernel holds takes long.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +115,15 @@ impl Process {
         *self.exit.borrow()
     }
 
-    /// Kills its process group, itself included.
-    pub fn kill_group(&self) {
+    /// Kills its process group and waits until it has ended itself.
+    pub async fn kill(&mut self) {
+        self.kill_group();
+        if timeout(KILL_TIMEOUT, self.ended()).await.is_err() {
+            tracing::warn!(pid = self.pid.as_raw(), "A killed worker does not end.");
+        }
+    }
+
+    fn kill_group(&self) {
         // The group may be gone already.
         let _ = killpg(self.pid, Signal::SIGKILL);
     }

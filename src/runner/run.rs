@@ -12,15 +12,14 @@ use tokio::{
 };
 
 use super::{
-    caller::Caller,
+    call::{Call, Report, Settings, failure, print_finished, print_started},
     capture::{Capture, Echoes},
     output::Output,
-    records::{self, Finished, PayloadRule, Started, rfc3339},
-    span::{MAX_DATAGRAM, Span},
+    span::Span,
     stop::Stop,
-    worker::{Worker, exit_text},
+    worker::{EXIT_TIMEOUT, Worker, exit_text},
 };
-use crate::model::{RunError, RunStatus};
+use crate::model::RunError;
 
 /// With live logging, how long a printed line waits for others to share its record.
 const LIVE_BATCH: Duration = Duration::from_millis(100);
@@ -30,54 +29,6 @@ const PIPES_END: Duration = Duration::from_millis(20);
 const KILLED_PIPES_END: Duration = Duration::from_millis(300);
 /// A pipe holds at most so many bytes; whatever comes beyond them was printed after the run's end.
 const PIPE_BYTES: usize = 1 << 20;
-const READ_BYTES: usize = 64 << 10;
-
-/// What is the same for all runs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Deployment.
-    pub deployment_id: String,
-    /// Its version.
-    pub version: i64,
-    /// How long a run may take.
-    pub timeout: Duration,
-    /// Whether prints are recorded as they come.
-    pub live: bool,
-    /// Which inputs are recorded.
-    pub input: PayloadRule,
-    /// Which outputs are recorded.
-    pub output: PayloadRule,
-    /// Bytes that a run may print, both streams and korelogger's lines together.
-    pub max_output_bytes: usize,
-}
-
-/// A call that fits its function.
-#[derive(Debug)]
-pub struct Call {
-    /// Id of the run it becomes.
-    pub run_id: String,
-    /// Name of the function.
-    pub function: String,
-    /// Arguments, a JSON object on one line.
-    pub arguments: Box<RawValue>,
-    /// Who calls.
-    pub caller: Caller,
-}
-
-/// What became of a run.
-#[derive(Debug)]
-pub struct Report {
-    /// Id of the run.
-    pub run_id: String,
-    /// What the function returned, or why it failed.
-    pub result: Result<Box<RawValue>, RunError>,
-    /// Beginning of its standard output, with korelogger's echoes.
-    pub stdout: String,
-    /// Beginning of its standard error.
-    pub stderr: String,
-    /// From the call of the function to its answer.
-    pub duration: Duration,
-}
 
 /// Why a run is over.
 enum End {
@@ -121,10 +72,10 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(reader: io::PipeReader, capture: Capture) -> io::Result<Self> {
+    fn new(reader: io::PipeReader, buffer: Vec<u8>, capture: Capture) -> io::Result<Self> {
         Ok(Self {
             pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
-            buffer: vec![0; READ_BYTES],
+            buffer,
             capture,
         })
     }
@@ -148,7 +99,6 @@ struct Running<'a> {
     echoes: Echoes,
     /// Bytes that may still be printed.
     budget: usize,
-    datagram: Vec<u8>,
     /// With live logging, when lines that wait are due.
     flush_at: Option<Instant>,
 }
@@ -191,49 +141,6 @@ pub async fn execute(
     (report, reusable)
 }
 
-async fn print_started(call: &Call, settings: &Settings, output: &Output) {
-    let (input, input_truncated) = settings.input.apply(Some(&call.arguments));
-    let record = Started {
-        scriptscope: "run.started",
-        time: rfc3339(Timestamp::now()),
-        run_id: &call.run_id,
-        deployment_id: &settings.deployment_id,
-        version: settings.version,
-        function: &call.function,
-        source: &call.caller.source,
-        source_type: call.caller.source_type,
-        traceparent: &call.caller.traceparent,
-        input,
-        input_truncated,
-    };
-    output.stdout(records::line(&record)).await;
-}
-
-async fn print_finished(report: &Report, settings: &Settings, output: &Output) {
-    let (result, output_truncated) = settings.output.apply(report.result.as_deref().ok());
-    let record = Finished {
-        scriptscope: "run.finished",
-        time: rfc3339(Timestamp::now()),
-        run_id: &report.run_id,
-        status: report.status(),
-        duration_us: u64::try_from(report.duration.as_micros()).unwrap_or(u64::MAX),
-        output: result,
-        output_truncated,
-        error: report.result.as_ref().err(),
-    };
-    output.stdout(records::line(&record)).await;
-}
-
-impl Report {
-    /// `Success` or `Failed`.
-    pub fn status(&self) -> RunStatus {
-        match self.result {
-            Ok(_) => RunStatus::Success,
-            Err(_) => RunStatus::Failed,
-        }
-    }
-}
-
 impl<'a> Running<'a> {
     async fn begin(
         worker: &'a mut Worker,
@@ -256,24 +163,19 @@ impl<'a> Running<'a> {
                 source_type: call.caller.source_type.to_string(),
             },
         })?;
-        let give = async {
-            worker
-                .channel
-                .send_with(&header, [stdout_writer.as_fd(), stderr_writer.as_fd()])
-                .await?;
-            worker.channel.send(call.arguments.get().as_bytes()).await
-        };
+        let arguments = call.arguments.get().as_bytes();
+        let fds = [stdout_writer.as_fd(), stderr_writer.as_fd()];
+        let give = worker.channel.send_with(&header, arguments, fds);
         timeout(settings.timeout, give).await??;
         Ok(Self {
-            stdout: Stream::new(stdout, Capture::stdout(&worker.mark))?,
-            stderr: Stream::new(stderr, Capture::stderr())?,
+            stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark))?,
+            stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr())?,
             worker,
             settings,
             output,
             run_id: &call.run_id,
             echoes: Echoes::default(),
             budget: settings.max_output_bytes,
-            datagram: vec![0; MAX_DATAGRAM],
             flush_at: None,
         })
     }
@@ -285,7 +187,7 @@ impl<'a> Running<'a> {
                 biased;
                 () = sleep_until(deadline) => return End::Timeout,
                 () = stop.killing() => return End::Undeployed,
-                Ok(length) = self.worker.logs.recv(&mut self.datagram) => self.take_span(length).await,
+                Ok(length) = self.worker.logs.recv(&mut self.worker.datagram) => self.take_span(length).await,
                 frame = self.worker.channel.receive() => match frame {
                     Ok(Some(frame)) => return End::Reply(frame),
                     Ok(None) => return End::Exited,
@@ -316,7 +218,7 @@ impl<'a> Running<'a> {
 
     /// False when the run has printed too much.
     async fn take_span(&mut self, length: usize) -> bool {
-        let Some(span) = Span::parse(self.datagram.get(..length).unwrap_or_default()) else {
+        let Some(span) = Span::parse(self.worker.datagram.get(..length).unwrap_or_default()) else {
             return true;
         };
         let fits = span.len() <= self.budget;
@@ -333,7 +235,7 @@ impl<'a> Running<'a> {
     /// Spans that have arrived. A span is sent before its mark is written, so those of all marks read so far are here.
     async fn take_spans(&mut self) -> bool {
         let mut fits = true;
-        while let Ok(length) = self.worker.logs.try_recv(&mut self.datagram) {
+        while let Some(length) = self.worker.arrived_log() {
             fits &= self.take_span(length).await;
         }
         fits
@@ -383,6 +285,7 @@ impl<'a> Running<'a> {
                 () = sleep_until(limit) => break,
             }
         }
+        self.take_spans().await;
         self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
     }
 
@@ -406,11 +309,10 @@ impl<'a> Running<'a> {
         }
         // Read first: a worker that was not killed by us ends in its own way.
         let exit = match end {
-            End::Exited => timeout(KILLED_PIPES_END, self.worker.process.ended()).await.ok(),
+            End::Exited => timeout(EXIT_TIMEOUT, self.worker.process.ended()).await.ok(),
             _ => None,
         };
-        self.worker.process.kill_group();
-        self.worker.process.ended().await;
+        self.worker.process.kill().await;
         self.drain(KILLED_PIPES_END).await;
         (Err(self.error(&end, exit.map(exit_text))), false)
     }
@@ -452,8 +354,18 @@ impl<'a> Running<'a> {
         let now = Timestamp::now();
         self.stdout.capture.end(now, &mut self.budget);
         self.flush(true).await;
+        self.worker.read_buffers = [self.stdout.buffer, self.stderr.buffer];
         (self.stdout.capture.into_head(), self.stderr.capture.into_head())
     }
+}
+
+/// A buffer of the worker's, so that no run has to make new ones.
+fn take_buffer(worker: &mut Worker, index: usize) -> Vec<u8> {
+    worker
+        .read_buffers
+        .get_mut(index)
+        .map(std::mem::take)
+        .unwrap_or_default()
 }
 
 /// Takes in what was read of a stream; false when that is too much.
@@ -476,15 +388,6 @@ impl Reply {
                 RawValue::from_string("null".into()).map_err(|e| failure("WorkerExited", e.to_string()))
             }
         }
-    }
-}
-
-fn failure(reason: &str, message: String) -> RunError {
-    RunError {
-        reason: reason.into(),
-        kind: None,
-        message,
-        traceback: None,
     }
 }
 

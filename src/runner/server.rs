@@ -21,11 +21,11 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    call::{Call, Report},
     caller::Caller,
-    function::listing,
+    function::{Function, listing},
     pool::{Job, Pool},
     refusal::Refusal,
-    run::{Call, Report},
     stop::Stop,
 };
 use crate::model::{RunError, RunStatus};
@@ -95,28 +95,21 @@ async fn call(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    if server.stop.is_draining() {
-        return Err(Refusal::stopping());
-    }
-    let functions = server.pool.functions().ok_or_else(|| server.not_ready())?;
-    if server.pool.problem().is_some() {
-        return Err(server.not_ready());
-    }
-    let function = functions.iter().find(|f| f.name == name);
-    let function =
-        function.ok_or_else(|| Refusal::no_function(&name, functions.iter().map(|f| f.name.as_str())))?;
-    // Before the body is read, so that no more bodies are held than calls may wait.
-    let place = server
-        .pool
-        .place()
-        .ok_or_else(|| Refusal::queue_full(server.pool.waiting()))?;
-    let body = timeout(BODY_TIMEOUT, read_body(body))
+    let (function, place) = match server.admit(&name) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            // Unread, it would break the connection before the client has read the answer.
+            let _ = timeout(BODY_TIMEOUT, read_body(body, 0)).await;
+            return Err(refusal);
+        }
+    };
+    let body = timeout(BODY_TIMEOUT, read_body(body, MAX_BODY_BYTES))
         .await
         .map_err(|_| Refusal::slow_body(BODY_TIMEOUT.as_secs()))??;
     let call = Call {
         run_id: format!("run_{}", Uuid::now_v7().simple()),
-        function: name,
         arguments: function.arguments(&body)?.0,
+        function: name,
         caller: Caller::from_headers(&headers),
     };
     drop(body);
@@ -124,6 +117,29 @@ async fn call(
 }
 
 impl Server {
+    /// The function, and a place for the call; before its body is read, so that no more bodies are held than calls may
+    /// run or wait.
+    fn admit(&self, name: &str) -> Result<(Function, OwnedSemaphorePermit), Refusal> {
+        if self.stop.is_draining() {
+            return Err(Refusal::stopping());
+        }
+        let functions = self.pool.functions().ok_or_else(|| self.not_ready())?;
+        if self.pool.problem().is_some() {
+            return Err(self.not_ready());
+        }
+        let Some(function) = functions.iter().find(|f| f.name == name) else {
+            return Err(Refusal::no_function(
+                name,
+                functions.iter().map(|f| f.name.as_str()),
+            ));
+        };
+        let place = self
+            .pool
+            .place()
+            .ok_or_else(|| Refusal::queue_full(self.pool.waiting()))?;
+        Ok((function.clone(), place))
+    }
+
     fn not_ready(&self) -> Refusal {
         match self.pool.problem() {
             Some(problem) => Refusal::not_ready(&format!("no worker can be started: {problem}")),
@@ -158,14 +174,14 @@ impl Server {
     }
 }
 
-/// Reads a body of at most [`MAX_BODY_BYTES`].
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
+/// Reads a body of at most `max` bytes.
+async fn read_body(body: Body, max: usize) -> Result<Bytes, Refusal> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut read) = (BytesMut::new(), 0);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| Refusal::broken_body(&e.to_string()))?;
         read += chunk.len();
-        if read <= MAX_BODY_BYTES {
+        if read <= max {
             kept.extend_from_slice(&chunk);
         } else {
             kept = BytesMut::new();
@@ -174,7 +190,7 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
             break;
         }
     }
-    if read > MAX_BODY_BYTES {
+    if read > max {
         return Err(Refusal::too_large());
     }
     Ok(kept.freeze())

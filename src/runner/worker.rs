@@ -39,8 +39,12 @@ use super::{
 pub const MAX_RESULT_BYTES: usize = 6 << 20;
 /// Variables with this beginning are the runner's; the script does not see them.
 const OURS: &str = "SCRIPTSCOPE_";
+/// What is read of a pipe at once: as much as it holds by default.
+const READ_BYTES: usize = 64 << 10;
 /// How long `main.py` may take to be loaded.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long a process may take to end once its socket is closed.
+pub const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a killed worker's last prints are waited for.
 const LAST_PRINTS: Duration = Duration::from_millis(500);
 
@@ -70,10 +74,16 @@ pub struct Worker {
     pub process: Process,
     /// Where korelogger sends its lines.
     pub logs: UnixDatagram,
+    /// The same socket, to be asked what is there this very moment, which tokio only knows a little later.
+    arrived: StdDatagram,
     /// Name of that socket.
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
     pub mark: Mark,
+    /// Holds what `logs` receives.
+    pub datagram: Vec<u8>,
+    /// Hold what runs print.
+    pub read_buffers: [Vec<u8>; 2],
     cookie: String,
     prints: Vec<JoinHandle<()>>,
 }
@@ -171,9 +181,12 @@ impl Launch {
         Ok(Worker {
             channel,
             process,
+            arrived: logs.try_clone()?,
             logs: UnixDatagram::from_std(logs)?,
             logs_name,
             mark: Mark::new(),
+            datagram: vec![0; span::MAX_DATAGRAM],
+            read_buffers: [vec![0; READ_BYTES], vec![0; READ_BYTES]],
             cookie,
             prints,
         })
@@ -204,13 +217,10 @@ impl Launch {
         // A worker that ends at once breaks the socket; how it ended tells more than that.
         let _ = worker.channel.send(&hello).await;
         let deadline = Instant::now() + LOAD_TIMEOUT;
-        let mut datagram = vec![0; span::MAX_DATAGRAM];
         let reply = loop {
             tokio::select! {
                 biased;
-                Ok(length) = worker.logs.recv(&mut datagram) => {
-                    worker.print_span(datagram.get(..length).unwrap_or_default(), &self.output).await;
-                }
+                Ok(length) = worker.logs.recv(&mut worker.datagram) => worker.print_span(length, &self.output).await,
                 frame = worker.channel.receive() => break frame,
                 () = sleep_until(deadline) => {
                     let seconds = LOAD_TIMEOUT.as_secs();
@@ -218,14 +228,13 @@ impl Launch {
                 }
             }
         };
-        while let Ok(length) = worker.logs.try_recv(&mut datagram) {
-            worker
-                .print_span(datagram.get(..length).unwrap_or_default(), &self.output)
-                .await;
+        while let Some(length) = worker.arrived_log() {
+            worker.print_span(length, &self.output).await;
         }
         let Some(frame) = reply.ok().flatten() else {
-            worker.process.kill_group();
-            let how = exit_text(worker.process.ended().await);
+            // The socket closes a little before the process is gone.
+            let exit = timeout(EXIT_TIMEOUT, worker.process.ended()).await.ok();
+            let how = exit.map_or_else(|| "closed its connection".into(), exit_text);
             return Err(StartError::Load(format!(
                 "Loading main.py ended the worker process: it {how}"
             )));
@@ -238,17 +247,21 @@ impl Launch {
 }
 
 impl Worker {
+    /// Receives a korelogger line into `datagram` if one is there; its length.
+    pub fn arrived_log(&mut self) -> Option<usize> {
+        self.arrived.recv(&mut self.datagram).ok()
+    }
+
     /// Prints a korelogger line that belongs to no run of this worker's.
-    pub async fn print_span(&self, datagram: &[u8], output: &Output) {
-        if let Some(span) = Span::parse(datagram) {
+    pub async fn print_span(&self, length: usize, output: &Output) {
+        if let Some(span) = Span::parse(self.datagram.get(..length).unwrap_or_default()) {
             output.stdout(span.line()).await;
         }
     }
 
     /// Ends the process and everything that it has started, and prints what they still had to say.
     pub async fn end(mut self) {
-        self.process.kill_group();
-        self.process.ended().await;
+        self.process.kill().await;
         kill_all_with(&self.cookie);
         for print in &mut self.prints {
             if timeout(LAST_PRINTS, &mut *print).await.is_err() {

@@ -47,9 +47,11 @@ mod tests {
         let changes = Changes::default();
         let (a, b) = (ScriptKey::new("n", "a"), ScriptKey::new("n", "b"));
         assert_eq!(changes.since(0), (vec![], 0));
-        [&a, &b, &a].into_iter().for_each(|s| changes.note(s));
-        let (named, next) = changes.since(0);
-        assert_eq!(named, [b.clone(), a.clone()]);
+        for script in [&a, &b, &a] {
+            changes.note(script);
+        }
+        let (scripts, next) = changes.since(0);
+        assert_eq!(scripts, [b.clone(), a.clone()]);
         assert_eq!(changes.since(next), (vec![], next));
         changes.note(&b);
         assert_eq!(changes.since(next).0, [b]);

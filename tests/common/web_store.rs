@@ -205,6 +205,8 @@ impl Store for MemoryStore {
         Ok(Vec::new())
     }
 
+    async fn close(&self) {}
+
     async fn check(&self) -> Result<(), StoreError> {
         self.well()
     }

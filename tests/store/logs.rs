@@ -62,6 +62,24 @@ pub async fn pages_across_overlapping_segments_give_each_line_once(backend: &imp
     }
 }
 
+pub async fn lines_of_one_moment_are_ordered_by_their_ids(backend: &impl Backend) {
+    let store = backend.open().await;
+    let a = script("a");
+    let mut lower = Feed::open(&store, &a, "u1", 1).await;
+    let mut higher = Feed::open(&store, &a, "u2", 1).await;
+    let two = |text: &str| vec![Record::Line(line(0, 5, text)), Record::Line(line(1, 5, text))];
+    // The segment stored last is read first and fills the page, yet the other one's lines come before it.
+    higher.send(two("higher")).await;
+    lower.send(two("lower")).await;
+    let mut query = log_query(&a, Filter::default());
+    query.limit = 1;
+    let lines = all_lines(&store, query).await;
+    assert_eq!(
+        lines.iter().map(|l| l.message.as_str()).collect::<Vec<_>>(),
+        ["higher", "higher", "lower", "lower"]
+    );
+}
+
 pub async fn merging_keeps_every_line(backend: &impl Backend) {
     let store = backend.open().await;
     // More than enough commits to merge twice; the store merges while it is read.

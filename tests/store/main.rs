@@ -1,4 +1,5 @@
 //! What every store must do, run against each backend.
+#![allow(clippy::unwrap_used)] // all of it is tests
 
 mod deployments;
 mod figures;
@@ -54,6 +55,7 @@ suite! { sqlite:
     }
     logs {
         pages_across_overlapping_segments_give_each_line_once,
+        lines_of_one_moment_are_ordered_by_their_ids,
         merging_keeps_every_line,
         lines_of_one_run_are_found,
     }
@@ -63,7 +65,63 @@ suite! { sqlite:
 mod sqlite_file {
     use scriptscope::store::{self, StoreError};
 
-    use crate::support::{Backend, sqlite};
+    use std::time::{Duration, Instant};
+
+    use scriptscope::ingest::record::Record;
+    use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+    use crate::support::{Backend, Feed, line, script, sqlite};
+
+    #[tokio::test]
+    async fn small_segments_become_few() {
+        let backend = sqlite();
+        let store = backend.open().await;
+        let mut feed = Feed::open(&store, &script("a"), "u", 1).await;
+        for n in 0..300 {
+            feed.send(vec![Record::Line(line(feed.offset, n, "x"))]).await;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(&backend.path)
+            .read_only(true);
+        let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (segments, lines): (i64, i64) =
+                sqlx::query_as("SELECT count(*), sum(lines) FROM log_segments")
+                    .fetch_one(&mut file)
+                    .await
+                    .unwrap();
+            assert_eq!(lines, 300);
+            // 300 is 1 * 256 + 2 * 16 + 12.
+            if segments == 15 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{segments} segments are left");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        file.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_stores_nothing_by_half() {
+        let backend = sqlite();
+        let store = backend.open().await;
+        let mut feed = Feed::open(&store, &script("a"), "u", 1).await;
+        feed.send(vec![]).await;
+        // What a full disk does: the statement in the midst of the transaction fails.
+        let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&backend.path))
+            .await
+            .unwrap();
+        let fail = "CREATE TRIGGER fail BEFORE UPDATE ON streams BEGIN SELECT RAISE(FAIL, 'disk full'); END";
+        sqlx::query(fail).execute(&mut file).await.unwrap();
+        let append = feed.append(vec![Record::Line(line(0, 1, "x"))]);
+        assert!(store.append(vec![append]).await.is_err());
+        assert_eq!(store.figures(&script("a")).await.unwrap().total_logs, 0);
+        sqlx::query("DROP TRIGGER fail").execute(&mut file).await.unwrap();
+        file.close().await.unwrap();
+        feed.send(vec![Record::Line(line(0, 1, "x"))]).await;
+        assert_eq!(store.figures(&script("a")).await.unwrap().total_logs, 1);
+    }
 
     #[tokio::test]
     async fn a_file_in_use_is_refused() {

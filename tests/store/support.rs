@@ -30,7 +30,7 @@ pub trait Backend: Sync {
 }
 
 pub struct Sqlite {
-    path: PathBuf,
+    pub path: PathBuf,
     _folder: TempDir,
 }
 
@@ -215,7 +215,10 @@ pub async fn all_runs(store: &Arc<dyn Store>, mut query: RunQuery) -> Vec<Run> {
         assert!(page.next.is_none() || page.rows.len() == query.limit);
         all.extend(page.rows);
         match page.next {
-            Some(next) => query.after = Some(next),
+            Some(next) => {
+                assert_ne!(query.after.as_ref(), Some(&next), "the page does not move on");
+                query.after = Some(next);
+            }
             None => return all,
         }
     }
@@ -230,7 +233,10 @@ pub async fn all_lines(store: &Arc<dyn Store>, mut query: LogQuery) -> Vec<LogLi
         assert!(page.next.is_none() || page.rows.len() == query.limit);
         all.extend(page.rows);
         match page.next {
-            Some(next) => query.after = Some(next),
+            Some(next) => {
+                assert_ne!(query.after.as_ref(), Some(&next), "the page does not move on");
+                query.after = Some(next);
+            }
             None => return all,
         }
     }

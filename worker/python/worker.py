@@ -5,7 +5,7 @@ JSON. The runner speaks first:
 
     runner: {"app", "home", "socket", "mark", "context", "maxResultBytes"}
     worker: {"functions": [...]} or {"failed": "why main.py could not be loaded"}
-    runner: {"function", "context"} with two file descriptors, then a frame with the arguments
+    runner: {"function", "context"}, then a frame with the arguments; with them two file descriptors
     worker: {"result": ...} or {"error": {"reason", "type", "message", "traceback"}}, with {"leftover": "..."} where
             something of the run lives on
 
@@ -26,6 +26,7 @@ import sys
 # be there soon.
 
 MINIMUM = (3, 10)
+RECEIVE_BYTES = 64 * 1024
 MAX_MESSAGE = 16 * 1024
 MAX_TRACEBACK = 64 * 1024
 CUT = "\n[cut]"
@@ -44,29 +45,31 @@ class Channel:
         os.dup2(null, 0)
         os.close(null)
 
-    def receive(self):
-        """The next frame, and the descriptors that came with it. Ends the process when the runner is gone."""
-        header, fds = b"", []
-        while len(header) < 4:
-            part, received, _, _ = socket.recv_fds(
-                self.socket, 4 - len(header), 2, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-            )
-            if not part:
-                os._exit(0)
-            header += part
-            fds += received
-        (length,) = struct.unpack(">I", header)
-        return self._exactly(length), fds
+        self.received = bytearray()
+        self.fds = []
 
-    def _exactly(self, length):
-        data = bytearray(length)
-        view, done = memoryview(data), 0
-        while done < length:
-            count = self.socket.recv_into(view[done:])
-            if not count:
-                os._exit(0)
-            done += count
-        return data
+    def receive(self):
+        """The next frame. Ends the process when the runner is gone."""
+        while len(self.received) < 4:
+            self._more()
+        (length,) = struct.unpack_from(">I", self.received)
+        while len(self.received) < 4 + length:
+            self._more()
+        frame = bytes(memoryview(self.received)[4 : 4 + length])
+        del self.received[: 4 + length]
+        return frame
+
+    def _more(self):
+        part, fds, _, _ = socket.recv_fds(self.socket, RECEIVE_BYTES, 2, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        if not part:
+            os._exit(0)
+        self.received += part
+        self.fds += fds
+
+    def take_fds(self):
+        """The descriptors that came with the frames received so far."""
+        fds, self.fds = self.fds, []
+        return fds
 
     def send(self, payload):
         """Sends a frame."""
@@ -327,20 +330,45 @@ class Leftovers:
     """Finds what outlives a run: threads that are busy, processes."""
 
     def __init__(self):
-        self.known = set(sys._current_frames())
+        self.threads = set(sys._current_frames())
+        # What main.py has started while being loaded is the script's.
+        self.processes = _children() if _has_children() else set()
 
     def find(self):
         """What is left, in words, or None."""
         frames = sys._current_frames()
-        self.known.intersection_update(frames)
+        self.threads.intersection_update(frames)
         for ident, frame in frames.items():
-            if ident not in self.known and not _waits_for_work(frame):
+            if ident not in self.threads and not _waits_for_work(frame):
                 return "a thread"
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if _has_children() and not _children() <= self.processes:
             return "a process"
-        except ChildProcessError:
-            return None
+        return None
+
+
+def _has_children():
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    except ChildProcessError:
+        return False
+
+
+def _children():
+    """Processes that this one has started and that still run. One whose end nobody has waited for does no harm."""
+    found = set()
+    me = str(os.getpid())
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                    # The name, in parentheses, may hold anything.
+                    state, parent = file.read().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if parent == me and state not in "ZX":
+                found.add(int(name))
+    return found
 
 
 def _waits_for_work(frame):
@@ -360,9 +388,8 @@ class Worker:
     def serve(self):
         """Never returns."""
         while True:
-            header, fds = self.channel.receive()
-            arguments, _ = self.channel.receive()
-            self.run(json.loads(header), arguments, fds)
+            header, arguments = self.channel.receive(), self.channel.receive()
+            self.run(json.loads(header), arguments, self.channel.take_fds())
 
     def run(self, header, arguments, fds):
         """One run. The run's pipes are closed before its result is sent."""
@@ -413,8 +440,7 @@ def main():
         channel.send(json.dumps({"failed": f"Python {version} is too old; the image needs 3.10 or newer"}).encode())
         return
     streams = Streams()
-    frame, _ = channel.receive()
-    hello = json.loads(frame)
+    hello = json.loads(channel.receive())
     app, home = hello["app"], hello["home"]
     # Ours is the korelogger that reaches the runner, whatever else is installed.
     path = [p for p in sys.path if os.path.abspath(p) != home]

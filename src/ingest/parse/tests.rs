@@ -232,7 +232,12 @@ fn lost_bytes_end_what_was_before_them() {
 
 #[test]
 fn a_line_without_end_is_cut_where_memory_ends() {
-    let piece = [&b"2025-05-14T06:07:28Z stdout P "[..], &[b'x'; 1 << 20], b"\n"].concat();
+    let piece = [
+        &b"2025-05-14T06:07:28Z stdout P "[..],
+        &vec![b'x'; 1 << 20],
+        b"\n",
+    ]
+    .concat();
     let last = b"2025-05-14T06:07:28Z stdout F end\n2025-05-14T06:07:28Z stdout F next\n";
     let parsed = parse_chunks(&[&piece, &piece, &piece, last]);
     let [long, next] = &parsed.records[..] else {

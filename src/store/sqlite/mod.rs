@@ -24,8 +24,12 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use sqlx::{Encode, QueryBuilder, Sqlite, SqlitePool, Type};
-use tokio::{sync::watch, task};
+use tokio::{
+    sync::{Semaphore, watch},
+    task,
+};
 
 use self::{open::Opened, writer::Writer};
 use super::{
@@ -35,7 +39,7 @@ use super::{
     changes::Changes,
 };
 use crate::{
-    ingest::wire::StreamKey,
+    ingest::{record::Record, wire::StreamKey},
     model::{
         Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
         VersionFigures,
@@ -44,6 +48,8 @@ use crate::{
 
 /// Rows of one multi-row statement; with 14 columns this stays below the 32,766 parameters that SQLite allows.
 const ROWS_PER_STATEMENT: usize = 2_000;
+/// Text of all batches that are being made ready or wait for their commit, about; whoever comes later waits outside.
+const ROOM_KIB: u32 = 32 << 10;
 /// Streams whose owners are remembered.
 const OWNERS: usize = 10_000;
 
@@ -53,6 +59,10 @@ pub struct SqliteStore(Arc<Inner>);
 struct Inner {
     writer: Writer,
     readers: SqlitePool,
+    /// For what ingest needs to know: it must not wait for queries.
+    lookups: SqlitePool,
+    /// KiB of batches that may wait for their commit.
+    room: Semaphore,
     changes: Changes,
     owners: Mutex<HashMap<i64, Arc<Owner>>>,
     stored: watch::Sender<u64>,
@@ -68,12 +78,15 @@ impl SqliteStore {
             lock,
             writer,
             readers,
+            lookups,
         } = open::open(path).await?;
         let lock = Arc::new(lock);
         let (stored, watch) = watch::channel(0);
         let inner = Arc::new(Inner {
             writer: Writer::start(writer, Arc::clone(&lock)),
             readers,
+            lookups,
+            room: Semaphore::new(ROOM_KIB as usize),
             changes: Changes::default(),
             owners: Mutex::default(),
             stored,
@@ -91,7 +104,7 @@ impl Inner {
             sqlx::query_scalar("SELECT id FROM scripts WHERE namespace = ? AND name = ?")
                 .bind(&script.namespace)
                 .bind(&script.name)
-                .fetch_optional(&self.readers)
+                .fetch_optional(&self.lookups)
                 .await?,
         )
     }
@@ -109,7 +122,7 @@ impl Inner {
         };
         let mut loaded = HashMap::new();
         if !missing.is_empty() {
-            loaded = streams::owners(&self.readers, &missing.into_iter().collect::<Vec<_>>()).await?;
+            loaded = streams::owners(&self.lookups, &missing.into_iter().collect::<Vec<_>>()).await?;
         }
         let mut known = known();
         let owners = appends
@@ -128,6 +141,25 @@ impl Inner {
             self.changes.note(script);
         }
         self.stored.send_modify(|n| *n += 1);
+    }
+}
+
+/// About how much memory appends take, in KiB; never more than there is room for.
+fn kib(appends: &[Append]) -> u32 {
+    let bytes: usize = appends
+        .iter()
+        .map(|append| append.carry.len() + append.records.iter().map(record_bytes).sum::<usize>())
+        .sum();
+    u32::try_from(bytes.div_ceil(1024)).map_or(ROOM_KIB, |kib| kib.clamp(1, ROOM_KIB))
+}
+
+fn record_bytes(record: &Record) -> usize {
+    let json = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
+    // 200: what a record takes besides its text.
+    200 + match record {
+        Record::RunStarted(started) => json(&started.input),
+        Record::RunFinished(finished) => json(&finished.output),
+        Record::Line(line) => line.message.len() + line.attributes.as_ref().map_or(0, String::len),
     }
 }
 
@@ -189,11 +221,11 @@ impl Store for SqliteStore {
     }
 
     async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError> {
-        deployments::list(&self.0.readers, script, limit).await
+        deployments::list(&self.0.lookups, script, limit).await
     }
 
     async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
-        if streams::pods(&self.0.readers, [pod.uid.as_str()].into_iter())
+        if streams::pods(&self.0.lookups, [pod.uid.as_str()].into_iter())
             .await?
             .contains_key(&pod.uid)
         {
@@ -207,15 +239,15 @@ impl Store for SqliteStore {
     }
 
     async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
-        let readers = &self.0.readers;
-        let mut pods = streams::pods(readers, keys.iter().map(|key| key.pod_uid.as_str())).await?;
+        let lookups = &self.0.lookups;
+        let mut pods = streams::pods(lookups, keys.iter().map(|key| key.pod_uid.as_str())).await?;
         let wanted = |key: &&StreamKey| {
             pods.get(&key.pod_uid)
                 .is_some_and(|pod| streams::belongs(key, pod))
         };
         let wanted: Vec<&StreamKey> = keys.iter().filter(wanted).collect();
         pods.retain(|uid, _| wanted.iter().any(|key| key.pod_uid == *uid));
-        let mut found = streams::checkpoints(readers, &pods).await?;
+        let mut found = streams::checkpoints(lookups, &pods).await?;
         let missing: Vec<StreamKey> = wanted
             .iter()
             .filter(|key| !found.contains_key(&(key.pod_uid.clone(), key.restart)))
@@ -226,7 +258,7 @@ impl Store for SqliteStore {
                 .writer
                 .write(move |c| Box::pin(async move { streams::create(c, &missing).await }))
                 .await?;
-            found = streams::checkpoints(readers, &pods).await?;
+            found = streams::checkpoints(lookups, &pods).await?;
         }
         Ok(keys
             .iter()
@@ -241,6 +273,12 @@ impl Store for SqliteStore {
         if appends.is_empty() {
             return Ok(Vec::new());
         }
+        let _room = self
+            .0
+            .room
+            .acquire_many(kib(&appends))
+            .await
+            .map_err(|_| StoreError::Unusable("the store is closed".to_owned()))?;
         let owners = self.0.owners(&appends).await?;
         let now = Timestamp::now();
         let batch = task::spawn_blocking(move || Batch::prepare(appends, owners, now))
@@ -259,14 +297,14 @@ impl Store for SqliteStore {
             .write(move |c| Box::pin(async move { runs_write::close_of_pod(c, &work).await }))
             .await?;
         if closed > 0 {
-            let pods = streams::pods(&self.0.readers, [close.pod_uid.as_str()].into_iter()).await?;
+            let pods = streams::pods(&self.0.lookups, [close.pod_uid.as_str()].into_iter()).await?;
             self.0.note(&pods.into_values().map(|pod| pod.script).collect());
         }
         Ok(closed)
     }
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
-        runs_read::pods_with_open_runs(&self.0.readers).await
+        runs_read::pods_with_open_runs(&self.0.lookups).await
     }
 
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
@@ -334,7 +372,7 @@ impl Store for SqliteStore {
     }
 
     async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
-        deployments::scripts(&self.0.readers, namespace).await
+        deployments::scripts(&self.0.lookups, namespace).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -359,5 +397,6 @@ impl Store for SqliteStore {
     async fn close(&self) {
         self.0.writer.close().await;
         self.0.readers.close().await;
+        self.0.lookups.close().await;
     }
 }

@@ -20,6 +20,7 @@ use crate::store::StoreError;
 /// The oldest SQLite that does not damage a WAL shared by several connections (sqlite.org/wal.html#walresetbug).
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 const READERS: u32 = 4;
+const LOOKUPS: u32 = 2;
 /// How long to wait for another process to let go of the file, as the one before does on a restart.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -30,8 +31,10 @@ pub struct Opened {
     pub lock: File,
     /// The one connection that writes.
     pub writer: SqliteConnection,
-    /// Those that read.
+    /// Those that answer queries, which may take long.
     pub readers: SqlitePool,
+    /// Those that look up what writing needs, which must not wait for queries.
+    pub lookups: SqlitePool,
 }
 
 /// Opens the database at `path`, made and migrated as needed.
@@ -66,14 +69,19 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
     sqlx::migrate!("src/store/sqlite/migrations").run(&setup).await?;
     setup.close().await;
     let writer = writing.connect().await?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .connect_with(common.read_only(true))
-        .await?;
+    let reading = common.read_only(true);
+    let pool = |connections, options| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .connect_with(options)
+    };
+    let readers = pool(READERS, reading.clone()).await?;
+    let lookups = pool(LOOKUPS, reading).await?;
     Ok(Opened {
         lock,
         writer,
         readers,
+        lookups,
     })
 }
 

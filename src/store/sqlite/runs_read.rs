@@ -6,7 +6,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool, sqlite::SqliteRow};
 use super::{optional_time, time};
 use crate::{
     model::{Run, RunDetail, RunError, RunStatus, SourceType},
-    query::push_runs_where,
+    query::{push_runs_order, push_runs_where},
     store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload},
 };
 
@@ -28,7 +28,8 @@ pub async fn page(
         &query.filter,
         query.after.as_ref(),
     )?;
-    sql.push(" ORDER BY r.executed_at DESC, r.run_id DESC LIMIT ")
+    push_runs_order(&mut sql, &query.filter);
+    sql.push(" LIMIT ")
         .push_bind(i64::try_from(query.limit.saturating_add(1)).unwrap_or(i64::MAX));
     let mut rows = sql
         .build()

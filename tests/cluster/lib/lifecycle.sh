@@ -92,7 +92,7 @@ kind: PersistentVolume
 metadata: {name: volume-$number}
 spec:
   storageClassName: standard
-  capacity: {storage: 5Gi}
+  capacity: {storage: 20Gi}
   accessModes: [ReadWriteOnce, ReadWriteMany]
   persistentVolumeReclaimPolicy: Retain
   hostPath: {path: "$folder", type: Directory}

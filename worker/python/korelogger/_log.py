@@ -8,6 +8,7 @@ be read by the run itself. Anywhere else the span and the echo are printed.
 
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -15,6 +16,7 @@ import threading
 from . import _span
 
 _CONTEXT = "SCRIPTSCOPE_RUN_CONTEXT"
+_PAUSE_MS = 1
 
 
 class _Sink:
@@ -24,8 +26,20 @@ class _Sink:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         # The leading NUL makes it an abstract name, which needs no writable folder.
         self.socket.connect("\0" + address)
+        self.room = select.poll()
+        self.room.register(self.socket, select.POLLOUT)
         self.mark = b""
         self.mark_fd = -1
+
+    def send(self, datagram: bytes) -> None:
+        """Sends a datagram; waits while the runner has too many to read."""
+        while True:
+            try:
+                self.socket.send(datagram, socket.MSG_DONTWAIT)
+                return
+            except BlockingIOError:
+                # gVisor wakes nobody who waits for room in a socket that is bound and not connected: ask again soon.
+                self.room.poll(_PAUSE_MS)
 
 
 _lock = threading.Lock()
@@ -101,7 +115,7 @@ def _open() -> None:
 def _send(sink: _Sink, text: str, log_id: str) -> None:
     marked = sink.mark_fd >= 0
     try:
-        sink.socket.send((b"E" if marked else b"N") + text.encode("utf-8", "replace"))
+        sink.send((b"E" if marked else b"N") + text.encode("utf-8", "replace"))
     except OSError:
         return
     if marked:

@@ -1,0 +1,283 @@
+//! The agent's files and decisions against a kubelet, a runtime and an operator that are played, in virtual time.
+
+mod world;
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use self::world::{Container, KEPT, Network, World};
+use super::{BACKOFF_MAX, backoff};
+use crate::ingest::wire::{StreamKey, StreamState};
+
+#[test]
+fn rotation_with_late_writes_loses_nothing() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    for round in 0..8 {
+        pod.print(100);
+        world.round();
+        pod.print_raw(b"2026-01-02T03:04:05Z stdout P begun in one file\n");
+        pod.rotate();
+        pod.print_late();
+        pod.print_raw(format!("2026-01-02T03:04:06.{round}Z stdout F ended in the next\n").as_bytes());
+        world.wait(600);
+        world.round();
+    }
+    world.drain();
+    world.check(&pod, false, "rotation");
+}
+
+#[test]
+fn an_agent_that_was_away_finds_compressed_files_and_its_place_in_them() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    (0..2_000).for_each(|_| pod.print(500));
+    world.drain();
+    // In the middle of the file that gets compressed meanwhile.
+    (0..10).for_each(|_| pod.print(100));
+    for _ in 0..KEPT {
+        pod.rotate();
+        (0..10).for_each(|_| pod.print(100));
+    }
+    assert_eq!(
+        pod.rotated()
+            .iter()
+            .filter(|p| p.extension().unwrap() == "gz")
+            .count(),
+        KEPT - 1
+    );
+    world.restart_agent();
+    world.drain();
+    world.check(&pod, false, "away");
+}
+
+#[test]
+fn a_pod_deleted_while_nobody_listens_is_read_to_its_end() {
+    let mut world = World::new();
+    world.operator.unknown = true;
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.round();
+    pod.print(10);
+    pod.print_raw(b"2026-01-02T03:04:05Z stdout P no line end");
+    pod.delete();
+    for _ in 0..50 {
+        world.wait(500);
+        world.round();
+    }
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, true, "deleted");
+    assert_eq!(world.node.len(), 0);
+}
+
+#[test]
+fn each_restart_is_a_stream_that_ends() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    for _ in 0..4 {
+        (0..5).for_each(|_| pod.print(10));
+        world.wait(600);
+        world.round();
+        pod.restart();
+        pod.print(5);
+        // kubelet keeps the log of the last dead container only.
+        if let Some(dead) = pod.key.restart.checked_sub(2) {
+            fs::remove_file(pod.folder.join(format!("{dead}.log"))).unwrap();
+        }
+        world.drain();
+    }
+    world.check(&pod, false, "restarts");
+    // The end of the stream is known after a restart of the agent, and not said again.
+    world.restart_agent();
+    world.drain();
+    world.check(&pod, false, "agent restarted");
+}
+
+#[test]
+fn what_can_not_be_read_is_a_gap_with_its_reason() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    // Rotated out of existence while the agent was away.
+    for _ in 0..=KEPT {
+        pod.print(10);
+        pod.rotate();
+    }
+    pod.print(10);
+    world.restart_agent();
+    world.drain();
+    let stored = &world.operator.streams[&pod.key];
+    assert_eq!(stored.gaps, ["FileRotatedAway"]);
+    let printed = String::from_utf8_lossy(&pod.printed[&0]).into_owned();
+    let text = world.stored(&pod.key, 0);
+    assert!(text.lines().count() < printed.lines().count());
+    assert_eq!(text.lines().last(), printed.lines().last());
+
+    // Cut short by somebody.
+    let line = "2026-01-02T03:04:07Z stdout F anew\n";
+    fs::write(pod.path(""), line).unwrap();
+    world.drain();
+    assert_eq!(
+        world.operator.streams[&pod.key].gaps,
+        ["FileRotatedAway", "FileTruncated"]
+    );
+    assert!(world.stored(&pod.key, 0).ends_with(line));
+}
+
+#[test]
+fn an_operator_restored_from_a_backup_gets_everything_again() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    (0..5).for_each(|_| pod.print(10));
+    world.drain();
+    let backup = world.operator.streams.clone();
+    for _ in 0..2 {
+        (0..5).for_each(|_| pod.print(10));
+        pod.rotate();
+        (0..5).for_each(|_| pod.print(10));
+        world.drain();
+    }
+    world.operator.streams = backup;
+    pod.print(10);
+    world.drain();
+    world.check(&pod, false, "restored");
+}
+
+#[test]
+fn a_write_long_after_rotation_is_told_of() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    pod.rotate();
+    pod.print(10);
+    world.drain();
+    pod.print_late();
+    world.round();
+    pod.print(10);
+    world.drain();
+    assert_eq!(world.operator.streams[&pod.key].gaps, ["WrittenAfterRotation"]);
+    assert_eq!(world.stored(&pod.key, 0).lines().count(), 3);
+}
+
+#[test]
+fn a_pod_of_no_script_is_let_go() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    let work = world.node.poll(world.now);
+    assert_eq!(work.questions, [pod.key.clone()]);
+    world
+        .node
+        .answered(&work.questions, vec![StreamState::Ignore], world.now);
+    world.wait(30_000);
+    assert!(world.node.poll(world.now).questions.is_empty());
+    // Its Deployment may have been adopted since.
+    world.wait(31_000);
+    world.drain();
+    world.check(&pod, false, "adopted");
+}
+
+#[test]
+fn batches_are_bounded_and_streams_take_turns() {
+    let mut world = World::new();
+    let mut pods: Vec<_> = (0..12)
+        .map(|n| Container::start(world.logs.path(), &format!("p{n}")))
+        .collect();
+    for pod in &mut pods {
+        (0..3_000).for_each(|_| pod.print(900));
+    }
+    world.round();
+    let mut shares: BTreeMap<StreamKey, usize> = BTreeMap::new();
+    for _ in 0..3 {
+        let work = world.node.poll(world.now);
+        let bytes: usize = work.chunks.iter().map(|c| c.bytes.len()).sum();
+        assert!(bytes <= 4 << 20, "{bytes}");
+        for chunk in &work.chunks {
+            *shares.entry(chunk.header.stream.clone()).or_default() += chunk.bytes.len();
+        }
+        let results = world.operator.append(&work.chunks);
+        let headers: Vec<_> = work.chunks.into_iter().map(|c| c.header).collect();
+        world.node.delivered(&headers, &results, world.now);
+    }
+    assert_eq!(shares.len(), pods.len(), "every stream had its turn: {shares:?}");
+    world.drain();
+    for pod in &pods {
+        world.check(pod, false, "turns");
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_twice_whatever_happens() {
+    for seed in 0..40 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new();
+        let mut pods: Vec<_> = (0..3)
+            .map(|n| Container::start(world.logs.path(), &format!("p{n}")))
+            .collect();
+        let mut gone = Vec::new();
+        // Something exists only in the agent's open files.
+        let mut agent_must_live = false;
+        for _ in 0..120 {
+            let place = random.usize(..pods.len());
+            let pod = &mut pods[place];
+            match random.u8(..20) {
+                0..8 => (0..random.usize(1..30)).for_each(|_| pod.print(random.usize(..3_000))),
+                8..10 => {
+                    pod.rotate();
+                    agent_must_live |= pod.rotations > 1;
+                    for _ in 0..random.usize(..4) {
+                        pod.print_late();
+                    }
+                    (0..random.usize(..3)).for_each(|_| pod.print(20));
+                    world.wait(550);
+                    world.round();
+                }
+                10 => {
+                    world.wait(550);
+                    world.round();
+                    pod.restart();
+                }
+                11 if pods.len() > 1 => {
+                    world.wait(550);
+                    world.round();
+                    let pod = pods.swap_remove(place);
+                    pod.delete();
+                    gone.push(pod);
+                    agent_must_live = true;
+                }
+                12 => {
+                    if agent_must_live {
+                        world.drain();
+                        agent_must_live = false;
+                    }
+                    world.restart_agent();
+                }
+                13 => world.network = Network::LosesAnswers,
+                14 => world.network = Network::LosesRequests,
+                15 => world.network = Network::Works,
+                _ => {}
+            }
+            world.wait(random.u64(..400));
+            if random.bool() {
+                world.round();
+            }
+        }
+        world.drain();
+        let hint = format!("seed {seed}");
+        for pod in &pods {
+            world.check(pod, false, &hint);
+        }
+        for pod in &gone {
+            world.check(pod, true, &hint);
+        }
+    }
+}
+
+#[test]
+fn waiting_grows_to_five_seconds() {
+    assert_eq!(backoff(1, 1.0), Duration::from_millis(100));
+    assert_eq!(backoff(3, 1.0), Duration::from_millis(400));
+    assert_eq!(backoff(3, 0.0), Duration::from_millis(200));
+    assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_MAX);
+}

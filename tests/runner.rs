@@ -1,0 +1,13 @@
+//! The runner as its callers and the readers of its output know it: the real binary with a real Python.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // the helpers of tests are tests, too
+
+#[path = "runner/calls.rs"]
+mod calls;
+#[path = "runner/harness.rs"]
+mod harness;
+#[path = "runner/lifecycle.rs"]
+mod lifecycle;
+#[path = "runner/outcomes.rs"]
+mod outcomes;
+#[path = "runner/output.rs"]
+mod output;

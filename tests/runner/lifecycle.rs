@@ -1,0 +1,95 @@
+//! How the runner begins and ends.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::harness::{Runner, eventually, fails_to_start, none, script};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_can_not_be_loaded_ends_the_runner_with_a_reason() {
+    for (name, reasons) in [
+        (
+            "syntax_error",
+            &["SyntaxError in main.py, line 4: invalid syntax: `def g(:`"][..],
+        ),
+        (
+            "import_error",
+            &["KeyError in helper.py, line 2: 'missing'", "TABLE[\"missing\"]"],
+        ),
+        (
+            "exits_while_loading",
+            &["Loading main.py ended the worker process: it exited with code 9"],
+        ),
+        ("../../fixtures", &["main.py is missing in", "scripts"]),
+    ] {
+        let (code, stdout, stderr, message) = fails_to_start(&script(name), &[]);
+        assert_eq!(code, Some(78), "{name}: {stderr}");
+        for reason in reasons {
+            assert!(message.contains(reason), "{name}: {message}");
+            assert!(stderr.contains(reason), "{name}: {stderr}");
+        }
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert_eq!(stdout, if name == "import_error" { "this far\n" } else { "" });
+    }
+    let (code, _, stderr, message) =
+        fails_to_start(&script("plain"), &[("SCRIPTSCOPE_PYTHON", "no-such-python")]);
+    assert_eq!(code, Some(78), "{stderr}");
+    assert!(
+        message.contains("no-such-python could not be started"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_runner_lets_runs_end() {
+    let runner = Runner::start("rough", &[]).await;
+    let call = runner.calls("naps", &json!({"seconds": 0.8}));
+    eventually("the run has begun", || {
+        (!runner.objects().is_empty()).then_some(())
+    })
+    .await;
+    let waiting = runner.calls("ok", &none());
+    runner.signal(Signal::SIGTERM);
+    while runner.get("/readyz").await != 503 {}
+    assert_eq!(waiting.await.unwrap().0, 503);
+    let refused = runner.call("ok", none()).await;
+    assert_eq!(
+        (refused.status, &refused.body["error"]["code"]),
+        (503, &json!("Stopping"))
+    );
+    assert!(!call.is_finished(), "the run goes on");
+    let (status, body) = call.await.unwrap();
+    assert_eq!((status, &body["status"]), (200, &json!("Success")));
+    let last = eventually("the runner says that it stops", || {
+        runner
+            .objects()
+            .into_iter()
+            .find(|o| o["scriptscope"] == "runner.stopped")
+    })
+    .await;
+    assert_eq!(runner.objects().last(), Some(&last));
+    let said = Instant::now();
+    assert_eq!(runner.exit().await.code(), Some(0));
+    assert!(
+        said.elapsed().as_secs_f64() > 1.0,
+        "its last words stay readable for a while"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_does_not_end_in_time_is_undeployed() {
+    let runner = Runner::start("rough", &[("SCRIPTSCOPE_GRACE_SECONDS", "0")]).await;
+    let call = runner.calls("never", &none());
+    eventually("the run has begun", || {
+        (!runner.objects().is_empty()).then_some(())
+    })
+    .await;
+    runner.signal(Signal::SIGINT);
+    let (status, body) = call.await.unwrap();
+    assert_eq!((status, &body["error"]["reason"]), (500, &json!("Undeployed")));
+    let records = runner.records(body["runId"].as_str().unwrap()).await;
+    assert_eq!(records.last().unwrap()["error"]["reason"], "Undeployed");
+    assert_eq!(runner.exit().await.code(), Some(0));
+}
