@@ -5,6 +5,7 @@ pub mod custom_script;
 mod departed;
 pub mod endings;
 pub mod health;
+mod origins;
 pub mod pods;
 pub mod script_export;
 mod servers;

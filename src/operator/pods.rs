@@ -18,10 +18,10 @@ use k8s_openapi::{
         apps::v1::{Deployment, ReplicaSet},
         core::v1::Pod,
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, ResourceExt,
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
@@ -37,6 +37,7 @@ use super::{
     context::Backoff,
     endings::{Ending, ending},
     health::Part,
+    origins::{Known, Origins, controller, kind, origin},
 };
 use crate::{
     api::{CustomScript, labels},
@@ -51,8 +52,6 @@ const REMEMBERED: Duration = Duration::from_mins(10);
 /// Pods identified at once, and waiting for it.
 const CONCURRENCY: usize = 8;
 const QUEUE: usize = 1_024;
-/// Replica sets whose origin is remembered.
-const ORIGINS: usize = 4_096;
 /// Longest time for identifying a pod once.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -369,11 +368,7 @@ async fn identify_once(
     Ok(Some(record))
 }
 
-async fn look_up(
-    watch: &PodWatch,
-    namespace: &str,
-    set: &OwnerReference,
-) -> Result<Option<Origin>, kube::Error> {
+async fn look_up(watch: &PodWatch, namespace: &str, set: &OwnerReference) -> Result<Known, kube::Error> {
     let sets = Api::<ReplicaSet>::namespaced(watch.client.clone(), namespace);
     let Some(found) = sets.get_opt(&set.name).await? else {
         return Ok(None);
@@ -392,149 +387,11 @@ async fn look_up(
     Ok(script.and_then(|script| origin(set, &found, &deployment.metadata, script)))
 }
 
-/// What the pods of a replica set run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    script: String,
-    version: i64,
-    deployment_id: String,
-}
-
-/// Follows the owners from the reference in the pod to the script.
-fn origin(
-    reference: &OwnerReference,
-    set: &ReplicaSet,
-    deployment: &ObjectMeta,
-    script: &ObjectMeta,
-) -> Option<Origin> {
-    let is = |reference: &OwnerReference, meta: &ObjectMeta| {
-        Some(&reference.uid) == meta.uid.as_ref() && Some(&reference.name) == meta.name.as_ref()
-    };
-    let chained = is(reference, &set.metadata)
-        && is(controller(&set.metadata, &kind::<Deployment>())?, deployment)
-        && is(controller(deployment, &kind::<CustomScript>())?, script)
-        && deployment.name == script.name;
-    let template = set.spec.as_ref()?.template.as_ref()?;
-    let labels_ = template.metadata.as_ref()?.labels.as_ref()?;
-    chained.then_some(Origin {
-        script: script.name.clone()?,
-        version: labels_.get(labels::VERSION)?.parse().ok()?,
-        deployment_id: labels_.get(labels::DEPLOYMENT_ID)?.clone(),
-    })
-}
-
-/// `apiVersion` and `kind`.
-fn kind<K: Resource<DynamicType = ()>>() -> (String, String) {
-    (K::api_version(&()).into_owned(), K::kind(&()).into_owned())
-}
-
-fn controller<'a>(meta: &'a ObjectMeta, kind: &(String, String)) -> Option<&'a OwnerReference> {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true) && owner.api_version == kind.0 && owner.kind == kind.1)
-}
-
-/// Origins by the UID of the replica set, which never change.
-#[derive(Default)]
-struct Origins(Mutex<HashMap<String, Known>>);
-
-/// None for a replica set that is no script's.
-type Known = Option<Origin>;
-
-impl Origins {
-    fn get(&self, uid: &str) -> Option<Known> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(uid)
-            .cloned()
-    }
-
-    fn put(&self, uid: &str, origin: Known) {
-        let mut origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if origins.len() >= ORIGINS {
-            origins.clear();
-        }
-        origins.insert(uid.to_owned(), origin);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn meta(kind: &str, name: &str, uid: &str, owner: Option<(&str, &str, &str, &str)>) -> Value {
-        let owners: Vec<Value> = owner
-            .iter()
-            .map(|(api, kind, name, uid)| {
-                json!({ "apiVersion": api, "kind": kind, "name": name, "uid": uid, "controller": true })
-            })
-            .collect();
-        json!({ "name": name, "uid": uid, "namespace": "shop", "ownerReferences": owners, "labels": { "kind": kind } })
-    }
-
-    struct Chain {
-        reference: OwnerReference,
-        set: ReplicaSet,
-        deployment: ObjectMeta,
-        script: ObjectMeta,
-    }
-
-    impl Chain {
-        fn new() -> Self {
-            let pod = meta("Pod", "q-1-x", "p", Some(("apps/v1", "ReplicaSet", "q-1", "r")));
-            let set = json!({
-                "metadata": meta("ReplicaSet", "q-1", "r", Some(("apps/v1", "Deployment", "q", "d"))),
-                "spec": { "selector": {}, "template": { "metadata": { "labels": {
-                    labels::VERSION: "7", labels::DEPLOYMENT_ID: "deploy-7"
-                } } } }
-            });
-            let api = "scriptscope.dev/v1alpha1";
-            let deployment = meta("Deployment", "q", "d", Some((api, "CustomScript", "q", "s")));
-            let pod: ObjectMeta = serde_json::from_value(pod).unwrap();
-            Self {
-                reference: pod.owner_references.unwrap().remove(0),
-                set: serde_json::from_value(set).unwrap(),
-                deployment: serde_json::from_value(deployment).unwrap(),
-                script: serde_json::from_value(meta("CustomScript", "q", "s", None)).unwrap(),
-            }
-        }
-
-        fn origin(&self) -> Option<Origin> {
-            origin(&self.reference, &self.set, &self.deployment, &self.script)
-        }
-    }
-
-    #[test]
-    fn a_pod_made_by_the_scripts_deployment_is_the_scripts() {
-        let expected = Origin {
-            script: "q".into(),
-            version: 7,
-            deployment_id: "deploy-7".into(),
-        };
-        assert_eq!(Chain::new().origin(), Some(expected));
-    }
-
-    #[test]
-    fn a_break_anywhere_in_the_chain_lets_nothing_in() {
-        type Break = fn(&mut Chain);
-        let breaks: [Break; 6] = [
-            |c| c.reference.uid = "forged".into(),
-            |c| c.set.metadata.owner_references = None,
-            |c| c.deployment.uid = Some("another".into()),
-            |c| c.deployment.owner_references.as_mut().unwrap()[0].controller = None,
-            |c| c.script.uid = Some("re-created".into()),
-            |c| c.deployment.owner_references.as_mut().unwrap()[0].kind = "Widget".into(),
-        ];
-        for (index, break_) in breaks.into_iter().enumerate() {
-            let mut chain = Chain::new();
-            break_(&mut chain);
-            assert_eq!(chain.origin(), None, "break {index}");
-        }
-    }
 
     fn any(uid: &str, labels_: &Value, annotations: &Value) -> PartialObjectMeta<Pod> {
         serde_json::from_value(json!({ "metadata": {

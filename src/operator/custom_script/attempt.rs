@@ -67,17 +67,21 @@ pub fn next_step(situation: Situation<'_>) -> Step {
     }
 }
 
-/// How long an attempt has been under way. Time in which no operator ran does not count, or an operator that was away
-/// would fail attempts that had no chance.
-pub fn elapsed(attempt: &Deployment, operator_started: Timestamp, now: Timestamp) -> std::time::Duration {
-    let since = attempt.started_at.max(operator_started);
+/// How long the cluster has been at an attempt. If no operator ran before it had made a pod, that time does not count, or
+/// an operator that was away would fail attempts that had no chance.
+pub fn elapsed(
+    attempt: &Deployment,
+    first_pod: Option<Timestamp>,
+    operator_started: Timestamp,
+    now: Timestamp,
+) -> std::time::Duration {
+    let worked = first_pod.map_or(operator_started, |made| made.min(operator_started));
+    let since = attempt.started_at.max(worked);
     now.duration_since(since).try_into().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::operator::custom_script::fixtures::attempt;
 
@@ -142,8 +146,13 @@ mod tests {
     fn an_operator_that_was_away_gives_the_attempt_its_time() {
         let attempt = attempt(1, "a", DeploymentState::Deploying);
         let later = |seconds| attempt.started_at + jiff::SignedDuration::from_secs(seconds);
-        assert_eq!(elapsed(&attempt, later(-100), later(50)), Duration::from_secs(50));
-        assert_eq!(elapsed(&attempt, later(45), later(50)), Duration::from_secs(5));
-        assert_eq!(elapsed(&attempt, later(45), later(40)), Duration::ZERO);
+        let seconds =
+            |pod, operator: i64, now: i64| elapsed(&attempt, pod, later(operator), later(now)).as_secs();
+        assert_eq!(seconds(None, -100, 50), 50);
+        assert_eq!(seconds(None, 45, 50), 5);
+        assert_eq!(seconds(None, 45, 40), 0);
+        // The cluster went on while no operator looked.
+        assert_eq!(seconds(Some(later(1)), 45, 50), 49);
+        assert_eq!(seconds(Some(later(47)), 45, 50), 5);
     }
 }

@@ -15,6 +15,7 @@ mod fingerprint;
 #[cfg(test)]
 mod fixtures;
 mod reconcile;
+mod rollout;
 mod status;
 mod validate;
 

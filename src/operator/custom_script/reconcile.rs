@@ -1,6 +1,6 @@
 //! One reconciliation, from reading to the status.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -20,11 +20,15 @@ use super::{
     build::{Plan, build, images_in_use, version_of},
     dereference::{Dereferenced, dereference},
     failure::{self, FAIL_AFTER, Failure},
+    rollout::{
+        is_called, is_left_over, is_rolled_out, is_stuck, of_version, pods_of, ready_by_version, ready_since,
+        version_label,
+    },
     status::{self, LISTED_DEPLOYMENTS, View},
     validate::{Inspection, Owner, Problem, inspect, owner, surroundings},
 };
 use crate::{
-    api::{CustomScript, CustomScriptStatus, DesiredState, Phase, labels, reasons},
+    api::{CustomScript, CustomScriptStatus, DesiredState, Phase, reasons},
     model::{self, DeploymentState, ScriptKey},
     operator::context::Context,
     store::StoreError,
@@ -42,6 +46,7 @@ const AT_REST: Duration = Duration::from_mins(5);
 struct Outcome {
     failure: Option<Failure>,
     rolled_out: bool,
+    gone: bool,
     predecessor: bool,
     again: Option<Duration>,
 }
@@ -86,7 +91,7 @@ async fn with_store(
     let mut this = Reconciliation {
         deployments: context.store.deployments(&key, LISTED_DEPLOYMENTS).await?,
         cluster: dereference(&context.client, &key, object).await?,
-        pods: pods_of(context, &key),
+        pods: pods_of(&context.pods, &key),
         context,
         object,
         owner,
@@ -106,6 +111,7 @@ async fn with_store(
         failure: outcome.failure,
         ready: &ready_by_version(&this.pods),
         pods: this.pods.iter().filter(|pod| !is_left_over(pod)).count(),
+        gone: outcome.gone,
         rolled_out: outcome.rolled_out,
         predecessor: outcome.predecessor,
         stored: &stored,
@@ -195,9 +201,17 @@ impl Reconciliation<'_> {
         let of_version = of_version(&self.pods, version);
         let ready = of_version.iter().any(|pod| ready_since(pod).is_some());
         match state {
-            DeploymentState::Deploying if failure.is_none() && ready => self.succeed(&attempt).await?,
+            DeploymentState::Deploying if failure.is_none() && ready => {
+                if !self.has_taken_over(version, live.as_ref()) {
+                    return Ok(Outcome {
+                        again: Some(SOON),
+                        ..Outcome::default()
+                    });
+                }
+                self.succeed(&attempt).await?;
+            }
             DeploymentState::Deploying => {
-                let waited = elapsed(&attempt, self.context.started, Timestamp::now());
+                let waited = self.waited(&attempt);
                 let found =
                     failure.or_else(|| failure::find(live.as_ref(), of_version.iter().copied(), waited));
                 match found {
@@ -240,8 +254,8 @@ impl Reconciliation<'_> {
         Ok(Outcome {
             failure,
             rolled_out,
-            predecessor: false,
             again: Some(again),
+            ..Outcome::default()
         })
     }
 
@@ -308,8 +322,24 @@ impl Reconciliation<'_> {
     }
 
     fn out_of_time(&self, attempt: &model::Deployment) -> bool {
-        attempt.state == DeploymentState::Deploying
-            && elapsed(attempt, self.context.started, Timestamp::now()) >= FAIL_AFTER
+        attempt.state == DeploymentState::Deploying && self.waited(attempt) >= FAIL_AFTER
+    }
+
+    fn waited(&self, attempt: &model::Deployment) -> Duration {
+        let first_pod = of_version(&self.pods, attempt.version)
+            .iter()
+            .filter_map(|pod| pod.metadata.creation_timestamp.as_ref())
+            .map(|time| time.0)
+            .min();
+        elapsed(attempt, first_pod, self.context.started, Timestamp::now())
+    }
+
+    /// Whether calls go to this version, which has a ready pod: no other one is called any more, or the rollout has got
+    /// stuck half way.
+    fn has_taken_over(&self, version: i64, live: Option<&Deployment>) -> bool {
+        let now = Timestamp::now();
+        let mut others = self.pods.iter().filter(|pod| version_label(pod) != Some(version));
+        !others.any(|pod| is_called(pod, now)) || live.is_some_and(is_stuck)
     }
 
     async fn succeed(&mut self, attempt: &model::Deployment) -> Result<(), Error> {
@@ -347,6 +377,7 @@ impl Reconciliation<'_> {
         let left = self.pods.iter().filter(|pod| !is_left_over(pod)).count();
         let done = apply::undeploy(&self.context.client, &self.key, self.object, &self.cluster, left).await?;
         Ok(Outcome {
+            gone: done,
             again: Some(if done { AT_REST } else { SOON }),
             ..Outcome::default()
         })
@@ -378,125 +409,5 @@ impl Reconciliation<'_> {
         let about = self.object.object_ref(&());
         let action = format!("DeployVersion{version}");
         self.context.event(&about, type_, reason, action, note).await;
-    }
-}
-
-/// The pods of a script. Whoever gives a pod the label without a replica set of the script's name counts for nothing.
-fn pods_of(context: &Context, key: &ScriptKey) -> Vec<Arc<Pod>> {
-    let prefix = format!("{}-", key.name);
-    context.pods.state_filter(|pod| {
-        pod.metadata.namespace.as_ref() == Some(&key.namespace)
-            && pod.labels().get(labels::SCRIPT) == Some(&key.name)
-            && pod
-                .owner_references()
-                .iter()
-                .any(|owner| owner.kind == "ReplicaSet" && owner.name.starts_with(&prefix))
-    })
-}
-
-fn of_version(pods: &[Arc<Pod>], version: i64) -> Vec<&Pod> {
-    pods.iter()
-        .map(AsRef::as_ref)
-        .filter(|pod| version_label(pod) == Some(version))
-        .collect()
-}
-
-fn version_label(pod: &Pod) -> Option<i64> {
-    pod.labels().get(labels::VERSION)?.parse().ok()
-}
-
-/// Since when a pod is ready; none if it is not or is on its way out.
-fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions
-        .iter()
-        .find(|c| c.type_ == "Ready" && c.status == "True")?;
-    Some(
-        ready
-            .last_transition_time
-            .as_ref()
-            .map_or(Timestamp::MIN, |t| t.0),
-    )
-}
-
-/// A pod that ended and stays for a look (an evicted one) is not waited for; one that is being deleted is.
-fn is_left_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-fn ready_by_version(pods: &[Arc<Pod>]) -> BTreeMap<i64, usize> {
-    let mut ready = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| ready_since(pod).is_some()) {
-        if let Some(version) = version_label(pod) {
-            *ready.entry(version).or_default() += 1;
-        }
-    }
-    ready
-}
-
-fn is_rolled_out(deployment: &Deployment) -> bool {
-    let wanted = deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    deployment.status.as_ref().is_some_and(|status| {
-        status.observed_generation >= deployment.metadata.generation
-            && status.replicas == Some(wanted)
-            && status.updated_replicas == Some(wanted)
-            && status.available_replicas == Some(wanted)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::operator::custom_script::fixtures::{pod, ready, waiting};
-
-    #[test]
-    fn pods_are_counted_by_version_and_only_while_they_can_be_called() {
-        let mut leaving = pod(1, &ready());
-        leaving.metadata.deletion_timestamp =
-            Some(serde_json::from_value(json!("2025-05-14T12:00:00Z")).unwrap());
-        let pods: Vec<_> = [
-            pod(1, &ready()),
-            leaving,
-            pod(2, &waiting("CrashLoopBackOff", "")),
-            pod(2, &ready()),
-            pod(2, &ready()),
-        ]
-        .map(Arc::new)
-        .into();
-        assert_eq!(ready_by_version(&pods), [(1, 1), (2, 2)].into());
-        assert_eq!(of_version(&pods, 2).len(), 3);
-    }
-
-    #[test]
-    fn a_rollout_is_over_when_every_pod_is_new_and_available() {
-        let deployment = |observed: i64, replicas: i32, updated: i32, available: i32| -> Deployment {
-            serde_json::from_value(json!({
-                "metadata": { "generation": 2 },
-                "spec": { "replicas": 2, "selector": {}, "template": {} },
-                "status": { "observedGeneration": observed, "replicas": replicas,
-                            "updatedReplicas": updated, "availableReplicas": available }
-            }))
-            .unwrap()
-        };
-        assert!(is_rolled_out(&deployment(2, 2, 2, 2)));
-        assert!(
-            !is_rolled_out(&deployment(1, 2, 2, 2)),
-            "not yet seen by its controller"
-        );
-        assert!(
-            !is_rolled_out(&deployment(2, 3, 2, 2)),
-            "an old pod is still there"
-        );
-        assert!(!is_rolled_out(&deployment(2, 2, 2, 1)), "a new pod is not ready");
     }
 }

@@ -33,6 +33,8 @@ pub struct View<'a> {
     pub ready: &'a BTreeMap<i64, usize>,
     /// How many pods there are, also those that are ending.
     pub pods: usize,
+    /// Nothing of an undeployed script is left.
+    pub gone: bool,
     /// Every pod is of the newest version and available.
     pub rolled_out: bool,
     /// Nothing can be done before the objects of a deleted predecessor are gone.
@@ -112,6 +114,7 @@ pub fn status_without_store(object: &CustomScript, error: &str, now: Timestamp) 
         failure: None,
         ready: &BTreeMap::new(),
         pods: 0,
+        gone: false,
         rolled_out: false,
         predecessor: false,
         stored: &failed,
@@ -157,7 +160,7 @@ pub fn endpoint(object: &CustomScript) -> String {
 
 fn undeployed(view: &View<'_>) -> (Phase, Claim, Claim) {
     let ever = !view.deployments.is_empty() || view.known_version > 0;
-    if view.pods > 0 {
+    if !view.gone {
         let before = view.object.status.as_ref().and_then(|s| s.phase);
         let pods = count(view.pods, "pod");
         return (

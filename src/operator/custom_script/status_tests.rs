@@ -54,6 +54,7 @@ impl Case {
             failure: self.failure.clone(),
             ready: &self.ready,
             pods: self.pods,
+            gone: self.pods == 0,
             rolled_out: self.rolled_out,
             predecessor: false,
             stored: &self.stored,
