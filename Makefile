@@ -38,7 +38,7 @@ generate: ## Write the CRDs anew after a change in src/api
 
 .PHONY: binary
 binary: ## The release binary
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) --bin scriptscope
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) --bin scriptscope
 
 .PHONY: cluster-deps cluster-build cluster-up cluster-down image install
 cluster-deps: ## Install what the cluster needs from Debian's packages

@@ -202,6 +202,8 @@ fn answer(report: &Report) -> Response {
         Err(error) if error.reason == "Timeout" => StatusCode::GATEWAY_TIMEOUT,
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    // To the microsecond, as the record has it. A run is over long before they do not fit.
+    let micros = u32::try_from(report.duration.as_micros()).unwrap_or(u32::MAX);
     let answer = Answer {
         run_id: &report.run_id,
         status: report.status(),
@@ -209,7 +211,7 @@ fn answer(report: &Report) -> Response {
         error: report.result.as_ref().err(),
         stdout: &report.stdout,
         stderr: &report.stderr,
-        duration_ms: report.duration.as_secs_f64() * 1e3,
+        duration_ms: f64::from(micros) / 1e3,
     };
     match serde_json::to_vec(&answer) {
         Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
