@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -51,7 +52,7 @@ const SHUTDOWN: Duration = Duration::from_secs(25);
 /// How often to ask for CRDs that are missing, and for the store's health.
 const CRD_TICK: Duration = Duration::from_secs(2);
 const HEALTH_TICK: Duration = Duration::from_secs(30);
-/// Events buffered for the controller; it takes them at once.
+/// Changes of pods that may wait for the controller, which takes them at once.
 const BUFFER: usize = 256;
 
 /// Options of `scriptscope operator`.
@@ -194,10 +195,8 @@ pub async fn serve(
     let scripts_listed = readiness.expect("list of scripts");
     let pods_listed = readiness.expect("list of pods");
     let (scripts, script_writer) = reflector::store::<CustomScript>();
-    let (pods, pod_writer) = reflector::store_shared::<Pod>(BUFFER);
-    let pod_events = pod_writer
-        .subscribe()
-        .ok_or(OperatorError::Ended("the stream of pods"))?;
+    let (pods, pod_writer) = reflector::store::<Pod>();
+    let (touch, touched) = mpsc::channel(BUFFER);
     let index = Arc::new(PodIndex::new(scope.clone()));
     let images = Images {
         install: args.image.clone(),
@@ -235,6 +234,7 @@ pub async fn serve(
         scripts: scripts.clone(),
         scripts_listed: scripts_listed.clone(),
         pods_listed: pods_listed.clone(),
+        touch,
     };
     parts.spawn(
         "the watch of pods",
@@ -246,7 +246,7 @@ pub async fn serve(
         scope.clone(),
         scripts.clone(),
         changes,
-        pod_events,
+        touched,
         health_changes(context.clone()),
         shutdown.clone(),
     );

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Scope,
     context::Backoff,
+    custom_script::ScriptRef,
     endings::{Ending, ending},
     health::Part,
     origins::{Known, Origins, controller, kind, origin},
@@ -81,8 +82,19 @@ struct Pods {
     others: HashSet<String>,
     /// UIDs of pods that are gone, in order, to be forgotten.
     leaving: VecDeque<(Instant, String)>,
+    /// UIDs in a list that is not complete yet: of the pods with the label, and of all.
+    listed_labelled: HashSet<String>,
+    listed: HashSet<String>,
     /// Pods of scripts that are gone: since when, and why.
     gone: HashMap<String, (Timestamp, Ending)>,
+}
+
+impl Pods {
+    /// These pods are gone; forget them in a while.
+    fn leave(&mut self, uids: impl IntoIterator<Item = String>) {
+        let now = Instant::now();
+        self.leaving.extend(uids.into_iter().map(|uid| (now, uid)));
+    }
 }
 
 impl PodIndex {
@@ -150,27 +162,30 @@ impl PodIndex {
         self.lock().others.insert(uid.to_owned());
     }
 
-    fn left(&self, uid: &str) {
-        self.lock().leaving.push_back((Instant::now(), uid.to_owned()));
-    }
-
     fn lock(&self) -> MutexGuard<'_, Pods> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An event about any pod, of which only the metadata is known.
     fn note_any(&self, event: &Event<PartialObjectMeta<Pod>>) {
-        let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else {
-            return;
+        let pod = match event {
+            Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) => pod,
+            Event::Init => return self.lock().listed.clear(),
+            Event::InitDone => {
+                let mut pods = self.lock();
+                let listed = std::mem::take(&mut pods.listed);
+                let missed: Vec<_> = pods.others.difference(&listed).cloned().collect();
+                return pods.leave(missed);
+            }
         };
-        if pod.labels().contains_key(labels::SCRIPT) {
-            return;
-        }
         let mirrored = pod.annotations().get(MIRROR);
         for uid in pod.metadata.uid.iter().chain(mirrored) {
+            if matches!(event, Event::InitApply(_)) {
+                self.lock().listed.insert(uid.clone());
+            }
             if matches!(event, Event::Delete(_)) {
-                self.left(uid);
-            } else {
+                self.lock().leave([uid.clone()]);
+            } else if !pod.labels().contains_key(labels::SCRIPT) {
                 self.add_other(uid);
             }
         }
@@ -181,15 +196,29 @@ impl PodIndex {
         match event {
             Event::Apply(pod) | Event::InitApply(pod) => {
                 let uid = pod.metadata.uid.as_deref()?;
+                if matches!(event, Event::InitApply(_)) {
+                    self.lock().listed_labelled.insert(uid.to_owned());
+                }
                 (!self.is_known(uid)).then(|| pod.clone())
             }
             Event::Delete(pod) => {
                 let uid = pod.metadata.uid.clone()?;
-                self.left(&uid);
-                self.lock().gone.insert(uid, (Timestamp::now(), ending(pod)));
+                let mut pods = self.lock();
+                pods.leave([uid.clone()]);
+                pods.gone.insert(uid, (Timestamp::now(), ending(pod)));
                 None
             }
-            Event::Init | Event::InitDone => None,
+            Event::Init => {
+                self.lock().listed_labelled.clear();
+                None
+            }
+            Event::InitDone => {
+                let mut pods = self.lock();
+                let listed = std::mem::take(&mut pods.listed_labelled);
+                let missed: Vec<_> = pods.scripts.difference(&listed).cloned().collect();
+                pods.leave(missed);
+                None
+            }
         }
     }
 }
@@ -206,6 +235,9 @@ pub struct PodWatch {
     pub scripts: Store<CustomScript>,
     /// Begun when all of them have been listed.
     pub scripts_listed: Part,
+    /// Where to name scripts whose pods have changed. (Not a shared stream of kube 5.0: that stops for good at a pod which
+    /// is gone before its event was read.)
+    pub touch: mpsc::Sender<ScriptRef>,
     /// To begin when every pod with the label has been listed.
     pub pods_listed: Part,
 }
@@ -215,10 +247,11 @@ impl PodWatch {
     pub async fn run(self, scope: Scope, writer: Writer<Pod>, shutdown: CancellationToken) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let client = self.client.clone();
-        let (index, listed) = (self.index.clone(), self.pods_listed.clone());
+        let index = self.index.clone();
+        let (listed, touch) = (self.pods_listed.clone(), self.touch.clone());
         let watches = async {
             tokio::join!(
-                watch_labelled(&scope, client.clone(), writer, (&index, &listed), sender),
+                watch_labelled(&scope, client.clone(), writer, (&index, &listed), (sender, touch)),
                 watch_any(&scope, client, &index),
             )
         };
@@ -239,23 +272,38 @@ async fn watch_labelled(
     client: Client,
     writer: Writer<Pod>,
     (index, listed): (&PodIndex, &Part),
-    sender: mpsc::Sender<Pod>,
+    (sender, touch): (mpsc::Sender<Pod>, mpsc::Sender<ScriptRef>),
 ) {
     let config = watcher::Config::default().labels(labels::SCRIPT);
     let events = watcher(scope.api::<Pod>(client), config)
         .default_backoff()
         .modify(|pod| pod.managed_fields_mut().clear())
-        .reflect_shared(writer);
+        .reflect(writer);
     let mut events = pin!(events);
+    let mut touched = HashSet::new();
     while let Some(event) = next(&mut events).await {
-        if matches!(event, Event::InitDone) {
-            listed.ready();
-        }
+        let listing = matches!(event, Event::Init | Event::InitApply(_));
+        // Either receiver is only gone when the process is stopping.
         if let Some(pod) = index.note_labelled(&event) {
-            // The receiver lives as long as this does.
             let _ = sender.send(pod).await;
         }
+        match event {
+            Event::Init => touched.clear(),
+            Event::InitDone => listed.ready(),
+            Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) => touched.extend(script_of(&pod)),
+        }
+        // What is listed is in the store only when the list is complete.
+        if !listing {
+            for script in touched.drain() {
+                let _ = touch.send(script).await;
+            }
+        }
     }
+}
+
+fn script_of(pod: &Pod) -> Option<ScriptRef> {
+    let name = pod.labels().get(labels::SCRIPT)?;
+    Some(ObjectRef::new(name).within(&pod.namespace()?))
 }
 
 async fn watch_any(scope: &Scope, client: Client, index: &PodIndex) {
@@ -388,65 +436,5 @@ async fn look_up(watch: &PodWatch, namespace: &str, set: &OwnerReference) -> Res
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn any(uid: &str, labels_: &Value, annotations: &Value) -> PartialObjectMeta<Pod> {
-        serde_json::from_value(json!({ "metadata": {
-            "name": "x", "namespace": "shop", "uid": uid, "labels": labels_, "annotations": annotations
-        } }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_pod_is_unseen_until_it_was_observed() {
-        let index = PodIndex::new(Scope::all());
-        assert_eq!(index.knowledge("a"), Knowledge::Unseen);
-        index.note_any(&Event::InitApply(any("a", &json!({}), &json!({}))));
-        assert_eq!(index.knowledge("a"), Knowledge::NotAScript);
-        // The label alone neither lets a pod in nor keeps it out.
-        index.note_any(&Event::Apply(any(
-            "b",
-            &json!({ labels::SCRIPT: "q" }),
-            &json!({}),
-        )));
-        assert_eq!(index.knowledge("b"), Knowledge::Unseen);
-        index.add_script("b");
-        assert_eq!(index.knowledge("b"), Knowledge::Script);
-    }
-
-    #[test]
-    fn a_static_pod_is_known_by_the_uid_that_its_node_uses() {
-        let index = PodIndex::new(Scope::all());
-        index.note_any(&Event::Apply(any(
-            "mirror",
-            &json!({}),
-            &json!({ MIRROR: "0123abcd" }),
-        )));
-        assert_eq!(index.knowledge("0123abcd"), Knowledge::NotAScript);
-    }
-
-    #[test]
-    fn nothing_is_stored_from_namespaces_that_are_not_watched() {
-        let index = PodIndex::new(Scope::namespace("shop"));
-        assert!(index.watches("shop") && !index.watches("other"));
-        assert_eq!(index.knowledge("a"), Knowledge::Unseen);
-    }
-
-    #[test]
-    fn a_pod_that_went_is_remembered_for_a_while() {
-        let index = PodIndex::new(Scope::all());
-        let pod: Pod =
-            serde_json::from_value(json!({ "metadata": { "name": "x", "namespace": "shop", "uid": "a" } }))
-                .unwrap();
-        assert!(index.note_labelled(&Event::Apply(pod.clone())).is_some());
-        index.add_script("a");
-        assert!(index.note_labelled(&Event::Apply(pod.clone())).is_none());
-        index.note_labelled(&Event::Delete(pod));
-        index.forget(&HashSet::new());
-        assert_eq!(index.knowledge("a"), Knowledge::Script);
-        assert!(index.gone("a").is_some());
-    }
-}
+#[path = "pods_tests.rs"]
+mod tests;

@@ -25,10 +25,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, Service},
+    core::v1::{ConfigMap, Service},
 };
 use kube::{
     Api, ResourceExt,
@@ -36,10 +36,11 @@ use kube::{
     runtime::{
         Controller, Predicate, PredicateConfig, WatchStreamExt,
         controller::{self, Action},
-        reflector::{ObjectRef, ReflectHandle, Store, store::Writer},
+        reflector::{ObjectRef, Store, store::Writer},
         watcher,
     },
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use build::Images;
@@ -135,13 +136,17 @@ fn relevant() -> impl Predicate<CustomScript> + Send + 'static {
     }
 }
 
-/// Runs the controller until it is told to stop; what is under way then is finished.
+/// Which script.
+pub type ScriptRef = ObjectRef<CustomScript>;
+
+/// Runs the controller until it is told to stop; what is under way then is finished. `touched` names scripts whose pods
+/// have changed.
 pub async fn run(
     context: Arc<Context>,
     scope: Scope,
     scripts: Store<CustomScript>,
     changes: impl Stream<Item = Result<CustomScript, watcher::Error>> + Send + 'static,
-    pods: ReflectHandle<Pod>,
+    touched: mpsc::Receiver<ScriptRef>,
     resync: impl Stream<Item = ()> + Send + 'static,
     shutdown: CancellationToken,
 ) {
@@ -157,7 +162,9 @@ pub async fn run(
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .owns(scope.api::<Deployment>(client.clone()), ours.clone())
         .owns(scope.api::<Service>(client.clone()), ours)
-        .watches_shared_stream(pods, |pod| script_of(&pod))
+        .reconcile_on(stream::unfold(touched, |mut touched| async {
+            Some((touched.recv().await?, touched))
+        }))
         .watches(config_maps, watcher::Config::default(), move |map| {
             readers_of(&readers, &map)
         })
@@ -169,11 +176,6 @@ pub async fn run(
             std::future::ready(())
         })
         .await;
-}
-
-fn script_of(pod: &Pod) -> Option<ObjectRef<CustomScript>> {
-    let name = pod.labels().get(labels::SCRIPT)?;
-    Some(ObjectRef::new(name).within(&pod.namespace()?))
 }
 
 /// The scripts whose source is this `ConfigMap`.
