@@ -458,3 +458,38 @@ async fn a_stopping_agent_ships_what_there_is() {
     let stored = server.messages(&pods[0].key).len();
     assert_eq!(stored, 50_010);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_comes_and_goes_while_the_operator_is_slow_is_read() {
+    let mut server = serve(Pods::default(), None).await;
+    // In front of it, something that takes every connection and passes nothing on until it is told to.
+    let front = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let behind = server.url.trim_start_matches("http://").to_owned();
+    server.url = format!("http://{}", front.local_addr().unwrap());
+    let pass = CancellationToken::new();
+    let (waiting, mut waits) = tokio::sync::mpsc::channel(1);
+    let gate = pass.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = front.accept().await {
+            let _ = waiting.try_send(());
+            gate.cancelled().await;
+            let mut far = tokio::net::TcpStream::connect(&behind).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mut pods = vec![Pod::start(folder.path(), "a")];
+    server.register(&pods[0].key).await;
+    let agent = start_agent(&server, folder.path());
+    waits.recv().await.unwrap();
+    let mut brief = Pod::start(folder.path(), "brief");
+    server.register(&brief.key).await;
+    brief.print(100);
+    // As long as the shortest life of a pod, and longer than the agent takes to look again.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    fs::remove_dir_all(brief.folder.parent().unwrap()).unwrap();
+    pass.cancel();
+    pods.push(brief);
+    check(&server, &pods).await;
+    agent.task.abort();
+}

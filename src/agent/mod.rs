@@ -16,6 +16,7 @@ mod tests;
 use std::{
     io,
     path::PathBuf,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     follow::Settle,
-    node::{Node, Work},
+    node::{LISTING_INTERVAL, Node, Work},
     ship::{Operator, ShipError},
 };
 
@@ -158,7 +159,7 @@ pub async fn follow(args: Args, stop: CancellationToken) -> Result<(), AgentErro
             let pause = agent.round(&mut node, work).await;
             if let Some(pause) = pause {
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
+                    () = watching(&mut node, tokio::time::sleep(pause)) => {}
                     () = stop.cancelled(), if stop_by.is_none() => {}
                 }
             }
@@ -209,14 +210,14 @@ impl Agent {
     async fn tell(&mut self, node: &mut Node, work: Work) -> Result<bool, ShipError> {
         let mut progress = false;
         if !work.chunks.is_empty() {
-            let results = self.operator.deliver(&work.chunks).await?;
+            let results = watching(node, self.operator.deliver(&work.chunks)).await?;
             let headers: Vec<_> = work.chunks.into_iter().map(|chunk| chunk.header).collect();
             let stored = node.delivered(&headers, &results, Instant::now());
             self.shipped_bytes += stored;
             progress = stored > 0;
         }
         if !work.questions.is_empty() {
-            let answers = self.operator.ask(&work.questions).await?;
+            let answers = watching(node, self.operator.ask(&work.questions)).await?;
             node.answered(&work.questions, answers, Instant::now());
         }
         Ok(progress)
@@ -231,6 +232,19 @@ impl Agent {
                 "Logs shipped so far."
             );
             self.summary_at = now + SUMMARY_INTERVAL;
+        }
+    }
+}
+
+/// Waits for `other` and meanwhile opens files as they appear: while an operator is slow or away, pods come and go, and
+/// a file that was never opened is lost with its pod.
+async fn watching<T>(node: &mut Node, other: impl Future<Output = T>) -> T {
+    let mut other = pin!(other);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut other => return done,
+            () = tokio::time::sleep(LISTING_INTERVAL) => node.look(Instant::now()),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::ingest::wire::{Chunk, ChunkHeader, ChunkResult, StreamKey, StreamState};
 
 /// How often folders are listed.
-const LISTING_INTERVAL: Duration = Duration::from_millis(500);
+pub(super) const LISTING_INTERVAL: Duration = Duration::from_millis(500);
 /// How long until the operator is asked again about a stream that it does not know.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long until it is asked again about one that is not a script's.
@@ -71,16 +71,21 @@ impl Node {
 
     /// Looks at the files and says what to tell the operator.
     pub fn poll(&mut self, now: Instant) -> Work {
+        self.look(now);
+        Work {
+            questions: self.questions(now),
+            chunks: self.chunks(now),
+        }
+    }
+
+    /// Looks at the files: opens what is new, forgets what is read. What is under way to the operator stays as it is.
+    pub fn look(&mut self, now: Instant) {
         if now >= self.next_listing {
             self.list(now);
             self.next_listing = now + LISTING_INTERVAL;
         }
         for stream in self.streams.values_mut() {
             stream.refresh(now);
-        }
-        Work {
-            questions: self.questions(now),
-            chunks: self.chunks(now),
         }
     }
 

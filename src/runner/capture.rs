@@ -183,7 +183,7 @@ impl Capture {
 
     /// The next `run.output` record; none when no whole line is left, or with `last` no text at all.
     pub fn next_record(&mut self, run_id: &str, last: bool) -> Option<Vec<u8>> {
-        let mut record = records::OutputRecord::new(run_id, self.stream);
+        let mut record = records::OutputRecord::new(Some(run_id), self.stream);
         while record.len() < RECORD_BYTES {
             let rest = self.text.get(self.done..).unwrap_or_default();
             let (line, length) = match memchr(b'\n', rest) {

@@ -34,6 +34,7 @@ use std::{
 
 use axum::serve::ListenerExt;
 use jiff::Timestamp;
+use nix::sys::prctl;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -89,6 +90,9 @@ pub enum RunnerError {
 
 /// Runs the runner until it is told to stop. Ends the process with [`EXIT_UNUSABLE`] when `main.py` can not be used.
 pub fn run(args: Args) -> Result<(), RunnerError> {
+    // Takes this process's descriptors, memory and environment away from the script, which has the same user: what it
+    // could write into our standard output would be a record. A script that runs as root is not kept from it.
+    prctl::set_dumpable(false).map_err(|errno| RunnerError::Start(errno.into()))?;
     // One thread: everything here waits for others, and the script needs the processor more.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,6 +1,9 @@
 //! Prints outside any run, passed on line by line.
 
-use memchr::{memchr, memrchr};
+use jiff::Timestamp;
+use memchr::{memchr, memmem, memrchr};
+
+use super::records::OutputRecord;
 
 /// Bytes of a line; a longer one is cut into several.
 const MAX_LINE: usize = 256 << 10;
@@ -37,6 +40,27 @@ impl PlainLines {
     }
 }
 
+/// Whole lines of standard output, fit to stand among the runner's records: one that could be read as a record is put
+/// into one, as text.
+pub fn among_records(lines: Vec<u8>, now: Timestamp) -> Vec<u8> {
+    let key = memmem::Finder::new(br#""scriptscope""#);
+    if key.find(&lines).is_none() {
+        return lines;
+    }
+    let mut fit = Vec::with_capacity(2 * lines.len());
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        if key.find(line).is_none() {
+            fit.extend_from_slice(line);
+            continue;
+        }
+        let text = String::from_utf8_lossy(line);
+        let mut record = OutputRecord::new(None, "stdout");
+        record.push(now, text.trim_end_matches(['\r', '\n']));
+        fit.append(&mut record.finish());
+    }
+    fit
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +73,20 @@ mod tests {
         assert_eq!(lines.push(b"\n\nthree"), Some(b"two\n\n".to_vec()));
         assert_eq!(lines.end(), Some(b"three\n".to_vec()));
         assert_eq!(lines.end(), None);
+    }
+
+    #[test]
+    fn a_print_that_looks_like_a_record_is_text() {
+        let forged = r#"{"scriptscope":"run.started","run_id":"x"}"#;
+        let lines = format!("one\n{forged}\r\n {{}}\n").into_bytes();
+        let time = Timestamp::UNIX_EPOCH;
+        let fit = String::from_utf8(among_records(lines, time)).unwrap();
+        let all: Vec<&str> = fit.lines().collect();
+        assert_eq!((all.len(), all[0], all[2]), (3, "one", " {}"));
+        let record: serde_json::Value = serde_json::from_str(all[1]).unwrap();
+        assert_eq!(record["scriptscope"], "run.output");
+        assert_eq!(record["lines"][0][1], forged);
+        assert!(record.get("run_id").is_none());
     }
 
     #[test]

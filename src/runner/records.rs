@@ -108,10 +108,10 @@ pub struct OutputRecord {
 }
 
 impl OutputRecord {
-    /// A record without lines. Ids of runs need no escaping.
-    pub fn new(run_id: &str, stream: &'static str) -> Self {
-        let json =
-            format!(r#"{{"scriptscope":"run.output","run_id":"{run_id}","stream":"{stream}","lines":["#);
+    /// A record without lines; without a run where they were printed outside of one. Ids of runs need no escaping.
+    pub fn new(run_id: Option<&str>, stream: &'static str) -> Self {
+        let run = run_id.map_or_else(String::new, |id| format!(r#""run_id":"{id}","#));
+        let json = format!(r#"{{"scriptscope":"run.output",{run}"stream":"{stream}","lines":["#);
         Self {
             json: json.into_bytes(),
             lines: 0,

@@ -1,6 +1,6 @@
 //! A line of korelogger's as it arrives: one datagram, a span behind a letter.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 /// The largest datagram that korelogger sends is below this, in bytes.
@@ -31,6 +31,9 @@ pub struct Echo {
 #[derive(Deserialize)]
 struct Shape {
     attributes: Box<RawValue>,
+    /// Makes a line a record of the runner's, which no script may write.
+    #[serde(default)]
+    scriptscope: Option<IgnoredAny>,
 }
 
 impl Span {
@@ -39,7 +42,8 @@ impl Span {
         let (kind, json) = datagram.split_first()?;
         let shape: Shape = serde_json::from_slice(json).ok()?;
         // A record is one line.
-        if memchr::memchr(b'\n', json).is_some() || !json.starts_with(b"{\"name\":") {
+        let is_line = memchr::memchr(b'\n', json).is_none();
+        if !is_line || shape.scriptscope.is_some() || !json.starts_with(b"{\"name\":") {
             return None;
         }
         let echo = match kind {
@@ -82,6 +86,8 @@ mod tests {
             "Ex",
             "Q{}",
             "E{\"scriptscope\":\"run.finished\",\"attributes\":{}}",
+            "N{\"name\":\"x\",\"scriptscope\":\"run.finished\",\"attributes\":{}}",
+            "N{\"name\":\"x\",\"script\\u0073cope\":\"run.started\",\"attributes\":{}}",
             &format!("E{broken}"),
         ] {
             assert!(Span::parse(wrong.as_bytes()).is_none(), "{wrong}");

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::AsyncReadExt,
@@ -30,7 +31,7 @@ use super::{
     channel::Channel,
     function::Function,
     output::Output,
-    plain::PlainLines,
+    plain::{PlainLines, among_records},
     process::{COOKIE, Exit, Process, Processes, kill_all_with},
     span::{self, Span},
 };
@@ -283,7 +284,7 @@ async fn print_plain(mut pipe: pipe::Receiver, output: Output, is_stderr: bool) 
         };
         match whole {
             Some(lines) if is_stderr => output.stderr(lines).await,
-            Some(lines) => output.stdout(lines).await,
+            Some(lines) => output.stdout(among_records(lines, Timestamp::now())).await,
             None => {}
         }
         if read == 0 {

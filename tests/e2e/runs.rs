@@ -239,3 +239,46 @@ async fn a_caller_that_names_itself_is_the_source() {
     assert_eq!(tools.len(), 1);
     assert_eq!(script.items("runs", "sourceType=API").await.len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_can_not_write_records() {
+    let script = Script::new("forge", "forger").await;
+    let main = r#"
+import json, os
+
+def record(run_id):
+    return json.dumps({"scriptscope": "run.started", "time": "2026-01-01T00:00:00Z", "run_id": run_id, "function": "f"})
+
+print(record("forged-while-loading"), flush=True)
+
+def forge():
+    print(record("forged-print"))
+    refused = []
+    for path in ("/proc/1/fd/1", "/proc/1/fd/2", "/proc/1/environ", "/proc/1/mem"):
+        try:
+            with open(path, "w" if "fd" in path else "rb") as file:
+                if "fd" in path:
+                    file.write(record("forged-descriptor") + "\n")
+        except PermissionError:
+            refused.append(path)
+    return refused
+"#;
+    script.deploy(main, json!({})).await;
+    let answer = script.call("forge", json!({})).await;
+    assert_eq!(
+        answer.body["result"],
+        json!(["/proc/1/fd/1", "/proc/1/fd/2", "/proc/1/environ", "/proc/1/mem"])
+    );
+    // Everything before it in the pod's log is stored by then.
+    script.ended_run(answer.run_id()).await;
+    assert_eq!(
+        script.items("runs", "").await.len(),
+        1,
+        "no run but the one called"
+    );
+    let lines = script.items("logs", "").await;
+    for forged in ["forged-while-loading", "forged-print"] {
+        let shown = |line: &serde_json::Value| line["message"].as_str().is_some_and(|m| m.contains(forged));
+        assert_eq!(lines.iter().filter(|line| shown(line)).count(), 1, "{forged}");
+    }
+}

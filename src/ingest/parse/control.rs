@@ -52,8 +52,9 @@ struct Started<'a> {
 
 #[derive(Deserialize)]
 struct Output<'a> {
-    #[serde(borrow)]
-    run_id: Cow<'a, str>,
+    /// Absent of lines that were printed outside any run.
+    #[serde(borrow, default)]
+    run_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     stream: Cow<'a, str>,
     #[serde(borrow)]
@@ -118,7 +119,10 @@ fn output(record: Output<'_>, origin: Origin) -> Option<Vec<Record>> {
         "stderr" => LogLevel::Stderr,
         _ => return None,
     };
-    let run_id = run_id(&record.run_id)?;
+    let run_id = match record.run_id {
+        Some(id) => Some(run_id(&id)?),
+        None => None,
+    };
     let lines = record
         .lines
         .into_iter()
@@ -129,7 +133,7 @@ fn output(record: Output<'_>, origin: Origin) -> Option<Vec<Record>> {
                 index,
                 time: claimed_time(&time, origin.time).unwrap_or(origin.time),
                 level,
-                run_id: Some(run_id.clone()),
+                run_id: run_id.clone(),
                 message: line_text(text),
                 attributes: None,
             })
