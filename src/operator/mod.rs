@@ -257,7 +257,7 @@ pub async fn serve(
     parts.listen("the web server", web, routers.web).await?;
     parts.spawn(
         "the controller of ScriptExport",
-        script_export::run(exports, shutdown.clone()),
+        script_export::run(exports, scope.clone(), shutdown.clone()),
     );
 
     let comparing = async move {
