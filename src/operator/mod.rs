@@ -235,6 +235,7 @@ pub async fn serve(
         scripts: scripts.clone(),
         scripts_listed: scripts_listed.clone(),
         pods_listed: pods_listed.clone(),
+        contact: context.contact.clone(),
     };
     parts.spawn(
         "the watch of pods",

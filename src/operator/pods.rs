@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Scope,
-    context::Backoff,
+    context::{Backoff, Contact},
     endings::{Ending, ending},
     health::Part,
     origins::{Known, Origins, controller, kind, origin},
@@ -208,6 +208,8 @@ pub struct PodWatch {
     pub scripts_listed: Part,
     /// To begin when every pod with the label has been listed.
     pub pods_listed: Part,
+    /// Told when the API server can not be reached.
+    pub contact: Contact,
 }
 
 impl PodWatch {
@@ -215,11 +217,18 @@ impl PodWatch {
     pub async fn run(self, scope: Scope, writer: Writer<Pod>, shutdown: CancellationToken) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let client = self.client.clone();
-        let (index, listed) = (self.index.clone(), self.pods_listed.clone());
+        let (index, listed, contact) = (self.index.clone(), self.pods_listed.clone(), self.contact.clone());
         let watches = async {
             tokio::join!(
-                watch_labelled(&scope, client.clone(), writer, (&index, &listed), sender),
-                watch_any(&scope, client, &index),
+                watch_labelled(
+                    &scope,
+                    client.clone(),
+                    writer,
+                    (&index, &listed),
+                    sender,
+                    &contact
+                ),
+                watch_any(&scope, client, &index, &contact),
             )
         };
         let scripts = self.scripts_listed.clone();
@@ -240,6 +249,7 @@ async fn watch_labelled(
     writer: Writer<Pod>,
     (index, listed): (&PodIndex, &Part),
     sender: mpsc::Sender<Pod>,
+    contact: &Contact,
 ) {
     let config = watcher::Config::default().labels(labels::SCRIPT);
     let events = watcher(scope.api::<Pod>(client), config)
@@ -247,7 +257,7 @@ async fn watch_labelled(
         .modify(|pod| pod.managed_fields_mut().clear())
         .reflect_shared(writer);
     let mut events = pin!(events);
-    while let Some(event) = next(&mut events).await {
+    while let Some(event) = next(&mut events, contact).await {
         if matches!(event, Event::InitDone) {
             listed.ready();
         }
@@ -258,11 +268,11 @@ async fn watch_labelled(
     }
 }
 
-async fn watch_any(scope: &Scope, client: Client, index: &PodIndex) {
+async fn watch_any(scope: &Scope, client: Client, index: &PodIndex, contact: &Contact) {
     let api: Api<PartialObjectMeta<Pod>> = scope.api(client);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     let mut events = pin!(events);
-    while let Some(event) = next(&mut events).await {
+    while let Some(event) = next(&mut events, contact).await {
         index.note_any(&event);
     }
 }
@@ -270,11 +280,15 @@ async fn watch_any(scope: &Scope, client: Client, index: &PodIndex) {
 /// The next event; a watch that fails is restarted by itself.
 async fn next<K>(
     events: &mut (impl Stream<Item = Result<Event<K>, watcher::Error>> + Unpin),
+    contact: &Contact,
 ) -> Option<Event<K>> {
     loop {
         match events.next().await? {
             Ok(event) => return Some(event),
-            Err(error) => tracing::warn!(%error, "A watch of pods failed; it is being restarted."),
+            Err(error) => {
+                contact.lost();
+                tracing::warn!(%error, "A watch of pods failed; it is being restarted.");
+            }
         }
     }
 }
