@@ -22,7 +22,10 @@ use scriptscope::{
     },
     metrics::Metrics,
     model::{Filter, Run, RunStatus, ScriptKey, SourceType, TimeRange},
-    operator::script_export::{ExportContext, run},
+    operator::{
+        Scope,
+        script_export::{ExportContext, run},
+    },
     store::Store,
 };
 use serde_json::{Value, json};
@@ -121,8 +124,13 @@ async fn a_file_is_begun_anew_and_leaves_nothing_behind() {
     assert!(!folder.exists());
 }
 
+const EVERYWHERE: &str = "/apis/scriptscope.dev/v1alpha1/scriptexports";
+const IN_SHOP: &str = "/apis/scriptscope.dev/v1alpha1/namespaces/shop/scriptexports";
+
 /// As much of an API server as the controller talks to.
 struct Cluster {
+    /// The one list that the controller may read.
+    list: &'static str,
     objects: Mutex<BTreeMap<String, Value>>,
     events: Mutex<Vec<Value>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<Result<String, Infallible>>>>,
@@ -131,9 +139,10 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(objects: Vec<Value>) -> Arc<Self> {
+    fn new(list: &'static str, objects: Vec<Value>) -> Arc<Self> {
         let name = |o: &Value| o["metadata"]["name"].as_str().unwrap().to_owned();
         Arc::new(Self {
+            list,
             objects: Mutex::new(objects.into_iter().map(|o| (name(&o), o)).collect()),
             events: Mutex::default(),
             watchers: Mutex::default(),
@@ -180,7 +189,10 @@ impl Cluster {
             return (201, sent);
         }
         let mut objects = self.objects.lock().unwrap();
-        if path == "/apis/scriptscope.dev/v1alpha1/scriptexports" {
+        if path.ends_with("/scriptexports") && path != self.list {
+            return failure(403, "Forbidden");
+        }
+        if path == self.list {
             let items: Vec<Value> = objects.values().cloned().collect();
             // Written to by somebody else just after it was listed.
             if let Some(contended) = objects.get_mut("contended") {
@@ -291,7 +303,7 @@ async fn each_export_is_made_once_and_goes_with_its_object() {
         spec
     };
     let condition = |column: &str, value: &str| json!({"filters": [{"column": column, "operator": "Equals", "values": [value]}]});
-    let cluster = Cluster::new(vec![
+    let objects = vec![
         export("all", &pay, Value::Null),
         export("contended", &pay, Value::Null),
         export("none", &with(condition("Source", "nobody")), Value::Null),
@@ -308,10 +320,11 @@ async fn each_export_is_made_once_and_goes_with_its_object() {
             json!({"phase": "Running", "startedAt": "2020-01-01T00:00:00Z"}),
         ),
         json!({"metadata": {"name": "unreadable", "namespace": "shop", "uid": "u"}, "spec": {"data": "Cats"}}),
-    ]);
+    ];
+    let cluster = Cluster::new(EVERYWHERE, objects);
     let shutdown = CancellationToken::new();
     let context = ExportContext::new(cluster.client(), store(), data.path(), Metrics::new());
-    let controller = tokio::spawn(run(context, shutdown.clone()));
+    let controller = tokio::spawn(run(context, Scope::all(), shutdown.clone()));
     cluster
         .until("six ends, six events", |c| c.events.lock().unwrap().len() == 6)
         .await;
@@ -373,4 +386,26 @@ async fn each_export_is_made_once_and_goes_with_its_object() {
 
     shutdown.cancel();
     controller.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_of_one_namespace_makes_its_exports_and_leaves_the_files_of_others() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("exports");
+    for place in ["shop/orphan", "other/of-before"] {
+        std::fs::create_dir_all(folder.join(place)).unwrap();
+    }
+    let pay = json!({"scriptRef": {"name": "pay"}, "data": "Runs"});
+    let cluster = Cluster::new(IN_SHOP, vec![export("all", &pay, Value::Null)]);
+    let shutdown = CancellationToken::new();
+    let context = ExportContext::new(cluster.client(), store(), data.path(), Metrics::new());
+    let controller = tokio::spawn(run(context, Scope::namespace("shop"), shutdown.clone()));
+    cluster
+        .until("the end of the export", |c| c.events.lock().unwrap().len() == 1)
+        .await;
+    assert_eq!(cluster.status("all")["phase"], "Succeeded");
+    shutdown.cancel();
+    controller.await.unwrap();
+    assert!(!folder.join("shop/orphan").exists());
+    assert!(folder.join("other/of-before").exists());
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,47 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mi
 /// Longest note of an event, in bytes.
 const MAX_NOTE_BYTES: usize = 1_000;
 
+/// Whether the API server can be reached. Clones share it.
+///
+/// While it can not, no deployment gets on, whatever its pods look like from here.
+#[derive(Clone, Debug, Default)]
+pub struct Contact(Arc<Mutex<Link>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Link {
+    #[default]
+    Whole,
+    Lost,
+    Regained(Timestamp),
+}
+
+impl Contact {
+    /// It could not be reached.
+    pub fn lost(&self) {
+        *self.link() = Link::Lost;
+    }
+
+    /// It has answered at `now`.
+    pub fn answered(&self, now: Timestamp) {
+        let mut link = self.link();
+        if matches!(*link, Link::Lost) {
+            *link = Link::Regained(now);
+        }
+    }
+
+    /// Since when it has been reached again, if it ever could not.
+    pub fn regained(&self) -> Option<Timestamp> {
+        match *self.link() {
+            Link::Regained(at) => Some(at),
+            Link::Whole | Link::Lost => None,
+        }
+    }
+
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What a reconciliation works with.
 pub struct Context {
     /// The cluster.
@@ -47,6 +88,8 @@ pub struct Context {
     pub pods: reflector::Store<Pod>,
     /// Begun when every such pod has been listed.
     pub pods_listed: Part,
+    /// Contact with the API server.
+    pub contact: Contact,
     /// When this process began.
     pub started: Timestamp,
 }
@@ -74,6 +117,7 @@ impl Context {
             images,
             pods,
             pods_listed,
+            contact: Contact::default(),
             started: Timestamp::now(),
         }
     }
@@ -183,6 +227,21 @@ impl StoreHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contact_counts_from_the_first_answer_after_it_was_lost() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let contact = Contact::default();
+        contact.answered(at(1));
+        assert_eq!(contact.regained(), None, "it was never lost");
+        contact.lost();
+        contact.clone().answered(at(5));
+        contact.answered(at(9));
+        assert_eq!(contact.regained(), Some(at(5)));
+        contact.lost();
+        contact.answered(at(20));
+        assert_eq!(contact.regained(), Some(at(20)));
+    }
 
     #[test]
     fn pauses_double_up_to_five_minutes_and_begin_anew_after_a_success() {

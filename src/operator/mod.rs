@@ -235,6 +235,7 @@ pub async fn serve(
         scripts_listed: scripts_listed.clone(),
         pods_listed: pods_listed.clone(),
         touch,
+        contact: context.contact.clone(),
     };
     parts.spawn(
         "the watch of pods",
@@ -257,7 +258,7 @@ pub async fn serve(
     parts.listen("the web server", web, routers.web).await?;
     parts.spawn(
         "the controller of ScriptExport",
-        script_export::run(exports, shutdown.clone()),
+        script_export::run(exports, scope.clone(), shutdown.clone()),
     );
 
     let comparing = async move {

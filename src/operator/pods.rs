@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Scope,
-    context::Backoff,
+    context::{Backoff, Contact},
     custom_script::ScriptRef,
     endings::{Ending, ending},
     health::Part,
@@ -240,6 +240,8 @@ pub struct PodWatch {
     pub touch: mpsc::Sender<ScriptRef>,
     /// To begin when every pod with the label has been listed.
     pub pods_listed: Part,
+    /// Told when the API server can not be reached.
+    pub contact: Contact,
 }
 
 impl PodWatch {
@@ -248,11 +250,17 @@ impl PodWatch {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let client = self.client.clone();
         let index = self.index.clone();
-        let (listed, touch) = (self.pods_listed.clone(), self.touch.clone());
+        let (listed, touch, contact) = (self.pods_listed.clone(), self.touch.clone(), self.contact.clone());
         let watches = async {
             tokio::join!(
-                watch_labelled(&scope, client.clone(), writer, (&index, &listed), (sender, touch)),
-                watch_any(&scope, client, &index),
+                watch_labelled(
+                    &scope,
+                    client.clone(),
+                    writer,
+                    (&index, &listed, &contact),
+                    (sender, touch)
+                ),
+                watch_any(&scope, client, &index, &contact),
             )
         };
         let scripts = self.scripts_listed.clone();
@@ -271,7 +279,7 @@ async fn watch_labelled(
     scope: &Scope,
     client: Client,
     writer: Writer<Pod>,
-    (index, listed): (&PodIndex, &Part),
+    (index, listed, contact): (&PodIndex, &Part, &Contact),
     (sender, touch): (mpsc::Sender<Pod>, mpsc::Sender<ScriptRef>),
 ) {
     let config = watcher::Config::default().labels(labels::SCRIPT);
@@ -281,7 +289,7 @@ async fn watch_labelled(
         .reflect(writer);
     let mut events = pin!(events);
     let mut touched = HashSet::new();
-    while let Some(event) = next(&mut events).await {
+    while let Some(event) = next(&mut events, contact).await {
         let listing = matches!(event, Event::Init | Event::InitApply(_));
         // Either receiver is only gone when the process is stopping.
         if let Some(pod) = index.note_labelled(&event) {
@@ -306,11 +314,11 @@ fn script_of(pod: &Pod) -> Option<ScriptRef> {
     Some(ObjectRef::new(name).within(&pod.namespace()?))
 }
 
-async fn watch_any(scope: &Scope, client: Client, index: &PodIndex) {
+async fn watch_any(scope: &Scope, client: Client, index: &PodIndex, contact: &Contact) {
     let api: Api<PartialObjectMeta<Pod>> = scope.api(client);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     let mut events = pin!(events);
-    while let Some(event) = next(&mut events).await {
+    while let Some(event) = next(&mut events, contact).await {
         index.note_any(&event);
     }
 }
@@ -318,11 +326,15 @@ async fn watch_any(scope: &Scope, client: Client, index: &PodIndex) {
 /// The next event; a watch that fails is restarted by itself.
 async fn next<K>(
     events: &mut (impl Stream<Item = Result<Event<K>, watcher::Error>> + Unpin),
+    contact: &Contact,
 ) -> Option<Event<K>> {
     loop {
         match events.next().await? {
             Ok(event) => return Some(event),
-            Err(error) => tracing::warn!(%error, "A watch of pods failed; it is being restarted."),
+            Err(error) => {
+                contact.lost();
+                tracing::warn!(%error, "A watch of pods failed; it is being restarted.");
+            }
         }
     }
 }

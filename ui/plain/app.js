@@ -267,7 +267,7 @@ async function refresh(now) {
       // What is shown may be old; the line above says so. Nothing shown yet must not look like nothing there.
       trouble(error.message || "The page failed: " + error);
       $("out").hidden = false;
-      if (now) show([], [empty("This could not be shown", el("p", {}, error.message))]);
+      if (now) show([], [el("h1", {}, "This could not be shown"), empty("The operator's answer", el("p", {}, error.message))]);
     }
   }
   timer = setTimeout(refresh, EVERY);

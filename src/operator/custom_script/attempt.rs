@@ -68,15 +68,17 @@ pub fn next_step(situation: Situation<'_>) -> Step {
 }
 
 /// How long the cluster has been at an attempt. If no operator ran before it had made a pod, that time does not count, or
-/// an operator that was away would fail attempts that had no chance.
+/// an operator that was away would fail attempts that had no chance. Neither does the time before `regained`, when the API
+/// server could be reached again: without it no node starts a pod.
 pub fn elapsed(
     attempt: &Deployment,
     first_pod: Option<Timestamp>,
     operator_started: Timestamp,
+    regained: Option<Timestamp>,
     now: Timestamp,
 ) -> std::time::Duration {
     let worked = first_pod.map_or(operator_started, |made| made.min(operator_started));
-    let since = attempt.started_at.max(worked);
+    let since = attempt.started_at.max(worked).max(regained.unwrap_or(worked));
     now.duration_since(since).try_into().unwrap_or_default()
 }
 
@@ -146,13 +148,26 @@ mod tests {
     fn an_operator_that_was_away_gives_the_attempt_its_time() {
         let attempt = attempt(1, "a", DeploymentState::Deploying);
         let later = |seconds| attempt.started_at + jiff::SignedDuration::from_secs(seconds);
-        let seconds =
-            |pod, operator: i64, now: i64| elapsed(&attempt, pod, later(operator), later(now)).as_secs();
+        let seconds = |pod, operator: i64, now: i64| {
+            elapsed(&attempt, pod, later(operator), None, later(now)).as_secs()
+        };
         assert_eq!(seconds(None, -100, 50), 50);
         assert_eq!(seconds(None, 45, 50), 5);
         assert_eq!(seconds(None, 45, 40), 0);
         // The cluster went on while no operator looked.
         assert_eq!(seconds(Some(later(1)), 45, 50), 49);
         assert_eq!(seconds(Some(later(47)), 45, 50), 5);
+    }
+
+    #[test]
+    fn an_api_server_that_was_away_does_not_use_up_the_time_of_an_attempt() {
+        let attempt = attempt(1, "a", DeploymentState::Deploying);
+        let later = |seconds| attempt.started_at + jiff::SignedDuration::from_secs(seconds);
+        let seconds = |regained| {
+            let made = Some(later(1));
+            elapsed(&attempt, made, later(-100), Some(later(regained)), later(50)).as_secs()
+        };
+        assert_eq!(seconds(40), 10);
+        assert_eq!(seconds(-50), 50, "long before the attempt");
     }
 }

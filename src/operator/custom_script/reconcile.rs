@@ -74,6 +74,10 @@ pub async fn reconcile(object: &CustomScript, context: &Context) -> Result<Actio
     // Pods that were not listed yet would look like pods that are gone.
     context.pods_listed.wait().await;
     let result = with_store(object, context, key, owner).await;
+    // Its own no is an answer; silence is not.
+    if matches!(&result, Err(Error::Kube(error)) if !matches!(error, kube::Error::Api(_))) {
+        context.contact.lost();
+    }
     if let Err(Error::Store(error)) = &result {
         context.health.doubt().await;
         let wanted = status::status_without_store(object, &error.to_string(), Timestamp::now());
@@ -97,6 +101,7 @@ async fn with_store(
         owner,
         key,
     };
+    context.contact.answered(Timestamp::now());
     let known_version = this.known_version();
     let outcome = match object.spec.desired_state {
         _ if object.spec.workload.is_some() => Outcome::default(),
@@ -331,7 +336,8 @@ impl Reconciliation<'_> {
             .filter_map(|pod| pod.metadata.creation_timestamp.as_ref())
             .map(|time| time.0)
             .min();
-        elapsed(attempt, first_pod, self.context.started, Timestamp::now())
+        let (started, regained) = (self.context.started, self.context.contact.regained());
+        elapsed(attempt, first_pod, started, regained, Timestamp::now())
     }
 
     /// Whether calls go to this version, which has a ready pod: no other one is called any more, or the rollout has got

@@ -33,6 +33,7 @@ use crate::{
     api::ScriptExport,
     export::file::{ExportFolder, ExportKey},
     metrics::Metrics,
+    operator::Scope,
     store::Store,
 };
 
@@ -70,12 +71,13 @@ impl ExportContext {
     }
 }
 
-/// Makes exports until `shutdown`. What is under way then is begun again by the next process.
-pub async fn run(context: ExportContext, shutdown: CancellationToken) {
-    let api: Api<DeserializeGuard<ScriptExport>> = Api::all(context.client.clone());
+/// Makes the exports of the scope until `shutdown`. What is under way then is begun again by the next process.
+pub async fn run(context: ExportContext, scope: Scope, shutdown: CancellationToken) {
+    let api: Api<DeserializeGuard<ScriptExport>> = scope.api(context.client.clone());
     let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut exports = Exports {
         context,
+        scope,
         known: HashMap::new(),
     };
     let mut listed = HashSet::new();
@@ -129,6 +131,7 @@ impl Known {
 
 struct Exports {
     context: ExportContext,
+    scope: Scope,
     known: HashMap<ExportKey, Known>,
 }
 
@@ -186,7 +189,9 @@ impl Exports {
                 return;
             }
         };
-        for (key, file_uid) in found {
+        // Of other namespaces nothing is known: their exports may well exist.
+        let ours = |key: &ExportKey| self.scope.contains(&key.namespace);
+        for (key, file_uid) in found.into_iter().filter(|(key, _)| ours(key)) {
             let of_object = self
                 .known
                 .get(&key)
