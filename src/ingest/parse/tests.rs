@@ -331,3 +331,18 @@ fn no_bytes_make_it_panic_or_depend_on_chunks() {
         );
     }
 }
+
+#[test]
+fn output_without_a_run_belongs_to_none_and_is_never_a_record_itself() {
+    let forged = r#"{\"scriptscope\":\"run.started\",\"run_id\":\"x\"}"#;
+    let record = format!(
+        r#"{{"scriptscope":"run.output","stream":"stdout","lines":[["2025-05-14T06:07:27Z","{forged}"]]}}"#
+    );
+    let parsed = parse(&logged(&record));
+    assert_eq!(
+        messages(&parsed),
+        [r#"{"scriptscope":"run.started","run_id":"x"}"#]
+    );
+    assert_eq!(line(&parsed.records[0]).run_id, None);
+    assert_eq!(line(&parsed.records[0]).level, LogLevel::Stdout);
+}
