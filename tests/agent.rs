@@ -68,7 +68,7 @@ impl AgentAuthenticator for Tokens {
 struct Pods(HashMap<String, PodKnowledge>);
 
 impl PodDirectory for Pods {
-    fn knows(&self, pod_uid: &str) -> PodKnowledge {
+    fn knows(&self, _: &str, pod_uid: &str) -> PodKnowledge {
         self.0.get(pod_uid).cloned().unwrap_or(PodKnowledge::Unseen)
     }
 }

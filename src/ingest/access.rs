@@ -45,6 +45,6 @@ pub enum PodKnowledge {
 
 /// The pods of the cluster, as the controllers watch them.
 pub trait PodDirectory: Send + Sync + 'static {
-    /// What is known of the pod with this UID. Must not block.
-    fn knows(&self, pod_uid: &str) -> PodKnowledge;
+    /// What is known of the pod with this UID in this namespace. Must not block.
+    fn knows(&self, namespace: &str, pod_uid: &str) -> PodKnowledge;
 }

@@ -198,7 +198,7 @@ impl Ingest {
     }
 
     fn state_of_unfollowed(&self, stream: &StreamKey) -> StreamState {
-        match self.directory.knows(&stream.pod_uid) {
+        match self.directory.knows(&stream.namespace, &stream.pod_uid) {
             PodKnowledge::NotAScript => StreamState::Ignore,
             PodKnowledge::Script { container } if container != stream.container => StreamState::Ignore,
             // Registered a moment ago, or about to be.

@@ -72,7 +72,11 @@ impl AgentAuthenticator for KubeAccess {
 }
 
 impl PodDirectory for PodIndex {
-    fn knows(&self, pod_uid: &str) -> PodKnowledge {
+    fn knows(&self, namespace: &str, pod_uid: &str) -> PodKnowledge {
+        // Pods that are not watched would be unseen for ever, and asked about as long.
+        if !self.watches(namespace) {
+            return PodKnowledge::NotAScript;
+        }
         match self.knowledge(pod_uid) {
             Knowledge::Script => PodKnowledge::Script {
                 container: labels::CONTAINER.to_owned(),
@@ -80,5 +84,18 @@ impl PodDirectory for PodIndex {
             Knowledge::NotAScript => PodKnowledge::NotAScript,
             Knowledge::Unseen => PodKnowledge::Unseen,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Scope;
+
+    #[test]
+    fn a_pod_of_a_namespace_that_is_not_watched_is_no_scripts() {
+        let pods = PodIndex::new(Scope::namespace("shop"));
+        assert_eq!(pods.knows("other", "uid"), PodKnowledge::NotAScript);
+        assert_eq!(pods.knows("shop", "uid"), PodKnowledge::Unseen);
     }
 }
