@@ -44,7 +44,7 @@ binary: ## The release binary
 cluster-deps: ## Install what the cluster needs from Debian's packages
 	@tests/cluster/cluster deps
 
-cluster-build: cluster-deps ## Build the cluster's programs and base images (once, about 10 minutes)
+cluster-build: cluster-deps ## Build the cluster's programs and base images (once, about 14 minutes)
 	@tests/cluster/cluster build
 	@tests/cluster/cluster images
 
