@@ -14,7 +14,8 @@ use scriptscope::{
         SourceType, TimeRange,
     },
     store::{
-        self, Append, AppendOutcome, LogQuery, PodRecord, RunQuery, Store, StoreError, StreamCheckpoint,
+        self, Append, AppendOutcome, LogQuery, Page, PodRecord, RowQuery, RunQuery, Store, StoreError,
+        StreamCheckpoint,
     },
 };
 use tempfile::TempDir;
@@ -207,28 +208,22 @@ pub fn log_query(script: &ScriptKey, filter: Filter) -> LogQuery {
 }
 
 /// Every run that a query finds, page by page.
-pub async fn all_runs(store: &Arc<dyn Store>, mut query: RunQuery) -> Vec<Run> {
-    let mut all = Vec::new();
-    loop {
-        let page = store.runs(&query).await.unwrap();
-        assert!(page.rows.len() <= query.limit);
-        assert!(page.next.is_none() || page.rows.len() == query.limit);
-        all.extend(page.rows);
-        match page.next {
-            Some(next) => {
-                assert_ne!(query.after.as_ref(), Some(&next), "the page does not move on");
-                query.after = Some(next);
-            }
-            None => return all,
-        }
-    }
+pub async fn all_runs(store: &Arc<dyn Store>, query: RunQuery) -> Vec<Run> {
+    all_pages(query, async |query: &RunQuery| store.runs(query).await.unwrap()).await
 }
 
 /// Every line that a query finds, page by page.
-pub async fn all_lines(store: &Arc<dyn Store>, mut query: LogQuery) -> Vec<LogLine> {
+pub async fn all_lines(store: &Arc<dyn Store>, query: LogQuery) -> Vec<LogLine> {
+    all_pages(query, async |query: &LogQuery| store.logs(query).await.unwrap()).await
+}
+
+async fn all_pages<T, C: PartialEq + std::fmt::Debug>(
+    mut query: RowQuery<C>,
+    read: impl AsyncFn(&RowQuery<C>) -> Page<T, C>,
+) -> Vec<T> {
     let mut all = Vec::new();
     loop {
-        let page = store.logs(&query).await.unwrap();
+        let page = read(&query).await;
         assert!(page.rows.len() <= query.limit);
         assert!(page.next.is_none() || page.rows.len() == query.limit);
         all.extend(page.rows);
