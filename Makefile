@@ -27,6 +27,10 @@ check: ## The fast loop: format, clippy, tests that need no cluster
 e2e: ## The end-to-end tests alone; KEEP=1 keeps the cluster
 	@tests/run e2e
 
+.PHONY: bench
+bench: ## Benchmarks of whole paths; NAME=... for one, SCALE=small for a quick look
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(HOST) --bench pipeline -- $(NAME)
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt

@@ -1,0 +1,46 @@
+//! Benchmarks of whole paths; `make bench` runs all, `make bench NAME=ingest_plain_sqlite` one. Each prints one JSON line
+//! with its figure, a raw engine's beside it, and what both cost ([`report::Report`]).
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a benchmark that can not run has nothing to say
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)] // figures
+
+mod generate;
+mod ingest;
+mod report;
+#[path = "../../tests/common/testbed.rs"]
+#[allow(dead_code)] // shared with the fault tests
+mod testbed;
+mod usage;
+
+use report::Scale;
+
+/// Name of a benchmark, and what runs it.
+type Bench = (&'static str, fn(Scale));
+
+const BENCHES: &[Bench] = &[("ingest_plain_sqlite", ingest::plain_sqlite)];
+
+fn main() {
+    testbed::serve_if_asked();
+    let scale = Scale::from_env();
+    // `cargo bench` adds arguments of its own.
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    for name in &wanted {
+        if !BENCHES.iter().any(|(known, _)| known == name) {
+            let known: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+            eprintln!("There is no benchmark {name}; there are {}.", known.join(", "));
+            std::process::exit(2);
+        }
+    }
+    for (name, run) in BENCHES {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            run(scale);
+        }
+    }
+}

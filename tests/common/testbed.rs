@@ -1,0 +1,214 @@
+//! The operator's ingest and store in a process of their own, without Kubernetes: what fault tests kill and benchmarks
+//! measure. A test program calls [`serve_if_asked`] first thing in `main` and starts itself again as the server.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, State},
+    http::StatusCode,
+    routing::get,
+};
+use scriptscope::{
+    ingest::{
+        AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge, router,
+        wire::StreamKey,
+    },
+    metrics::Metrics,
+    model::ScriptKey,
+    store::{self, PodRecord, Store},
+};
+use serde::{Deserialize, Serialize};
+
+/// Environment variable that makes a test program the server; its value is a [`Config`].
+const ROLE: &str = "SCRIPTSCOPE_TESTBED";
+/// Name of the node that the agent under test speaks for.
+pub const NODE: &str = "node-1";
+const TOKEN: &str = "a-token-of-the-testbed";
+const NAMESPACE: &str = "bed";
+const CONTAINER: &str = "script";
+
+/// What the server serves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// URL of the store.
+    pub store: String,
+    /// Where to listen; port 0 takes any.
+    pub listen: SocketAddr,
+    /// The pods it knows from the start.
+    pub pods: Vec<Pod>,
+}
+
+/// A pod of a script.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Pod {
+    /// UID, and its name after `pod-`.
+    pub uid: String,
+    /// Name of the script.
+    pub script: String,
+}
+
+impl Pod {
+    /// Whose runs and lines it has.
+    pub fn script_key(&self) -> ScriptKey {
+        ScriptKey::new(NAMESPACE, &self.script)
+    }
+
+    /// Kubelet's folder of its container, below the logs' folder.
+    pub fn folder(&self) -> String {
+        format!("{NAMESPACE}_pod-{0}_{0}/{CONTAINER}", self.uid)
+    }
+
+    /// Its stream after `restart` restarts.
+    pub fn stream(&self, restart: u32) -> StreamKey {
+        StreamKey {
+            namespace: NAMESPACE.to_owned(),
+            pod: format!("pod-{}", self.uid),
+            pod_uid: self.uid.clone(),
+            container: CONTAINER.to_owned(),
+            restart,
+        }
+    }
+
+    /// As the store knows it.
+    pub fn record(&self) -> PodRecord {
+        PodRecord {
+            uid: self.uid.clone(),
+            name: format!("pod-{}", self.uid),
+            container: CONTAINER.to_owned(),
+            script: self.script_key(),
+            version: 1,
+            deployment_id: format!("{}-1", self.script),
+        }
+    }
+}
+
+struct OneToken;
+
+#[async_trait]
+impl AgentAuthenticator for OneToken {
+    async fn authenticate(&self, token: &str) -> Result<AgentIdentity, AuthError> {
+        if token == TOKEN {
+            return Ok(AgentIdentity {
+                name: "agent".to_owned(),
+                node: None,
+            });
+        }
+        Err(AuthError::Rejected("not the testbed's".to_owned()))
+    }
+}
+
+struct NoOthers;
+
+impl PodDirectory for NoOthers {
+    fn knows(&self, _: &str, _: &str) -> PodKnowledge {
+        PodKnowledge::Unseen
+    }
+}
+
+/// What a script has stored.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Stored {
+    /// Log lines.
+    pub lines: i64,
+    /// Runs that ended.
+    pub ended: i64,
+}
+
+/// Serves and never returns where the environment asks for the server.
+pub fn serve_if_asked() {
+    let Ok(config) = env::var(ROLE) else { return };
+    let config: Config = serde_json::from_str(&config).expect("a configuration of the testbed");
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(serve(config));
+}
+
+async fn serve(config: Config) {
+    let store = store::open(&config.store).await.expect("a store");
+    for pod in &config.pods {
+        store.register_pod(&pod.record()).await.expect("a pod registered");
+    }
+    let ingest = Ingest::new(
+        Arc::clone(&store),
+        Arc::new(OneToken),
+        Arc::new(NoOthers),
+        Metrics::new(),
+    );
+    let routes = Router::new()
+        .route("/stored/{script}", get(stored))
+        .with_state(store)
+        .merge(router(Arc::new(ingest)));
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .expect("a port to listen on");
+    println!("{}", listener.local_addr().expect("an address"));
+    axum::serve(listener, routes).await.expect("requests served");
+}
+
+async fn stored(
+    State(store): State<Arc<dyn Store>>,
+    UrlPath(script): UrlPath<String>,
+) -> Result<Json<Stored>, (StatusCode, String)> {
+    let figures = store.figures(&ScriptKey::new(NAMESPACE, script)).await;
+    let figures = figures.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(Stored {
+        lines: figures.total_logs,
+        ended: figures.succeeded_runs + figures.failed_runs,
+    }))
+}
+
+/// A process that ends with its owner.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts this program again as the server; says where it listens.
+pub fn start_server(config: &Config) -> (Process, SocketAddr) {
+    let mut child = Command::new(env::current_exe().expect("this program"))
+        .env(ROLE, serde_json::to_string(config).expect("a configuration"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the server started");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("its output");
+    BufReader::new(stdout).read_line(&mut line).expect("its address");
+    let address = line.trim().parse().expect("its address");
+    (Process(child), address)
+}
+
+/// Starts the agent on a folder of pod logs; its token lies in `scratch`.
+pub fn start_agent(operator: SocketAddr, logs: &Path, scratch: &Path) -> Process {
+    let token = scratch.join("token");
+    fs::write(&token, TOKEN).expect("a token");
+    let child = Command::new(env!("CARGO_BIN_EXE_scriptscope"))
+        .args([
+            "agent",
+            "--operator",
+            &format!("http://{operator}"),
+            "--node",
+            NODE,
+        ])
+        .arg("--token-file")
+        .arg(&token)
+        .arg("--logs-dir")
+        .arg(logs)
+        .spawn()
+        .expect("the agent started");
+    Process(child)
+}
