@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a benchmark that can not run has nothing to say
 #![allow(
     clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss
 )] // figures

@@ -15,16 +15,10 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 
 /// The largest resident memory of a process, bytes.
 pub fn max_rss_bytes(pid: u32) -> u64 {
-    kib(pid, "VmHWM:") << 10
-}
-
-/// The resident memory of a process now, bytes.
-pub fn rss_bytes(pid: u32) -> u64 {
-    kib(pid, "VmRSS:") << 10
-}
-
-fn kib(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
