@@ -24,8 +24,9 @@ enum Test {
     IdContains(Vec<String>),
 }
 
+/// A test on a text.
 #[derive(Clone, Debug)]
-enum TextTest {
+pub(super) enum TextTest {
     In(Vec<String>),
     NotIn(Vec<String>),
     /// The parts, in lower case.
@@ -139,7 +140,8 @@ impl Test {
 }
 
 impl TextTest {
-    fn new(condition: &Condition) -> Self {
+    /// `Equals`, `NotEquals` or `Contains`.
+    pub(super) fn new(condition: &Condition) -> Self {
         match condition.operator {
             Operator::Contains => Self::Contains(lower(&condition.values)),
             Operator::NotEquals => Self::NotIn(condition.values.clone()),
@@ -147,7 +149,8 @@ impl TextTest {
         }
     }
 
-    fn matches(&self, text: Option<&str>) -> bool {
+    /// Whether a text passes; what has none is not equal to any.
+    pub(super) fn matches(&self, text: Option<&str>) -> bool {
         let is = |values: &[String]| text.is_some_and(|text| values.iter().any(|v| v == text));
         match self {
             Self::In(values) => is(values),

@@ -4,8 +4,11 @@
 //! level), `Contains` ignores the case of ASCII letters, `NotEquals` is passed by what has no value at all, and no other
 //! operator is.
 
+mod groups;
+mod limit;
 mod lines;
 mod runs;
+pub mod window;
 
 use std::ops::Range;
 
@@ -13,6 +16,8 @@ use jiff::Timestamp;
 
 use crate::model::TimeRange;
 
+pub use groups::GroupFilter;
+pub use limit::{Stop, TimeLimit, Waiting, within};
 pub use lines::LineFilter;
 pub use runs::{Dialect, push_runs_order, push_runs_where};
 

@@ -88,30 +88,50 @@ impl Digest {
 
     /// Reads what [`Self::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let wrong = || StoreError::Corrupt("a digest of response times".to_owned());
-        let Some((&format, rest)) = bytes.split_first() else {
+        let mut centroids = Vec::with_capacity(SIZE);
+        let mut range = (0.0, 0.0);
+        Self::visit(bytes, |mean, weight, ends| {
+            centroids.push(Centroid::new(mean, weight));
+            range = ends;
+        })?;
+        if centroids.is_empty() {
             return Ok(Self::default());
-        };
-        let (numbers, tail) = rest.as_chunks::<8>();
-        let numbers: Vec<f64> = numbers.iter().map(|b| f64::from_le_bytes(*b)).collect();
-        let whole = format == FORMAT && tail.is_empty() && numbers.iter().all(|n| n.is_finite());
-        let (&[count, sum, min, max], centroids) = numbers
-            .split_first_chunk::<4>()
-            .filter(|_| whole)
-            .ok_or_else(wrong)?;
-        let (centroids, rest) = centroids.as_chunks::<2>();
-        if centroids.is_empty() || !rest.is_empty() {
-            return Err(wrong());
         }
-        let centroids = centroids
-            .iter()
-            .map(|&[mean, weight]| Centroid::new(mean, weight))
-            .collect();
+        let (count, sum) = (number(bytes, 0), number(bytes, 1));
         Ok(Self {
-            merged: TDigest::new(centroids, sum, count, Some(max), Some(min), SIZE),
+            merged: TDigest::new(centroids, sum, count, Some(range.1), Some(range.0), SIZE),
             pending: Vec::new(),
         })
     }
+
+    /// Shows mean and weight of each centroid that [`Self::encode`] wrote, with the least and the largest value.
+    pub fn visit(bytes: &[u8], mut visit: impl FnMut(f64, f64, (f64, f64))) -> Result<(), StoreError> {
+        let wrong = || StoreError::Corrupt("a digest of response times".to_owned());
+        let Some((&format, rest)) = bytes.split_first() else {
+            return Ok(());
+        };
+        let (numbers, tail) = rest.as_chunks::<8>();
+        let (heads, centroids) = numbers.split_at_checked(4).ok_or_else(wrong)?;
+        let (centroids, odd) = centroids.as_chunks::<2>();
+        let whole = format == FORMAT && tail.is_empty() && odd.is_empty() && !centroids.is_empty();
+        if !whole || !numbers.iter().all(|bytes| f64::from_le_bytes(*bytes).is_finite()) {
+            return Err(wrong());
+        }
+        let range = match heads {
+            [_, _, min, max] => (f64::from_le_bytes(*min), f64::from_le_bytes(*max)),
+            _ => return Err(wrong()),
+        };
+        for [mean, weight] in centroids {
+            visit(f64::from_le_bytes(*mean), f64::from_le_bytes(*weight), range);
+        }
+        Ok(())
+    }
+}
+
+/// One of the numbers before the centroids; 0 where there is none.
+fn number(bytes: &[u8], at: usize) -> f64 {
+    let bytes = bytes.get(1 + at * 8..9 + at * 8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0.0, f64::from_le_bytes)
 }
 
 /// Exact percentiles, nearest rank. Sorts the values.
