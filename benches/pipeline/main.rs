@@ -11,7 +11,10 @@
 
 mod generate;
 mod ingest;
+mod many_runs;
+mod page;
 mod report;
+mod search;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
@@ -22,7 +25,13 @@ use report::Scale;
 /// Name of a benchmark, and what runs it.
 type Bench = (&'static str, fn(Scale));
 
-const BENCHES: &[Bench] = &[("ingest_plain_sqlite", ingest::plain_sqlite)];
+const BENCHES: &[Bench] = &[
+    ("ingest_plain_sqlite", ingest::plain_sqlite),
+    ("page_runs_p99_sqlite", page::runs_p99_sqlite),
+    ("tiles_p99", page::tiles_p99),
+    ("search_miss", search::miss),
+    ("search_token", search::token),
+];
 
 fn main() {
     testbed::serve_if_asked();

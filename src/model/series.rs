@@ -69,7 +69,7 @@ pub struct Bucket {
 }
 
 /// A count that ends at a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Count {
     /// How many, or the bound.
     pub count: i64,
@@ -105,6 +105,12 @@ mod tests {
     #[test]
     fn a_step_is_named() {
         assert_eq!("hour".parse(), Ok(Step::Hour));
-        assert!("week".parse::<Step>().unwrap_err().to_string().contains("Hour, Day"));
+        assert!(
+            "week"
+                .parse::<Step>()
+                .unwrap_err()
+                .to_string()
+                .contains("Hour, Day")
+        );
     }
 }

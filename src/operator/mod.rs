@@ -98,6 +98,14 @@ pub struct Args {
     /// Address of the dashboard and the REST API.
     #[arg(long, env = "SCRIPTSCOPE_WEB_LISTEN", default_value = "0.0.0.0:8080")]
     pub web_listen: SocketAddr,
+    /// Seconds that the store may take to answer one request of a reader.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_QUERY_SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u16).range(1..=25)
+    )]
+    pub query_seconds: u16,
     /// Address that agents deliver to.
     #[arg(long, env = "SCRIPTSCOPE_INGEST_LISTEN", default_value = "0.0.0.0:8081")]
     pub ingest_listen: SocketAddr,

@@ -1,6 +1,6 @@
 //! The servers for agents and readers, and what they ask of the cluster: whose token it is, and whose pod.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -45,7 +45,8 @@ pub fn routers(
     let access = Arc::new(access);
     let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone());
     let scripts = Arc::new(scripts.clone());
-    let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone());
+    let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
+        .with_time_limit(Duration::from_secs(args.query_seconds.into()));
     Routers {
         ingest: ingest::router(Arc::new(ingest)),
         web: web::router(web),

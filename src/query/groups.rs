@@ -22,6 +22,9 @@ enum Test {
 }
 
 impl GroupFilter {
+    /// The columns that groups have beside the status.
+    pub const NAMED: &'static [Column] = &[Column::DeploymentVersion, Column::Function];
+
     /// The filter as such a test; none where it asks for more.
     pub fn new(filter: &Filter) -> Result<Option<Self>, FilterError> {
         filter.check_runs()?;
@@ -38,7 +41,10 @@ impl GroupFilter {
 
     /// Whether the runs of a group pass.
     pub fn passes(&self, version: i64, function: &str, status: RunStatus) -> bool {
-        let mut results = self.tests.iter().map(|test| test.passes(version, function, status));
+        let mut results = self
+            .tests
+            .iter()
+            .map(|test| test.passes(version, function, status));
         if self.any {
             results.any(|passes| passes)
         } else {

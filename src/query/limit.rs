@@ -105,6 +105,9 @@ mod tests {
         })
         .await;
         let text = TimeLimit(Duration::from_secs(10)).to_string();
-        assert!(text.contains("after 10 s") && text.contains("narrow the range"), "{text}");
+        assert!(
+            text.contains("after 10 s") && text.contains("narrow the range"),
+            "{text}"
+        );
     }
 }

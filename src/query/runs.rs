@@ -6,7 +6,8 @@ use sqlx::{Database, QueryBuilder, Sqlite};
 
 use crate::{
     model::{
-        Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType, milliseconds_to_micros,
+        Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType,
+        milliseconds_to_micros,
     },
     store::RunCursor,
 };
@@ -82,6 +83,21 @@ pub fn push_runs_where<DB: Dialect>(
     }
     if !filter.conditions.is_empty() {
         sql.push(")");
+    }
+    Ok(())
+}
+
+/// Appends ` AND ...` for each condition on one of these columns that every row must meet.
+pub fn push_conditions<DB: Dialect>(
+    sql: &mut QueryBuilder<DB>,
+    filter: &Filter,
+    columns: &[Column],
+) -> Result<(), FilterError> {
+    if filter.matching == Match::All {
+        for condition in filter.conditions.iter().filter(|c| columns.contains(&c.column)) {
+            sql.push(" AND ");
+            push_condition(sql, condition)?;
+        }
     }
     Ok(())
 }

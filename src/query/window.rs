@@ -77,7 +77,11 @@ fn push(ranges: &mut Vec<Range<i64>>, range: Range<i64>) {
 /// The first hour that does not begin before `micros`.
 fn ceil(micros: i64) -> i64 {
     let hour = micros.div_euclid(HOUR);
-    if is_whole(micros) { hour.max(i64::MIN / HOUR) } else { hour + 1 }
+    if is_whole(micros) {
+        hour.max(i64::MIN / HOUR)
+    } else {
+        hour + 1
+    }
 }
 
 /// Whether an hour begins there; an open end counts as such.
@@ -92,7 +96,11 @@ mod tests {
 
     fn micros(parts: &Parts) -> Vec<Range<i64>> {
         let mut all = parts.rows.clone();
-        all.extend(parts.all_hours().map(|hours| hours.start * HOUR..hours.end * HOUR));
+        all.extend(
+            parts
+                .all_hours()
+                .map(|hours| hours.start * HOUR..hours.end * HOUR),
+        );
         all.sort_by_key(|range| range.start);
         all
     }

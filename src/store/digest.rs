@@ -3,7 +3,6 @@
 use tdigest::{Centroid, TDigest};
 
 use super::StoreError;
-use crate::model::nearest_rank;
 
 /// Up to so many values, percentiles are computed from the values themselves.
 pub const EXACT_UP_TO: i64 = 10_000;
@@ -16,7 +15,6 @@ const BUFFER: usize = 4_096;
 
 /// P50, P90 and P99.
 pub type Percentiles = [Option<i64>; 3];
-const PER_MILLE: [usize; 3] = [500, 900, 990];
 
 /// A summary of values, in constant space.
 #[derive(Clone, Debug)]
@@ -58,13 +56,6 @@ impl Digest {
         if !self.pending.is_empty() {
             self.merged = self.merged.merge_unsorted(std::mem::take(&mut self.pending));
         }
-    }
-
-    /// The percentiles; none of no values.
-    #[allow(clippy::cast_possible_truncation)] // they lie between values that were integers
-    pub fn percentiles(mut self) -> Percentiles {
-        self.flush();
-        [0.5, 0.9, 0.99].map(|q| self.merged.estimate_quantile(q).map(|value| value.round() as i64))
     }
 
     /// The digest as bytes: format, size, count, sum, min, max, then mean and weight of each centroid.
@@ -130,31 +121,42 @@ impl Digest {
 
 /// One of the numbers before the centroids; 0 where there is none.
 fn number(bytes: &[u8], at: usize) -> f64 {
-    let bytes = bytes.get(1 + at * 8..9 + at * 8).and_then(|bytes| bytes.try_into().ok());
+    let bytes = bytes
+        .get(1 + at * 8..9 + at * 8)
+        .and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0.0, f64::from_le_bytes)
 }
 
 /// Exact percentiles, nearest rank. Sorts the values.
+#[cfg(test)]
 pub fn exact_percentiles(values: &mut [i64]) -> Percentiles {
     values.sort_unstable();
-    PER_MILLE.map(|p| nearest_rank(values.len(), p).and_then(|at| values.get(at).copied()))
+    [500, 900, 990]
+        .map(|p| crate::model::nearest_rank(values.len(), p).and_then(|at| values.get(at).copied()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::summary::Summary;
+
+    fn percentiles(digest: Digest) -> Percentiles {
+        let mut summary = Summary::default();
+        summary.add_digest(&digest.encode()).unwrap();
+        summary.percentiles()
+    }
 
     #[test]
     fn a_digest_survives_its_bytes() {
         let mut digest = Digest::default();
         (1..=50_000).for_each(|v| digest.add(v));
-        let percentiles = digest.clone().percentiles();
+        let found = percentiles(digest.clone());
         let back = Digest::decode(&digest.encode()).unwrap();
-        assert_eq!(back.percentiles(), percentiles);
-        let p99 = percentiles[2].unwrap();
+        assert_eq!(percentiles(back), found);
+        let p99 = found[2].unwrap();
         assert!((49_450..=49_550).contains(&p99), "{p99}");
         assert_eq!(
-            Digest::decode(&Digest::default().encode()).unwrap().percentiles(),
+            percentiles(Digest::decode(&Digest::default().encode()).unwrap()),
             [None; 3]
         );
     }
@@ -188,7 +190,7 @@ mod tests {
             digest.merge(one);
         }
         let exact = exact_percentiles(&mut values)[2].unwrap();
-        let estimate = digest.percentiles()[2].unwrap();
+        let estimate = percentiles(digest)[2].unwrap();
         assert!((estimate - exact).abs() * 100 <= exact, "{estimate} for {exact}");
     }
 }

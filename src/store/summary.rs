@@ -1,6 +1,12 @@
 //! Percentiles over many digests and single values at once.
 
-use super::{StoreError, digest::Digest, digest::Percentiles};
+use super::{
+    StoreError,
+    digest::{Digest, Percentiles},
+};
+
+/// Single values that are kept as such.
+const SINGLE: usize = 100_000;
 
 /// The values of any number of digests. They are not merged into one another, so nothing is lost beyond what each has
 /// lost already; digests of few values hold these themselves, and then the percentiles are exact.
@@ -10,14 +16,41 @@ pub struct Summary {
     centroids: Vec<(f64, f64)>,
     count: f64,
     range: Option<(f64, f64)>,
+    singles: usize,
+    /// Values beyond those that are kept as such.
+    more: Digest,
+    has_more: bool,
 }
 
 impl Summary {
     /// Adds a value.
     #[allow(clippy::cast_precision_loss)] // microseconds below 2^53 are 285 years
     pub fn add(&mut self, value: i64) {
+        if self.singles >= SINGLE {
+            self.has_more = true;
+            return self.more.add(value);
+        }
+        self.singles += 1;
         let value = value as f64;
         self.put(value, 1.0, value, value);
+    }
+
+    /// Whether each value is there as it was.
+    #[allow(clippy::float_cmp)] // a single value weighs exactly 1
+    pub fn is_exact(&self) -> bool {
+        !self.has_more && self.centroids.iter().all(|(_, weight)| *weight == 1.0)
+    }
+
+    /// Adds what another has.
+    pub fn join(&mut self, other: Self) {
+        if let Some((min, max)) = other.range {
+            other
+                .centroids
+                .iter()
+                .for_each(|&(mean, weight)| self.put(mean, weight, min, max));
+        }
+        self.more.merge(other.more);
+        self.has_more |= other.has_more;
     }
 
     /// Adds a digest as it is stored.
@@ -35,9 +68,17 @@ impl Summary {
     /// P50, P90 and P99; none of no values.
     #[allow(clippy::cast_possible_truncation)] // they lie between values that were integers
     pub fn percentiles(mut self) -> Percentiles {
+        if self.has_more {
+            let more = std::mem::take(&mut self.more).encode();
+            // It is read as it was just written.
+            let _ = self.add_digest(&more);
+        }
         // Each digest's are sorted already, which this sort makes use of.
         self.centroids.sort_by(|a, b| a.0.total_cmp(&b.0));
-        [0.5, 0.9, 0.99].map(|q| self.at_rank((q * self.count).ceil().max(1.0)).map(|v| v.round() as i64))
+        [0.5, 0.9, 0.99].map(|q| {
+            self.at_rank((q * self.count).ceil().max(1.0))
+                .map(|v| v.round() as i64)
+        })
     }
 
     /// The value of this rank (from 1). A centroid's mean is taken for the value in its middle; between two middles the
@@ -49,7 +90,11 @@ impl Summary {
         for &(mean, weight) in &self.centroids {
             let middle = before + weight / 2.0;
             if wanted <= middle {
-                let share = if middle > position { (wanted - position) / (middle - position) } else { 1.0 };
+                let share = if middle > position {
+                    (wanted - position) / (middle - position)
+                } else {
+                    1.0
+                };
                 return Some(value + (mean - value) * share);
             }
             (position, value) = (middle, mean);

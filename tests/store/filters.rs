@@ -290,6 +290,7 @@ pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
                 let mut new = line(feed.offset + k / 2, random.i64(0..1_000), word(&mut random));
                 new.index = u32::try_from(k % 2).unwrap();
                 new.level = random.choice(LogLevel::ALL).unwrap();
+                new.attributes = random.bool().then(|| r#"{"k":[1,"ü"]}"#.to_owned());
                 new.run_id = random.bool().then(|| format!("run_{}", word(&mut random)));
                 lines.push(LogLine {
                     log_id: scriptscope::model::LogId {
@@ -301,6 +302,7 @@ pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
                     message: new.message.clone(),
                     timestamp: new.time,
                     run_id: new.run_id.clone(),
+                    attributes: new.attributes.clone(),
                 });
                 records.push(Record::Line(new));
             }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, mem};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::ROWS_PER_STATEMENT;
+use crate::query::window::HOURS_A_DAY;
 use crate::store::{
     StoreError,
     digest::Digest,
@@ -17,14 +18,30 @@ const KEEP_OR_REPLACE: &str =
 
 /// Adds to the rollups of a script.
 pub async fn add(connection: &mut SqliteConnection, script_id: i64, sums: Rollups) -> Result<(), StoreError> {
-    add_runs(connection, script_id, sums.runs).await?;
+    let days = days(&sums.runs);
+    add_runs(connection, script_id, "run_rollups", sums.runs).await?;
+    add_runs(connection, script_id, "run_days", days).await?;
     add_lines(connection, script_id, sums.lines).await?;
     add_totals(connection, script_id, sums.totals).await
+}
+
+/// The same by days, whatever the function.
+fn days(hours: &BTreeMap<(i64, i64, String), Ended>) -> BTreeMap<(i64, i64, String), Ended> {
+    let mut days: BTreeMap<_, Ended> = BTreeMap::new();
+    for ((hour, version, _), ended) in hours {
+        let day = hour.div_euclid(HOURS_A_DAY) * HOURS_A_DAY;
+        let sum = days.entry((day, *version, String::new())).or_default();
+        sum.succeeded += ended.succeeded;
+        sum.failed += ended.failed;
+        sum.digest.merge(ended.digest.clone());
+    }
+    days
 }
 
 async fn add_runs(
     connection: &mut SqliteConnection,
     script_id: i64,
+    table: &'static str,
     sums: BTreeMap<(i64, i64, String), Ended>,
 ) -> Result<(), StoreError> {
     let mut sums: Vec<_> = sums.into_iter().collect();
@@ -36,9 +53,9 @@ async fn add_runs(
                 .push_bind(*version)
                 .push_bind(function.as_str());
         });
+        sql.push(") AS v CROSS JOIN ").push(table);
         sql.push(
-            ") AS v CROSS JOIN run_rollups r ON r.hour = v.column1 AND r.version = v.column2 \
-             AND r.function = v.column3 AND r.script_id = ",
+            " r ON r.hour = v.column1 AND r.version = v.column2 AND r.function = v.column3 AND r.script_id = ",
         )
         .push_bind(script_id);
         for row in sql.build().persistent(false).fetch_all(&mut *connection).await? {
@@ -51,9 +68,9 @@ async fn add_runs(
         for (key, ended) in chunk.iter_mut() {
             digests.push(merged(stored.get(key), ended)?);
         }
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO run_rollups (script_id, hour, version, function, succeeded, failed, digest) ",
-        );
+        let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO ");
+        sql.push(table)
+            .push(" (script_id, hour, version, function, succeeded, failed, digest) ");
         sql.push_values(
             chunk.iter().zip(&digests),
             |mut row, (((hour, version, function), ended), digest)| {

@@ -94,7 +94,10 @@ pub async fn insert(
         error: run.end.and_then(|end| end.error.as_deref()),
     });
     let payloads = numbered(connection, payloads).await?;
-    let rows: Vec<_> = runs.iter().zip(payloads.iter().map(|(number, _)| *number)).collect();
+    let rows: Vec<_> = runs
+        .iter()
+        .zip(payloads.iter().map(|(number, _)| *number))
+        .collect();
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let mut sql = QueryBuilder::<Sqlite>::new(
             "INSERT INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, \
@@ -146,7 +149,10 @@ pub async fn close(
         Some(_) => Payload::default(),
     });
     let payloads = numbered(connection, payloads).await?;
-    let rows: Vec<_> = runs.iter().zip(payloads.iter().map(|(number, _)| *number)).collect();
+    let rows: Vec<_> = runs
+        .iter()
+        .zip(payloads.iter().map(|(number, _)| *number))
+        .collect();
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let mut sql = QueryBuilder::<Sqlite>::new(
             "UPDATE runs SET status = v.column3, finished_at = v.column4, response_time = v.column5, \

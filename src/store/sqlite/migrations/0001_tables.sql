@@ -86,6 +86,18 @@ CREATE TABLE run_rollups (
     PRIMARY KEY (script_id, hour, version, function)
 ) STRICT;
 
+-- The same by days, for all functions together (its function is empty); `hour` is the first hour of the day in UTC.
+CREATE TABLE run_days (
+    script_id INTEGER NOT NULL REFERENCES scripts (id),
+    version   INTEGER NOT NULL,
+    function  TEXT    NOT NULL,
+    hour      INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL,
+    failed    INTEGER NOT NULL,
+    digest    BLOB    NOT NULL,
+    PRIMARY KEY (script_id, hour, version, function)
+) STRICT;
+
 CREATE TABLE log_rollups (
     script_id INTEGER NOT NULL REFERENCES scripts (id),
     version   INTEGER NOT NULL,
@@ -123,6 +135,12 @@ CREATE TABLE log_segments (
 ) STRICT;
 CREATE INDEX log_segments_by_time ON log_segments (script_id, max_time, segment_id, min_time, lines, levels);
 CREATE INDEX log_segments_to_merge ON log_segments (script_id, tier, segment_id) WHERE sealed = 0;
+
+-- Which texts a segment may have (src/segment/tokens.rs); apart from the bodies, so that a search reads few pages.
+CREATE TABLE log_segment_grams (
+    segment_id INTEGER PRIMARY KEY REFERENCES log_segments (segment_id) ON DELETE CASCADE,
+    grams      BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE gaps (
     id        INTEGER PRIMARY KEY,
