@@ -35,7 +35,11 @@ pub async fn sqlite(path: &Path, runs: usize) -> (Arc<dyn Store>, Timestamp) {
     drop(store);
     let options = SqliteConnectOptions::new().filename(path);
     let mut file = SqliteConnection::connect_with(&options).await.unwrap();
-    for pragma in ["synchronous = OFF", "cache_size = -262144", "wal_autocheckpoint = 20000"] {
+    for pragma in [
+        "synchronous = OFF",
+        "cache_size = -262144",
+        "wal_autocheckpoint = 20000",
+    ] {
         let sql = sqlx::AssertSqlSafe(format!("PRAGMA {pragma}"));
         sqlx::query(sql).execute(&mut file).await.unwrap();
     }
@@ -164,7 +168,14 @@ async fn store_day(file: &mut SqliteConnection, day: &mut (i64, BTreeMap<i64, Su
     day.0 = next;
 }
 
-async fn insert(file: &mut SqliteConnection, table: &str, hour: i64, version: i64, function: &str, mut sum: Sum) {
+async fn insert(
+    file: &mut SqliteConnection,
+    table: &str,
+    hour: i64,
+    version: i64,
+    function: &str,
+    mut sum: Sum,
+) {
     let sql = format!(
         "INSERT INTO {table} (script_id, hour, version, function, succeeded, failed, digest) VALUES (1, ?, ?, ?, ?, ?, ?)"
     );

@@ -81,15 +81,39 @@ fn filters() -> Vec<(&'static str, Filter)> {
     vec![
         ("none", Filter::default()),
         ("failed", all(vec![one(C::Status, O::Equals, &["Failed"])])),
-        ("in progress", all(vec![one(C::Status, O::Equals, &["In Progress"])])),
-        ("rare version", all(vec![one(C::DeploymentVersion, O::Equals, &["6"])])),
-        ("rare function", all(vec![one(C::Function, O::Equals, &["cleanup"])])),
-        ("function contains", all(vec![one(C::Function, O::Contains, &["LEAN"])])),
-        ("rare source", all(vec![one(C::Source, O::Equals, &["nightly-audit"])])),
-        ("source contains", all(vec![one(C::Source, O::Contains, &["Audit"])])),
-        ("rare source type", all(vec![one(C::SourceType, O::Equals, &["Test"])])),
+        (
+            "in progress",
+            all(vec![one(C::Status, O::Equals, &["In Progress"])]),
+        ),
+        (
+            "rare version",
+            all(vec![one(C::DeploymentVersion, O::Equals, &["6"])]),
+        ),
+        (
+            "rare function",
+            all(vec![one(C::Function, O::Equals, &["cleanup"])]),
+        ),
+        (
+            "function contains",
+            all(vec![one(C::Function, O::Contains, &["LEAN"])]),
+        ),
+        (
+            "rare source",
+            all(vec![one(C::Source, O::Equals, &["nightly-audit"])]),
+        ),
+        (
+            "source contains",
+            all(vec![one(C::Source, O::Contains, &["Audit"])]),
+        ),
+        (
+            "rare source type",
+            all(vec![one(C::SourceType, O::Equals, &["Test"])]),
+        ),
         ("slow", all(vec![one(C::ResponseTime, O::AtLeast, &["30000"])])),
-        ("run id contains", all(vec![one(C::RunId, O::Contains, &["77777"])])),
+        (
+            "run id contains",
+            all(vec![one(C::RunId, O::Contains, &["77777"])]),
+        ),
         (
             "failed and slow source",
             all(vec![
@@ -105,7 +129,10 @@ fn filters() -> Vec<(&'static str, Filter)> {
                 one(C::ResponseTime, O::AtLeast, &["30000"]),
             ]),
         ),
-        ("not equals", all(vec![one(C::Source, O::NotEquals, &["billing-service-1"])])),
+        (
+            "not equals",
+            all(vec![one(C::Source, O::NotEquals, &["billing-service-1"])]),
+        ),
     ]
 }
 
@@ -117,7 +144,13 @@ pub fn runs_p99_sqlite(scale: Scale) {
     for days in [7, 90] {
         pages(measured, Duration::from_hours(24 * days), scale.of(140, 14));
     }
-    report("page_runs_p99_sqlite", "SQLite by primary key", value, n, raw_page(measured, scale));
+    report(
+        "page_runs_p99_sqlite",
+        "SQLite by primary key",
+        value,
+        n,
+        raw_page(measured, scale),
+    );
 }
 
 /// P99 of first pages over the last so long, in milliseconds, and how many there were.
@@ -145,7 +178,11 @@ fn pages(measured: &Measured, age: Duration, count: usize) -> (f64, usize) {
         }
         assert!(found > 0, "{kind} finds nothing");
         all.extend(took.iter().copied());
-        eprintln!("  {} days, {kind}: p99 {:.1} ms, {found} rows", age.as_secs() / 86_400, p99(&mut took));
+        eprintln!(
+            "  {} days, {kind}: p99 {:.1} ms, {found} rows",
+            age.as_secs() / 86_400,
+            p99(&mut took)
+        );
     }
     (p99(&mut all), all.len())
 }
@@ -159,7 +196,12 @@ fn p99(took: &mut [Duration]) -> f64 {
 /// P99 of the newest rows by the primary key, by bare SQLite.
 fn raw_page(measured: &Measured, scale: Scale) -> f64 {
     let sql = "SELECT * FROM runs WHERE script_id = 1 ORDER BY executed_at DESC, run_id DESC LIMIT 50";
-    raw(&file(&measured.folder), sql, &measured.runtime, scale.of(1_000, 100))
+    raw(
+        &file(&measured.folder),
+        sql,
+        &measured.runtime,
+        scale.of(1_000, 100),
+    )
 }
 
 fn raw(path: &Path, sql: &'static str, runtime: &Runtime, count: usize) -> f64 {
@@ -191,7 +233,9 @@ pub fn tiles_p99(scale: Scale) {
                 to: None,
             };
             let began = Instant::now();
-            let figures = measured.store.window_figures(&script(), range, &Filter::default());
+            let figures = measured
+                .store
+                .window_figures(&script(), range, &Filter::default());
             let figures = measured.runtime.block_on(figures).unwrap();
             took.push(began.elapsed());
             assert!(figures.total_runs > 0);
@@ -201,7 +245,13 @@ pub fn tiles_p99(scale: Scale) {
     }
     let sql = "SELECT status, count(*), max(executed_at) FROM runs WHERE script_id = 1 GROUP BY status";
     let baseline = raw(&file(&measured.folder), sql, &measured.runtime, 2);
-    report("tiles_p99", "SQLite count of all rows", p99(&mut all), all.len(), baseline);
+    report(
+        "tiles_p99",
+        "SQLite count of all rows",
+        p99(&mut all),
+        all.len(),
+        baseline,
+    );
     eprintln!("  over {} runs", measured.runs);
 }
 

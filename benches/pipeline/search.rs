@@ -48,7 +48,11 @@ fn lines(scale: Scale) -> &'static Lines {
         let path = folder.path().join("store.db");
         let (store, ids) = runtime.block_on(fill(&format!("sqlite://{}", path.display()), lines));
         let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
-        eprintln!("  {lines} lines made in {:.0} s, {:.1} bytes each", began.elapsed().as_secs_f64(), bytes as f64 / lines as f64);
+        eprintln!(
+            "  {lines} lines made in {:.0} s, {:.1} bytes each",
+            began.elapsed().as_secs_f64(),
+            bytes as f64 / lines as f64
+        );
         Lines {
             _folder: folder,
             store,
@@ -145,7 +149,9 @@ impl Lines {
     /// Milliseconds in which one core finds that a text is in none of as many lines that lie in memory.
     fn memmem(&self) -> f64 {
         let mut random = fastrand::Rng::with_seed(2);
-        let text: String = (0..PLAIN).map(|n| generate::plain_message(n, random.u64(..)) + "\n").collect();
+        let text: String = (0..PLAIN)
+            .map(|n| generate::plain_message(n, random.u64(..)) + "\n")
+            .collect();
         let finder = Finder::new("there is no such text");
         let began = Instant::now();
         for _ in 0..self.lines.div_ceil(PLAIN) {

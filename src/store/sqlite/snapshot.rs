@@ -84,3 +84,42 @@ impl Values for SqliteRow {
         Ok(self.try_get(at)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use sqlx::sqlite::SqlitePoolOptions;
+
+    use super::*;
+    use crate::query::within;
+
+    /// Counts for ever.
+    const ENDLESS: &str =
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n WHERE n < 0";
+
+    async fn endless(pool: &SqlitePool) -> Result<(), StoreError> {
+        let mut snapshot = Snapshot::begin(pool).await?;
+        read::Snapshot::each(&mut snapshot, QueryBuilder::new(ENDLESS), |_| Ok(())).await
+    }
+
+    #[tokio::test]
+    async fn a_statement_ends_when_its_time_is_over_or_nobody_waits() {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect("sqlite::memory:")
+            .await
+            .unwrap();
+        let began = Instant::now();
+        let late = within(Duration::from_millis(50), endless(&pool))
+            .await
+            .unwrap_err();
+        assert!(matches!(late, StoreError::TimeLimit(_)), "{late}");
+        let abandoned = tokio::time::timeout(Duration::from_millis(50), endless(&pool)).await;
+        assert!(abandoned.is_err());
+        // The one connection there is can be used again.
+        let one: i64 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await.unwrap();
+        assert_eq!(one, 1);
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+}

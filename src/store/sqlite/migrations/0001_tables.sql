@@ -64,6 +64,7 @@ CREATE TABLE runs (
     PRIMARY KEY (script_id, executed_at, run_id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX runs_by_id ON runs (script_id, run_id);
+CREATE INDEX runs_failed ON runs (script_id, executed_at) WHERE status = 2;
 CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id) WHERE status = 0;
 
 -- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON. AUTOINCREMENT: a number is never given again, so a run
