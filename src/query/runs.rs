@@ -1,6 +1,6 @@
 //! The condition of a query for runs, as SQL with bound parameters.
 
-use sqlx::{Database, Encode, QueryBuilder, Sqlite, Type};
+use sqlx::{Database, Encode, Postgres, QueryBuilder, Sqlite, Type};
 
 use super::micros_range;
 use crate::{
@@ -22,6 +22,12 @@ pub trait Dialect: Database {
 impl Dialect for Sqlite {
     const POSITION: &'static str = "instr";
     const LOWER: (&'static str, &'static str) = ("lower(", ")");
+}
+
+impl Dialect for Postgres {
+    const POSITION: &'static str = "strpos";
+    // By the rules of C, whatever the database's: of ASCII letters alone.
+    const LOWER: (&'static str, &'static str) = ("lower(", " COLLATE \"C\")");
 }
 
 /// Appends ` WHERE ...` for the runs (table alias `r`) of a script in a range that pass a filter and come after a row.

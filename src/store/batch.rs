@@ -1,16 +1,20 @@
 //! Appends made ready before any lock is taken: payloads compressed, lines encoded, everything checked that can be.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 
-use super::{Append, Gap, PodRecord, StoreError, payload};
+use super::{Append, AppendOutcome, CloseRuns, Gap, PodRecord, StoreError, payload, run_changes::StoredRun};
 use crate::{
     ingest::{
         record::{NewLine, Record, RunFinished, RunStarted},
-        wire::Position,
+        wire::{Position, StreamKey},
     },
-    model::{LogId, LogLevel, RunStatus},
+    model::{LogId, LogLevel, RunError, RunStatus},
     segment::{self, LineKey, LineRef, Segment, SegmentLine},
 };
 
@@ -114,6 +118,13 @@ pub struct PreparedAppend {
     pub lines: Vec<SegmentLine>,
     /// Lines per hour and level.
     pub line_counts: BTreeMap<(i64, LogLevel), i64>,
+}
+
+impl PreparedAppend {
+    /// Whether it brings anything besides a new position.
+    pub fn is_visible(&self) -> bool {
+        !(self.lines.is_empty() && self.events.is_empty() && self.gap.is_none())
+    }
 }
 
 /// The lines of one script in a batch.
@@ -298,4 +309,70 @@ fn line(stream: i64, new: NewLine) -> Result<SegmentLine, StoreError> {
         message: new.message,
         attributes: new.attributes,
     })
+}
+
+/// About how much memory appends take, in KiB; never more than there is room for.
+pub fn kib(appends: &[Append], room: u32) -> u32 {
+    let bytes: usize = appends
+        .iter()
+        .map(|append| append.carry.len() + append.records.iter().map(record_bytes).sum::<usize>())
+        .sum();
+    u32::try_from(bytes.div_ceil(1024)).map_or(room, |kib| kib.clamp(1, room))
+}
+
+fn record_bytes(record: &Record) -> usize {
+    let json = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
+    // 200: what a record takes besides its text.
+    200 + match record {
+        Record::RunStarted(started) => json(&started.input),
+        Record::RunFinished(finished) => json(&finished.output),
+        Record::Line(line) => line.message.len() + line.attributes.as_ref().map_or(0, String::len),
+    }
+}
+
+/// What becomes of an append, given how far each stream is committed; notes the new position.
+pub fn decide(append: &PreparedAppend, positions: &mut HashMap<i64, (i64, Position)>) -> AppendOutcome {
+    match positions.get_mut(&append.stream) {
+        Some((offset, _)) if *offset == append.expected_offset && append.owner.is_some() => {
+            let position = append.position.clone();
+            positions.insert(append.stream, (append.offset, position.clone()));
+            AppendOutcome::Committed(position)
+        }
+        Some((_, position)) if append.owner.is_some() => AppendOutcome::Conflict(position.clone()),
+        _ => AppendOutcome::Unknown,
+    }
+}
+
+/// The first whole microsecond that is not before `time`.
+pub fn micros_up(time: Timestamp) -> i64 {
+    let floor = time.as_microsecond();
+    floor + i64::from(Timestamp::from_microsecond(floor).is_ok_and(|floor| floor < time))
+}
+
+/// The end of a run that a pod left in progress.
+pub fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
+    let error = RunError {
+        reason: close_runs.reason.clone(),
+        kind: None,
+        message: close_runs.message.clone(),
+        traceback: None,
+    };
+    End {
+        run_id: String::new(),
+        // The clocks of two machines: a run never ends before it began.
+        finished_at: close_runs.time.as_microsecond().max(run.executed_at),
+        began_at: run.executed_at,
+        status: RunStatus::Failed,
+        response_time: None,
+        reason: Some(close_runs.reason.clone()),
+        output: None,
+        error: serde_json::to_string(&error)
+            .ok()
+            .map(|json| payload::pack(&json)),
+    }
+}
+
+/// Whether a stream is what the registered pod prints as the script.
+pub fn belongs(key: &StreamKey, pod: &PodRecord) -> bool {
+    key.container == pod.container && key.pod == pod.name && key.namespace == pod.script.namespace
 }
