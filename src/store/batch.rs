@@ -231,30 +231,44 @@ fn prepare_append(
             }
         }
     }
+    let mut position = append.position;
+    position.file = storable(position.file);
     let time = lines.first().map_or(now.as_microsecond(), |line| line.key.micros);
     Ok(PreparedAppend {
         stream,
         owner,
         expected_offset: number(append.expected_offset)?,
-        offset: number(append.position.offset)?,
-        file_start: number(append.position.file_start)?,
-        position: append.position,
+        offset: number(position.offset)?,
+        file_start: number(position.file_start)?,
+        position,
         carry: append.carry,
-        gap: append.gap.map(|gap| (gap, time)),
+        gap: append.gap.map(|gap| {
+            let reason = storable(gap.reason);
+            (Gap { reason, ..gap }, time)
+        }),
         events,
         lines,
         line_counts,
     })
 }
 
+/// A text as every database can keep it: Postgres has no NUL in its texts, so none has.
+pub fn storable(text: String) -> String {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    }
+}
+
 fn start(started: RunStarted) -> Start {
     Start {
-        run_id: started.run_id,
+        run_id: storable(started.run_id),
         executed_at: started.time.as_microsecond(),
-        function: started.function,
+        function: storable(started.function),
         source_type: started.source_type.code(),
-        source: started.source,
-        traceparent: started.traceparent,
+        source: storable(started.source),
+        traceparent: started.traceparent.map(storable),
         input: started.input.map(|json| payload::pack(json.get())),
     }
 }
@@ -269,7 +283,7 @@ fn end(finished: RunFinished) -> Option<End> {
         RunStatus::InProgress => return None,
     };
     Some(End {
-        run_id: finished.run_id,
+        run_id: storable(finished.run_id),
         finished_at,
         began_at: finished_at
             .saturating_sub(duration)
@@ -280,7 +294,7 @@ fn end(finished: RunFinished) -> Option<End> {
             .error
             .as_ref()
             .filter(|_| !success)
-            .map(|e| e.reason.clone()),
+            .map(|e| storable(e.reason.clone())),
         output: finished.output.map(|json| payload::pack(json.get())),
         error: finished
             .error
@@ -305,7 +319,7 @@ fn line(stream: i64, new: NewLine) -> Result<SegmentLine, StoreError> {
             },
         },
         level: new.level,
-        run_id: new.run_id,
+        run_id: new.run_id.map(storable),
         message: new.message,
         attributes: new.attributes,
     })
@@ -364,7 +378,7 @@ pub fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
         began_at: run.executed_at,
         status: RunStatus::Failed,
         response_time: None,
-        reason: Some(close_runs.reason.clone()),
+        reason: Some(storable(close_runs.reason.clone())),
         output: None,
         error: serde_json::to_string(&error)
             .ok()

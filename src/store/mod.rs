@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+pub use batch::storable;
+
 /// A pod of a script, remembered longer than the cluster does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodRecord {

@@ -211,7 +211,7 @@ fn run(command: &mut Command) -> String {
         .stderr(errors.try_clone().unwrap())
         .status()
         .unwrap();
-    let mut read = |file: &mut fs::File| {
+    let read = |file: &mut fs::File| {
         use std::io::{Read, Seek};
         file.rewind().unwrap();
         let mut text = String::new();

@@ -9,6 +9,7 @@ mod logs;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code)] // the fault tests use more of it
 mod pg;
+mod replicas;
 mod support;
 
 /// Each scenario as a test of each backend.
@@ -53,6 +54,7 @@ suite! {
         payloads_come_back,
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
+        a_nul_is_kept_as_a_replacement_character,
     }
     figures {
         one_failure_of_three_is_33_33_per_cent,

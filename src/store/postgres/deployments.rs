@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     model::{Deployment, DeploymentState, ScriptKey},
-    store::{StoreError, rows::deployment, time},
+    store::{StoreError, rows::deployment, storable, time},
 };
 
 const COLUMNS: &str = "SELECT version, deployment_id, fingerprint, state, reason, started_at, deployed_at, ended_at FROM deployments";
@@ -132,7 +132,7 @@ pub async fn set_state(
     )
     .bind(script_id)
     .bind(state.as_str())
-    .bind(reason.map(|reason| reason.replace('\0', "\u{fffd}")))
+    .bind(reason.map(|reason| storable(reason.to_owned())))
     .bind(deployed)
     .bind(state.is_ended())
     .bind(now.as_microsecond())

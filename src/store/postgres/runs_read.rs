@@ -6,7 +6,7 @@ use super::SNAPSHOT;
 use crate::{
     model::{Run, RunDetail},
     query::{push_runs_order, push_runs_where},
-    store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload, rows, time},
+    store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload, rows, storable, time},
 };
 
 const COLUMNS: &str = "SELECT r.id, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
@@ -53,7 +53,7 @@ pub async fn detail(readers: &PgPool, script_id: i64, run_id: &str) -> Result<Op
     let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE r.script_id = $1 AND r.run_id = $2"));
     let Some(row) = sqlx::query(sql)
         .bind(script_id)
-        .bind(run_id)
+        .bind(storable(run_id.to_owned()))
         .fetch_optional(&mut *snapshot)
         .await?
     else {

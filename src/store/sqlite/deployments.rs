@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::time;
 use crate::{
     model::{Deployment, DeploymentState, ScriptKey},
-    store::{StoreError, rows::deployment},
+    store::{StoreError, rows::deployment, storable},
 };
 
 const COLUMNS: &str = "SELECT version, deployment_id, fingerprint, state, reason, started_at, deployed_at, ended_at FROM deployments";
@@ -109,7 +109,7 @@ pub async fn set_state(
     .bind(&script.namespace)
     .bind(&script.name)
     .bind(state.as_str())
-    .bind(reason)
+    .bind(reason.map(|reason| storable(reason.to_owned())))
     .bind(deployed)
     .bind(state.is_ended())
     .bind(now.as_microsecond())

@@ -6,7 +6,7 @@ use super::time;
 use crate::{
     model::{Run, RunDetail},
     query::{push_runs_order, push_runs_where},
-    store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload, rows},
+    store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload, rows, storable},
 };
 
 const COLUMNS: &str = "SELECT r.id, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
@@ -57,7 +57,7 @@ pub async fn detail(
     let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE r.script_id = ? AND r.run_id = ?"));
     let Some(row) = sqlx::query(sql)
         .bind(script_id)
-        .bind(run_id)
+        .bind(storable(run_id.to_owned()))
         .fetch_optional(&mut *snapshot)
         .await?
     else {
