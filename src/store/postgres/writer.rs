@@ -28,7 +28,7 @@ const GROUP: usize = 32;
 /// Lines and run events committed at once, about.
 const GROUP_ITEMS: usize = 100_000;
 /// A transaction that takes longer hangs: its connection is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 type Reply = oneshot::Sender<Result<Answer, StoreError>>;
 type Job = (Batch, Reply);
