@@ -9,8 +9,8 @@ use tokio::{sync::watch, task};
 
 use super::{Inner, push_list, segments};
 use crate::{
-    segment::{self, LineRef, MAX_LINES, MAX_TEXT_BYTES, Segment, SegmentLine},
-    store::StoreError,
+    segment::{MAX_LINES, MAX_TEXT_BYTES, Segment},
+    store::{StoreError, search::merge},
 };
 
 /// So many segments of a tier become one of the next.
@@ -111,15 +111,6 @@ async fn choose(readers: &SqlitePool, script_id: i64, tier: i64) -> Result<Choic
     }
     snapshot.rollback().await?;
     Ok(choice)
-}
-
-fn merge(bodies: &[Bytes]) -> Result<Option<Segment>, StoreError> {
-    let mut lines: Vec<SegmentLine> = Vec::new();
-    for body in bodies {
-        lines.append(&mut segment::decode(body)?);
-    }
-    let mut lines: Vec<LineRef<'_>> = lines.iter().map(SegmentLine::as_ref).collect();
-    Ok(segment::encode(&mut lines)?)
 }
 
 /// Puts the merged segment in the place of its parts, unless one of them has gone meanwhile.
