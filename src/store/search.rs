@@ -11,7 +11,7 @@ use super::{LogCursor, LogQuery, Page, StoreError, time};
 use crate::{
     model::LogLine,
     query::{LineFilter, micros_range},
-    segment::{self, LineKey, LineRef, Segment, SegmentError, SegmentLine},
+    segment::{self, LineKey, LineRef, SegmentError},
 };
 
 /// The newest lines found so far.
@@ -118,14 +118,4 @@ fn log_line(line: &LineRef<'_>) -> Result<LogLine, StoreError> {
         timestamp: time(line.key.micros)?,
         run_id: line.run_id.map(str::to_owned),
     })
-}
-
-/// The lines of several segments as one; none of no lines. Takes CPU time.
-pub fn merge(bodies: &[Bytes]) -> Result<Option<Segment>, StoreError> {
-    let mut lines: Vec<SegmentLine> = Vec::new();
-    for body in bodies {
-        lines.append(&mut segment::decode(body)?);
-    }
-    let mut lines: Vec<LineRef<'_>> = lines.iter().map(SegmentLine::as_ref).collect();
-    Ok(segment::encode(&mut lines)?)
 }

@@ -8,8 +8,8 @@ use tokio::{sync::watch, task};
 
 use super::{Inner, locks, segments};
 use crate::{
-    segment::{MAX_LINES, MAX_TEXT_BYTES},
-    store::{StoreError, search::merge},
+    segment::{self, MAX_LINES, MAX_TEXT_BYTES},
+    store::StoreError,
 };
 
 /// So many segments of a tier become one of the next.
@@ -58,7 +58,7 @@ async fn merge_once(store: &Inner, script_id: i64, tier: i64) -> Result<bool, St
         return Ok(false);
     }
     let Choice { ids, bodies, full } = choose(&mut transaction, script_id, tier).await?;
-    let merged = task::spawn_blocking(move || merge(&bodies))
+    let merged = task::spawn_blocking(move || segment::merge(&bodies))
         .await
         .map_err(|_| StoreError::Corrupt("segments can not be merged".to_owned()))??;
     let Some(merged) = merged else {

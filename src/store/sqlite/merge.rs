@@ -9,8 +9,8 @@ use tokio::{sync::watch, task};
 
 use super::{Inner, push_list, segments};
 use crate::{
-    segment::{MAX_LINES, MAX_TEXT_BYTES, Segment},
-    store::{StoreError, search::merge},
+    segment::{self, MAX_LINES, MAX_TEXT_BYTES, Segment},
+    store::StoreError,
 };
 
 /// So many segments of a tier become one of the next.
@@ -52,7 +52,7 @@ pub async fn merge_once(store: &Inner) -> Result<bool, StoreError> {
     let (script_id, tier): (i64, i64) = (full.try_get("script_id")?, full.try_get("tier")?);
     let choice = choose(&store.readers, script_id, tier).await?;
     let Choice { ids, bodies, full } = choice;
-    let merged = task::spawn_blocking(move || merge(&bodies))
+    let merged = task::spawn_blocking(move || segment::merge(&bodies))
         .await
         .map_err(|_| StoreError::Corrupt("segments can not be merged".to_owned()))??;
     let Some(merged) = merged else {
