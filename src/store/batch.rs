@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use super::{Append, Gap, PodRecord, StoreError, payload};
 use crate::{
     ingest::{
-        record::{NewLine, Record, RunFinished, RunStarted},
+        lines::Lines,
+        record::{Event, RunFinished, RunStarted},
         wire::Position,
     },
     model::{LogId, LogLevel, RunStatus},
-    segment::{self, LineKey, LineRef, Segment, SegmentLine},
+    segment::{self, LineKey, LineRef, Segment},
 };
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
@@ -110,8 +111,8 @@ pub struct PreparedAppend {
     pub gap: Option<(Gap, i64)>,
     /// What happened to runs, in order.
     pub events: Vec<RunEvent>,
-    /// The lines.
-    pub lines: Vec<SegmentLine>,
+    /// The lines; all can be numbered.
+    pub lines: Lines,
     /// Lines per hour and level.
     pub line_counts: BTreeMap<(i64, LogLevel), i64>,
 }
@@ -181,12 +182,33 @@ impl Batch {
 
     /// The lines of these appends as a segment.
     pub fn encode(&self, members: &[usize]) -> Result<Option<Segment>, StoreError> {
-        let mut lines: Vec<LineRef<'_>> = members
-            .iter()
-            .filter_map(|&n| self.appends.get(n))
-            .flat_map(|append| append.lines.iter().map(SegmentLine::as_ref))
-            .collect();
-        Ok(segment::encode(&mut lines)?)
+        let members = members.iter().filter_map(|&n| self.appends.get(n));
+        let count = members.clone().map(|append| append.lines.len()).sum();
+        let mut lines: Vec<LineRef<'_>> = Vec::with_capacity(count);
+        for append in members {
+            lines.extend(append.line_refs());
+        }
+        Ok(segment::encode(&lines)?)
+    }
+}
+
+impl PreparedAppend {
+    fn line_refs(&self) -> impl Iterator<Item = LineRef<'_>> {
+        self.lines.iter().map(|line| LineRef {
+            key: LineKey {
+                micros: line.micros,
+                id: LogId {
+                    stream: self.stream,
+                    // Both were found to fit when the append was made ready.
+                    offset: i64::try_from(line.offset).unwrap_or(i64::MAX),
+                    index: i32::try_from(line.index).unwrap_or(i32::MAX),
+                },
+            },
+            level: line.level,
+            run_id: line.run_id,
+            message: line.message,
+            attributes: line.attributes,
+        })
     }
 }
 
@@ -206,21 +228,17 @@ fn prepare_append(
             append.expected_offset, append.position.offset
         )));
     }
-    let (mut events, mut lines, mut line_counts) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for record in append.records {
-        match record {
-            Record::RunStarted(started) => events.push(RunEvent::Start(start(started))),
-            Record::RunFinished(finished) => events.extend(end(finished).map(RunEvent::End)),
-            Record::Line(new) => {
-                let line = line(stream, new)?;
-                *line_counts
-                    .entry((hour_of(line.key.micros), line.level))
-                    .or_insert(0) += 1;
-                lines.push(line);
-            }
-        }
-    }
-    let time = lines.first().map_or(now.as_microsecond(), |line| line.key.micros);
+    let (records, lines) = append.records.into_parts();
+    let line_counts = count_lines(stream, &lines)?;
+    let events = records.filter_map(|event| match event {
+        Event::Started(started) => Some(RunEvent::Start(start(started))),
+        Event::Finished(finished) => end(finished).map(RunEvent::End),
+    });
+    let events = events.collect();
+    let time = lines
+        .iter()
+        .next()
+        .map_or(now.as_microsecond(), |line| line.micros);
     Ok(PreparedAppend {
         stream,
         owner,
@@ -278,24 +296,29 @@ fn end(finished: RunFinished) -> Option<End> {
     })
 }
 
-fn line(stream: i64, new: NewLine) -> Result<SegmentLine, StoreError> {
-    let too_large = || {
-        StoreError::Unusable(format!(
-            "a line of stream {stream} lies beyond what can be numbered"
-        ))
-    };
-    Ok(SegmentLine {
-        key: LineKey {
-            micros: new.time.as_microsecond(),
-            id: LogId {
-                stream,
-                offset: i64::try_from(new.offset).map_err(|_| too_large())?,
-                index: i32::try_from(new.index).map_err(|_| too_large())?,
-            },
-        },
-        level: new.level,
-        run_id: new.run_id,
-        message: new.message,
-        attributes: new.attributes,
-    })
+/// Lines per hour and level; fails where a line can not be numbered.
+fn count_lines(stream: i64, lines: &Lines) -> Result<BTreeMap<(i64, LogLevel), i64>, StoreError> {
+    let mut counts = BTreeMap::new();
+    // Nearly all lines are of the hour and level of the line before.
+    let mut current: Option<(i64, LogLevel, i64)> = None;
+    for line in lines.iter() {
+        if i64::try_from(line.offset).is_err() || i32::try_from(line.index).is_err() {
+            return Err(StoreError::Unusable(format!(
+                "a line of stream {stream} lies beyond what can be numbered"
+            )));
+        }
+        let hour = hour_of(line.micros);
+        match &mut current {
+            Some((of, level, count)) if (*of, *level) == (hour, line.level) => *count += 1,
+            _ => {
+                if let Some((hour, level, count)) = current.replace((hour, line.level, 1)) {
+                    *counts.entry((hour, level)).or_insert(0) += count;
+                }
+            }
+        }
+    }
+    if let Some((hour, level, count)) = current {
+        *counts.entry((hour, level)).or_insert(0) += count;
+    }
+    Ok(counts)
 }

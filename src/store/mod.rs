@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::{
     ingest::{
-        record::Record,
+        record::Records,
         wire::{Position, StreamKey},
     },
     model::{
@@ -68,7 +68,7 @@ pub struct Append {
     /// The new carry.
     pub carry: Vec<u8>,
     /// What happened, in order.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// Bytes that could not be read, just before these.
     pub gap: Option<Gap>,
 }

@@ -115,7 +115,7 @@ impl Feed {
             expected_offset: self.offset,
             position: position(self.offset + 1_000),
             carry: vec![],
-            records,
+            records: records.into(),
             gap: None,
         }
     }

@@ -24,7 +24,6 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use sqlx::{Encode, QueryBuilder, Sqlite, SqlitePool, Type};
 use tokio::{
     sync::{Semaphore, watch},
@@ -39,7 +38,7 @@ use super::{
     changes::Changes,
 };
 use crate::{
-    ingest::{record::Record, wire::StreamKey},
+    ingest::wire::StreamKey,
     model::{
         Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
         VersionFigures,
@@ -148,19 +147,9 @@ impl Inner {
 fn kib(appends: &[Append]) -> u32 {
     let bytes: usize = appends
         .iter()
-        .map(|append| append.carry.len() + append.records.iter().map(record_bytes).sum::<usize>())
+        .map(|append| append.carry.len() + append.records.bytes())
         .sum();
     u32::try_from(bytes.div_ceil(1024)).map_or(ROOM_KIB, |kib| kib.clamp(1, ROOM_KIB))
-}
-
-fn record_bytes(record: &Record) -> usize {
-    let json = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
-    // 200: what a record takes besides its text.
-    200 + match record {
-        Record::RunStarted(started) => json(&started.input),
-        Record::RunFinished(finished) => json(&finished.output),
-        Record::Line(line) => line.message.len() + line.attributes.as_ref().map_or(0, String::len),
-    }
 }
 
 fn time(micros: i64) -> Result<Timestamp, StoreError> {
