@@ -376,7 +376,7 @@ pub fn micros_up(time: Timestamp) -> i64 {
 }
 
 /// The end of a run that a pod left in progress.
-pub fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
+pub fn forced_end(run_id: String, run: &StoredRun, close_runs: &CloseRuns) -> End {
     let error = RunError {
         reason: close_runs.reason.clone(),
         kind: None,
@@ -384,7 +384,7 @@ pub fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
         traceback: None,
     };
     End {
-        run_id: String::new(),
+        run_id,
         // The clocks of two machines: a run never ends before it began.
         finished_at: close_runs.time.as_microsecond().max(run.executed_at),
         began_at: run.executed_at,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{Column, Row, TypeInfo, ValueRef, postgres::PgRow, sqlite::SqliteRow};
 
-use super::{PodRecord, StoreError, batch::Owner, optional_time, run_changes::StoredRun, time};
+use super::{PodRecord, StoreError, batch::Owner, optional_time, payload, run_changes::StoredRun, time};
 use crate::{
     ingest::wire::Position,
     model::{Deployment, DeploymentState, Run, RunStatus, ScriptKey, SourceType},
@@ -97,14 +97,17 @@ pub fn run(row: &impl Fields) -> Result<Run, StoreError> {
         finished_at: optional_time(row.optional_number("finished_at")?)?,
         source_type: code(row, "source_type", SourceType::from_code)?,
         source: row.text("source")?,
-        traceparent: row.optional_text("traceparent")?,
+        traceparent: row
+            .optional_bytes("traceparent")?
+            .map(payload::unpack_traceparent)
+            .transpose()?,
     })
 }
 
 /// A run as events are applied to it.
 pub fn stored_run(row: &impl Fields) -> Result<StoredRun, StoreError> {
     Ok(StoredRun {
-        row: row.number("id")?,
+        payload: row.optional_number("payload")?,
         in_progress: code(row, "status", RunStatus::from_code)? == RunStatus::InProgress,
         executed_at: row.number("executed_at")?,
         version: row.number("version")?,

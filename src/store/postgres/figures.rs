@@ -10,7 +10,7 @@ use crate::{
     store::{
         StoreError,
         counts::Counts,
-        digest::{Digest, EXACT_UP_TO, Percentiles, exact_percentiles},
+        digest::{Digest, EXACT_UP_TO, exact_percentiles},
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub async fn lifetime(readers: &PgPool, script_id: i64) -> Result<Figures, StoreError> {
     let mut snapshot = readers.begin_with(SNAPSHOT).await?;
     let mut counts = Counts::default();
-    let mut digest = Digest::default();
+    let mut digests = Vec::new();
     let rows = sqlx::query(
         "SELECT succeeded, failed, lines, last_run_at, digest FROM version_totals WHERE script_id = $1",
     )
@@ -27,12 +27,11 @@ pub async fn lifetime(readers: &PgPool, script_id: i64) -> Result<Figures, Store
     .await?;
     for row in &rows {
         counts.add(row)?;
-        digest.merge(Digest::decode(row.try_get("digest")?)?);
+        digests.push(Digest::decode(row.try_get("digest")?)?);
     }
     counts.in_progress = in_progress(&mut snapshot, script_id, None).await?;
-    let percentiles = percentiles(&mut snapshot, script_id, None, counts.succeeded, digest).await?;
     snapshot.rollback().await?;
-    counts.figures(percentiles)
+    counts.figures(Digest::merged(digests).percentiles())
 }
 
 /// See [`crate::store::Store::version_figures`].
@@ -57,11 +56,9 @@ pub async fn by_version(
         counts.add(row)?;
         counts.in_progress = in_progress(&mut snapshot, script_id, Some(version)).await?;
         let digest = Digest::decode(row.try_get("digest")?)?;
-        let percentiles =
-            percentiles(&mut snapshot, script_id, Some(version), counts.succeeded, digest).await?;
         versions.push(VersionFigures {
             version,
-            figures: counts.figures(percentiles)?,
+            figures: counts.figures(digest.percentiles())?,
         });
     }
     snapshot.rollback().await?;
@@ -81,29 +78,6 @@ async fn in_progress(
         sql.push(" AND version = ").push_bind(version);
     }
     Ok(sql.build_query_scalar().fetch_one(snapshot).await?)
-}
-
-/// Exact while there are few successful runs and each still has its row, else from the digest.
-async fn percentiles(
-    snapshot: &mut PgConnection,
-    script_id: i64,
-    version: Option<i64>,
-    succeeded: i64,
-    digest: Digest,
-) -> Result<Percentiles, StoreError> {
-    if succeeded <= EXACT_UP_TO {
-        let mut sql =
-            QueryBuilder::<Postgres>::new("SELECT response_time FROM runs WHERE status = 1 AND script_id = ");
-        sql.push_bind(script_id);
-        if let Some(version) = version {
-            sql.push(" AND version = ").push_bind(version);
-        }
-        let mut values: Vec<i64> = sql.build_query_scalar().fetch_all(snapshot).await?;
-        if i64::try_from(values.len()).is_ok_and(|count| count == succeeded) {
-            return Ok(exact_percentiles(&mut values));
-        }
-    }
-    Ok(digest.percentiles())
 }
 
 /// See [`crate::store::Store::window_figures`].

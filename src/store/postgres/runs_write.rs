@@ -10,6 +10,7 @@ use crate::{
     store::{
         CloseRuns, StoreError,
         batch::{End, forced_end, micros_up},
+        payload,
         rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
@@ -22,7 +23,7 @@ pub async fn load(
     run_ids: &[&str],
 ) -> Result<HashMap<String, StoredRun>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, run_id, status, executed_at, version, function FROM runs \
+        "SELECT id AS payload, run_id, status, executed_at, version, function FROM runs \
          WHERE script_id = $1 AND run_id = ANY($2)",
     )
     .bind(script_id)
@@ -36,7 +37,8 @@ pub async fn load(
 
 /// What a run brings with it.
 struct Payload<'a> {
-    row: i64,
+    /// Its run's number.
+    row: Option<i64>,
     input: Option<&'a [u8]>,
     output: Option<&'a [u8]>,
     error: Option<&'a [u8]>,
@@ -64,7 +66,7 @@ pub async fn insert(
             source_type, run_id, function, source, reason, traceparent) \
          SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
             $7::bigint[], $8::smallint[], $9::smallint[], $10::text[], $11::text[], $12::text[], $13::text[], \
-            $14::text[])",
+            $14::bytea[])",
     )
     .bind(script_id)
     .bind(&ids)
@@ -80,14 +82,14 @@ pub async fn insert(
     .bind(runs.iter().map(|run| run.start.map_or("", |start| &start.function)).collect::<Vec<_>>())
     .bind(runs.iter().map(|run| run.start.map_or("", |start| &start.source)).collect::<Vec<_>>())
     .bind(runs.iter().map(|run| run.end.and_then(|end| end.reason.as_deref())).collect::<Vec<_>>())
-    .bind(runs.iter().map(|run| run.start.and_then(|s| s.traceparent.as_deref())).collect::<Vec<_>>())
+    .bind(runs.iter().map(|run| run.start.and_then(|s| s.traceparent.as_deref().map(payload::pack_traceparent))).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await?;
     let payloads: Vec<Payload<'_>> = ids
         .iter()
         .zip(runs)
         .map(|(&row, run)| Payload {
-            row,
+            row: Some(row),
             input: run.start.and_then(|start| start.input.as_deref()),
             output: run.end.and_then(|end| end.output.as_deref()),
             error: run.end.and_then(|end| end.error.as_deref()),
@@ -108,7 +110,7 @@ pub async fn close(connection: &mut PgConnection, runs: &[ClosedRun<'_>]) -> Res
             AS v (id, status, finished_at, response_time, reason) \
          WHERE runs.id = v.id",
     )
-    .bind(runs.iter().map(|run| run.stored.row).collect::<Vec<_>>())
+    .bind(runs.iter().map(|run| run.stored.payload).collect::<Vec<_>>())
     .bind(
         runs.iter()
             .map(|run| i16::from(run.end.status.code()))
@@ -126,7 +128,7 @@ pub async fn close(connection: &mut PgConnection, runs: &[ClosedRun<'_>]) -> Res
     let payloads: Vec<Payload<'_>> = runs
         .iter()
         .map(|run| Payload {
-            row: run.stored.row,
+            row: run.stored.payload,
             input: None,
             output: run.end.output.as_deref(),
             error: run.end.error.as_deref(),
@@ -168,7 +170,7 @@ pub async fn close_of_pod(connection: &mut PgConnection, close_runs: &CloseRuns)
     };
     locks::scripts(connection, &[script_id]).await?;
     let open = sqlx::query(
-        "SELECT id, run_id, status, executed_at, version, function FROM runs \
+        "SELECT id AS payload, run_id, status, executed_at, version, function FROM runs \
          WHERE script_id = $1 AND status = 0 AND executed_at < $2 \
          AND stream_id IN (SELECT id FROM streams WHERE pod_uid = $3)",
     )
@@ -178,10 +180,16 @@ pub async fn close_of_pod(connection: &mut PgConnection, close_runs: &CloseRuns)
     .fetch_all(&mut *connection)
     .await?
     .iter()
-    .map(stored_run)
-    .collect::<Result<Vec<_>, _>>()?;
-    let ends: Vec<End> = open.iter().map(|run| forced_end(run, close_runs)).collect();
-    let closed: Vec<ClosedRun<'_>> = open
+    .map(|row| Ok((row.try_get("run_id")?, stored_run(row)?)))
+    .collect::<Result<Vec<(String, _)>, StoreError>>()?;
+    let (stored, ends): (Vec<_>, Vec<End>) = open
+        .into_iter()
+        .map(|(id, run)| {
+            let end = forced_end(id, &run, close_runs);
+            (run, end)
+        })
+        .unzip();
+    let closed: Vec<ClosedRun<'_>> = stored
         .into_iter()
         .zip(&ends)
         .map(|(stored, end)| ClosedRun { stored, end })

@@ -128,7 +128,7 @@ async fn store_runs(
                 runs_write::load(connection, script_id, &ids.into_iter().collect::<Vec<_>>()).await?;
             let changes = run_changes::apply(stored, events);
             runs_write::insert(connection, script_id, &changes.new).await?;
-            runs_write::close(connection, &changes.closed).await?;
+            runs_write::close(connection, script_id, &changes.closed).await?;
             sums.add(&changes);
         }
         rollups::add(connection, script_id, sums).await?;

@@ -60,13 +60,12 @@ CREATE TABLE runs (
     function      TEXT COLLATE "C" NOT NULL,
     source        TEXT COLLATE "C" NOT NULL,
     reason        TEXT COLLATE "C",
-    traceparent   TEXT COLLATE "C",
+    traceparent   BYTEA,
     UNIQUE (script_id, run_id)
 );
 CREATE SEQUENCE run_ids AS BIGINT;
 CREATE INDEX runs_by_time ON runs (script_id, executed_at, run_id);
 CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id, executed_at) WHERE status = 0;
-CREATE INDEX runs_response_times ON runs (script_id, version, response_time) WHERE status = 1;
 
 -- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON: nothing is left for Postgres to compress.
 CREATE TABLE run_payloads (
