@@ -72,6 +72,12 @@ impl Stop {
         self.abandoned.load(Ordering::Relaxed) || self.limit.is_some_and(|limit| Instant::now() >= limit.end)
     }
 
+    /// The time that is left; none where there is no limit.
+    pub fn left(&self) -> Option<Duration> {
+        self.limit
+            .map(|limit| limit.end.saturating_duration_since(Instant::now()))
+    }
+
     /// Fails once it is time to stop.
     pub fn check(&self) -> Result<(), TimeLimit> {
         if self.is_over() {

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use sqlx::{Database, QueryBuilder, Sqlite};
+use sqlx::{Database, Postgres, QueryBuilder, Sqlite};
 
 use crate::{
     model::{
-        Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType,
+        Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType, UnknownName,
         milliseconds_to_micros,
     },
-    store::RunCursor,
+    store::{RunCursor, storable},
 };
 
 /// What databases write differently.
@@ -20,6 +20,8 @@ pub trait Dialect: Database + Sized {
     const LOWER: (&'static str, &'static str);
     /// SQL after the name of the table `runs r` that makes a planner read the runs in progress alone.
     const IN_PROGRESS: &'static str;
+    /// SQL of the number that leads from a run `r` to its payloads, and of the column of `run_payloads` that holds it.
+    const PAYLOAD: (&'static str, &'static str);
 
     /// Binds a whole number.
     fn number(sql: &mut QueryBuilder<Self>, value: i64);
@@ -31,6 +33,23 @@ impl Dialect for Sqlite {
     const POSITION: &'static str = "instr";
     const LOWER: (&'static str, &'static str) = ("lower(", ")");
     const IN_PROGRESS: &'static str = " INDEXED BY runs_in_progress";
+    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
+
+    fn number(sql: &mut QueryBuilder<Self>, value: i64) {
+        sql.push_bind(value);
+    }
+
+    fn text(sql: &mut QueryBuilder<Self>, value: String) {
+        sql.push_bind(value);
+    }
+}
+
+impl Dialect for Postgres {
+    const POSITION: &'static str = "strpos";
+    // By the rules of C, whatever the database's: of ASCII letters alone.
+    const LOWER: (&'static str, &'static str) = ("lower(", " COLLATE \"C\")");
+    const IN_PROGRESS: &'static str = "";
+    const PAYLOAD: (&'static str, &'static str) = ("r.id", "run");
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);
@@ -64,7 +83,7 @@ pub fn push_runs_where<DB: Dialect>(
             sql.push(" AND (").push(time).push(", r.run_id) < (");
             DB::number(sql, after.executed_on.as_microsecond());
             sql.push(", ");
-            DB::text(sql, after.run_id.clone());
+            DB::text(sql, storable(after.run_id.clone()));
             sql.push(")");
         }
         _ if range.end != i64::MAX => {
@@ -171,7 +190,13 @@ fn push_condition<DB: Dialect>(sql: &mut QueryBuilder<DB>, condition: &Condition
     })?;
     match (condition.operator, kind) {
         (Operator::Equals | Operator::NotEquals, Kind::Text(name)) => {
-            push_list(sql, name, condition, condition.values.iter().cloned(), DB::text);
+            push_list(
+                sql,
+                name,
+                condition,
+                condition.values.iter().cloned().map(storable),
+                DB::text,
+            );
         }
         (Operator::Contains, Kind::Text(name)) => push_contains(sql, name, &condition.values),
         (Operator::Contains, Kind::Number(name, _)) => {
@@ -251,7 +276,7 @@ fn push_contains<DB: Dialect>(sql: &mut QueryBuilder<DB>, text: &str, values: &[
             .push(text)
             .push(after)
             .push(", ");
-        DB::text(sql, value.to_ascii_lowercase());
+        DB::text(sql, storable(value.to_ascii_lowercase()));
         sql.push(") > 0");
     }
     sql.push(")");

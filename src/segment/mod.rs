@@ -123,6 +123,13 @@ pub struct SegmentInfo {
     pub runs: RunSet,
 }
 
+impl SegmentInfo {
+    /// Whether it is so large that it is never merged with others.
+    pub fn is_full(&self) -> bool {
+        self.lines >= MAX_LINES || self.text_bytes >= MAX_TEXT_BYTES
+    }
+}
+
 /// A segment.
 #[derive(Clone, Debug)]
 pub struct Segment {

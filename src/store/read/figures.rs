@@ -9,17 +9,12 @@ use super::{
 use crate::{
     model::{Figures, Filter, TimeRange, VersionFigures, failure_rate_basis_points},
     query::{micros_range, push_runs_order, push_runs_where},
-    store::{
-        StoreError,
-        digest::{EXACT_UP_TO, Percentiles},
-        optional_time,
-        summary::Summary,
-    },
+    store::{StoreError, optional_time},
 };
 
 impl Tally {
-    fn figures(self, logs: i64) -> Result<Figures, StoreError> {
-        let [p50, p90, p99]: Percentiles = self.times.percentiles();
+    fn figures(mut self, logs: i64) -> Result<Figures, StoreError> {
+        let [p50, p90, p99] = self.percentiles();
         Ok(Figures {
             total_runs: self.succeeded + self.failed + self.in_progress,
             succeeded_runs: self.succeeded,
@@ -77,30 +72,15 @@ pub async fn window<S: Snapshot>(
     tally.figures(logs)
 }
 
-/// Totals of versions: those that match, with the number of the script and of the version.
-async fn totals<S: Snapshot>(
-    snapshot: &mut S,
-    condition: sqlx::QueryBuilder<S::DB>,
-) -> Result<Vec<(i64, i64, Tally, i64)>, StoreError> {
-    let mut totals = Vec::new();
-    snapshot
-        .each(condition, |row| {
-            let mut tally = Tally {
-                succeeded: row.number(2)?,
-                failed: row.number(3)?,
-                last: row.optional_number(5)?,
-                ..Tally::default()
-            };
-            tally.times.add_digest(row.bytes(6)?)?;
-            totals.push((row.number(0)?, row.number(1)?, tally, row.number(4)?));
-            Ok(())
-        })
-        .await?;
-    Ok(totals)
-}
-
 const TOTALS: &str =
     "SELECT script_id, version, succeeded, failed, lines, last_run_at, digest FROM version_totals";
+
+/// Adds the totals of a version; says how many lines it has.
+fn add_totals(tally: &mut Tally, row: &impl Values) -> Result<i64, StoreError> {
+    tally.add(row.number(2)?, row.number(3)?, row.bytes(6)?)?;
+    tally.last = tally.last.max(row.optional_number(5)?);
+    row.number(4)
+}
 
 /// See [`crate::store::Store::figures_of`]: lifetime figures by the numbers of the scripts.
 pub async fn lifetime<S: Snapshot>(
@@ -113,14 +93,13 @@ pub async fn lifetime<S: Snapshot>(
     let mut statement = sql::<S>(TOTALS);
     push_ids::<S>(&mut statement, " WHERE script_id IN (", script_ids);
     let mut sums: BTreeMap<i64, (Tally, i64)> = BTreeMap::new();
-    for (script_id, _, tally, lines) in totals(snapshot, statement).await? {
-        let (sum, logs) = sums.entry(script_id).or_default();
-        sum.succeeded += tally.succeeded;
-        sum.failed += tally.failed;
-        sum.last = sum.last.max(tally.last);
-        sum.times.join(tally.times);
-        *logs += lines;
-    }
+    snapshot
+        .each(statement, |row| {
+            let (tally, logs) = sums.entry(row.number(0)?).or_default();
+            *logs += add_totals(tally, row)?;
+            Ok(())
+        })
+        .await?;
     let mut statement = sql::<S>("SELECT script_id, count(*) FROM runs WHERE status = 0 AND script_id IN (");
     push_ids::<S>(&mut statement, "", script_ids);
     statement.push(" GROUP BY script_id");
@@ -131,8 +110,7 @@ pub async fn lifetime<S: Snapshot>(
         })
         .await?;
     let mut figures = BTreeMap::new();
-    for (script_id, (mut tally, logs)) in sums {
-        make_exact(snapshot, script_id, None, &mut tally).await?;
+    for (script_id, (tally, logs)) in sums {
         figures.insert(script_id, tally.figures(logs)?);
     }
     Ok(figures)
@@ -148,8 +126,17 @@ pub async fn of_versions<S: Snapshot>(
     push::<S>(&mut statement, " WHERE script_id = ", script_id);
     statement.push(" AND last_run_at IS NOT NULL ORDER BY version DESC");
     push::<S>(&mut statement, " LIMIT ", limit(versions));
-    let mut figures = Vec::new();
-    for (_, version, mut tally, lines) in totals(snapshot, statement).await? {
+    let mut totals = Vec::new();
+    snapshot
+        .each(statement, |row| {
+            let mut tally = Tally::default();
+            let lines = add_totals(&mut tally, row)?;
+            totals.push((row.number(1)?, tally, lines));
+            Ok(())
+        })
+        .await?;
+    let mut figures = Vec::with_capacity(totals.len());
+    for (version, mut tally, lines) in totals {
         let mut statement = sql::<S>("SELECT count(*) FROM runs WHERE status = 0");
         push::<S>(&mut statement, " AND script_id = ", script_id);
         push::<S>(&mut statement, " AND version = ", version);
@@ -159,62 +146,12 @@ pub async fn of_versions<S: Snapshot>(
                 Ok(())
             })
             .await?;
-        make_exact(snapshot, script_id, Some(version), &mut tally).await?;
         figures.push(VersionFigures {
             version,
             figures: tally.figures(lines)?,
         });
     }
     Ok(figures)
-}
-
-/// While there are few successful runs and each still has its row, their response times are read from these. Those of a
-/// version lie between the first and the last hour that its rollups know.
-async fn make_exact<S: Snapshot>(
-    snapshot: &mut S,
-    script_id: i64,
-    version: Option<i64>,
-    tally: &mut Tally,
-) -> Result<(), StoreError> {
-    if tally.succeeded > EXACT_UP_TO || tally.times.is_exact() {
-        return Ok(());
-    }
-    let mut statement = sql::<S>("SELECT response_time FROM runs");
-    push::<S>(&mut statement, " WHERE script_id = ", script_id);
-    if let Some(version) = version {
-        let mut first = None;
-        let mut hours = sql::<S>("SELECT min(hour) FROM run_days");
-        push::<S>(&mut hours, " WHERE script_id = ", script_id);
-        push::<S>(&mut hours, " AND version = ", version);
-        snapshot
-            .each(hours, |row| {
-                first = row.optional_number(0)?;
-                Ok(())
-            })
-            .await?;
-        if let (Some(first), Some(last)) = (first, tally.last) {
-            push::<S>(
-                &mut statement,
-                " AND executed_at >= ",
-                first.saturating_mul(crate::query::window::HOUR),
-            );
-            push::<S>(&mut statement, " AND executed_at <= ", last);
-        }
-        push::<S>(&mut statement, " AND version = ", version);
-    }
-    statement.push(" AND status = 1");
-    let (mut times, mut count) = (Summary::default(), 0);
-    snapshot
-        .each(statement, |row| {
-            times.add(row.number(0)?);
-            count += 1;
-            Ok(())
-        })
-        .await?;
-    if count == tally.succeeded {
-        tally.times = times;
-    }
-    Ok(())
 }
 
 /// Appends `text`, the numbers and the closing bracket.

@@ -1,17 +1,25 @@
 //! Runs: pages, counts, one with its payloads.
 
 use serde_json::value::RawValue;
+use sqlx::QueryBuilder;
 
 use super::{Snapshot, Values, limit, push, sql};
 use crate::{
     model::{Count, Run, RunDetail, RunError, RunStatus, SourceType},
-    query::{micros_range, push_runs_order, push_runs_where},
-    store::{Page, RunCursor, RunQuery, StoreError, optional_time, payload, time},
+    query::{Dialect, micros_range, push_runs_order, push_runs_where},
+    store::{Page, RunCursor, RunQuery, StoreError, optional_time, payload, storable, time},
 };
 
-const COLUMNS: &str = "SELECT r.payload, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
-     r.function, r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent \
-     FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid";
+/// What a run is made of.
+fn columns<S: Snapshot>() -> QueryBuilder<S::DB> {
+    let mut statement = sql::<S>("SELECT ");
+    statement.push(S::DB::PAYLOAD.0).push(
+        ", r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, r.function, r.executed_at, \
+         r.finished_at, r.source_type, r.source, r.traceparent \
+         FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid",
+    );
+    statement
+}
 
 /// See [`crate::store::Store::runs`]. Where the time is over, the page ends with what was found.
 pub async fn page<S: Snapshot>(
@@ -20,7 +28,7 @@ pub async fn page<S: Snapshot>(
     query: &RunQuery,
 ) -> Result<Page<Run, RunCursor>, StoreError> {
     let range = micros_range(&query.range);
-    let mut statement = sql::<S>(COLUMNS);
+    let mut statement = columns::<S>();
     push_runs_where(
         &mut statement,
         script_id,
@@ -84,12 +92,10 @@ pub async fn detail<S: Snapshot>(
     script_id: i64,
     run_id: &str,
 ) -> Result<Option<RunDetail>, StoreError> {
-    use crate::query::Dialect;
-
-    let mut statement = sql::<S>(COLUMNS);
+    let mut statement = columns::<S>();
     push::<S>(&mut statement, " WHERE r.script_id = ", script_id);
     statement.push(" AND r.run_id = ");
-    S::DB::text(&mut statement, run_id.to_owned());
+    S::DB::text(&mut statement, storable(run_id.to_owned()));
     let mut found = None;
     snapshot
         .each(statement, |row| {
@@ -107,8 +113,9 @@ pub async fn detail<S: Snapshot>(
         error: None,
     };
     if let Some(number) = payload {
-        let mut statement = sql::<S>("SELECT input, output, error FROM run_payloads");
-        push::<S>(&mut statement, " WHERE number = ", number);
+        let mut statement = sql::<S>("SELECT input, output, error FROM run_payloads WHERE ");
+        statement.push(S::DB::PAYLOAD.1);
+        push::<S>(&mut statement, " = ", number);
         snapshot.each(statement, |row| payloads(&mut detail, row)).await?;
     }
     Ok(Some(detail))
@@ -137,7 +144,7 @@ fn coded<T>(row: &impl Values, at: usize, what: &str, from: fn(u8) -> Option<T>)
     value.ok_or_else(|| StoreError::Corrupt(format!("the {what} {code} of a run")))
 }
 
-/// A run from [`COLUMNS`].
+/// A run from [`columns`].
 fn run(row: &impl Values) -> Result<Run, StoreError> {
     Ok(Run {
         run_id: row.text(1)?.to_owned(),

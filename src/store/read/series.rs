@@ -205,9 +205,9 @@ async fn levels<S: Snapshot>(
     Ok(levels)
 }
 
-fn bucket(range: Range<i64>, tally: Tally, logs: BTreeMap<LogLevel, i64>) -> Result<Bucket, StoreError> {
+fn bucket(range: Range<i64>, mut tally: Tally, logs: BTreeMap<LogLevel, i64>) -> Result<Bucket, StoreError> {
     let at = |micros| -> Result<Timestamp, StoreError> { time(micros) };
-    let [p50, p90, p99] = tally.times.percentiles();
+    let [p50, p90, p99] = tally.percentiles();
     Ok(Bucket {
         from: at(range.start)?,
         to: at(range.end)?,

@@ -6,7 +6,10 @@ use super::{Snapshot, Values, push, sql};
 use crate::{
     model::{Filter, RunStatus},
     query::{Dialect, GroupFilter, push_conditions, push_runs_where, window},
-    store::{StoreError, digest::EXACT_UP_TO, summary::Summary},
+    store::{
+        StoreError,
+        digest::{Digest, Percentiles},
+    },
 };
 
 /// The runs of a bucket.
@@ -18,12 +21,31 @@ pub struct Tally {
     pub failed: i64,
     /// Runs that have not ended.
     pub in_progress: i64,
-    /// Response times of the successful ones.
-    pub times: Summary,
+    /// Response times of the successful ones, of groups and of single runs.
+    digests: Vec<Digest>,
+    times: Digest,
     /// When the last run began, as far as single runs were read.
     pub last: Option<i64>,
     /// The newest stretch of time that is known to have runs which were not read one by one.
     pub newest: Option<Range<i64>>,
+}
+
+impl Tally {
+    /// Adds runs by their counts and the stored digest of their response times.
+    pub fn add(&mut self, succeeded: i64, failed: i64, digest: &[u8]) -> Result<(), StoreError> {
+        self.succeeded += succeeded;
+        self.failed += failed;
+        if !digest.is_empty() {
+            self.digests.push(Digest::decode(digest)?);
+        }
+        Ok(())
+    }
+
+    /// P50, P90 and P99.
+    pub fn percentiles(&mut self) -> Percentiles {
+        let groups = std::mem::take(&mut self.digests);
+        Digest::merged(groups.into_iter().chain([std::mem::take(&mut self.times)])).percentiles()
+    }
 }
 
 /// Which runs to count, and how.
@@ -65,64 +87,12 @@ pub async fn tallies<S: Snapshot>(
     };
     let plan = Plan { groups, parts };
     let mut tallies = BTreeMap::new();
-    let known = counts(snapshot, question, &plan).await?;
-    let mut exact = known.succeeded <= EXACT_UP_TO;
-    if exact && let Some(hull) = &known.hull {
-        let mut read = 0;
-        for range in within(&plan.parts, hull) {
-            read += from_rows(snapshot, question, &range, &mut tallies, &mut bucket).await?;
-        }
-        // Of runs that retention has deleted only the rollups know.
-        exact = read == known.succeeded + known.failed;
-    }
-    if !exact {
-        tallies.clear();
-        from_rollups(snapshot, question, &plan, &mut tallies, &mut bucket).await?;
-    }
+    from_rollups(snapshot, question, &plan, &mut tallies, &mut bucket).await?;
     for range in &plan.parts.rows {
         from_rows(snapshot, question, range, &mut tallies, &mut bucket).await?;
     }
     in_progress(snapshot, question, &mut tallies, &mut bucket).await?;
     Ok(tallies)
-}
-
-/// The whole hours between the first and the last that have runs.
-fn within(parts: &window::Parts, hull: &Range<i64>) -> Vec<Range<i64>> {
-    parts
-        .all_hours()
-        .map(|hours| {
-            let first = hours.start.max(hull.start.div_euclid(window::HOUR));
-            let last = hours.end.min(hull.end.div_euclid(window::HOUR));
-            first.saturating_mul(window::HOUR)..last.saturating_mul(window::HOUR)
-        })
-        .filter(|range| !range.is_empty())
-        .collect()
-}
-
-/// What the rollups say without a look at their digests.
-#[derive(Default)]
-struct Known {
-    succeeded: i64,
-    failed: i64,
-    /// From the first to the last period that has runs.
-    hull: Option<Range<i64>>,
-}
-
-async fn counts<S: Snapshot>(
-    snapshot: &mut S,
-    question: &Question<'_>,
-    plan: &Plan,
-) -> Result<Known, StoreError> {
-    let mut known = Known::default();
-    each_group(snapshot, question, plan, false, |group| {
-        known.succeeded += group.succeeded;
-        known.failed += group.failed;
-        let hull = known.hull.get_or_insert_with(|| group.period.clone());
-        *hull = hull.start.min(group.period.start)..hull.end.max(group.period.end);
-        Ok(())
-    })
-    .await?;
-    Ok(known)
 }
 
 /// Ended runs of a period that have version and function in common and pass the filter.
@@ -138,7 +108,6 @@ async fn each_group<S: Snapshot>(
     snapshot: &mut S,
     question: &Question<'_>,
     plan: &Plan,
-    digests: bool,
     mut visit: impl FnMut(Group<'_>) -> Result<(), StoreError> + Send,
 ) -> Result<(), StoreError> {
     let Some(groups) = &plan.groups else {
@@ -148,10 +117,9 @@ async fn each_group<S: Snapshot>(
     let hourly = plan.parts.hours.iter().map(|hours| ("run_rollups", 1, hours));
     let sources = hourly.chain((!days.is_empty()).then_some(("run_days", window::HOURS_A_DAY, &days)));
     for (table, length, hours) in sources {
-        let mut statement = sql::<S>("SELECT r.hour, r.version, r.function, r.succeeded, r.failed");
-        statement
-            .push(if digests { ", r.digest FROM " } else { " FROM " })
-            .push(table);
+        let mut statement =
+            sql::<S>("SELECT r.hour, r.version, r.function, r.succeeded, r.failed, r.digest FROM ");
+        statement.push(table);
         push::<S>(&mut statement, " r WHERE r.script_id = ", question.script_id);
         push::<S>(&mut statement, " AND r.hour >= ", hours.start);
         push::<S>(&mut statement, " AND r.hour < ", hours.end);
@@ -176,11 +144,7 @@ async fn each_group<S: Snapshot>(
                     period: begin.saturating_mul(window::HOUR)..(begin + length).saturating_mul(window::HOUR),
                     succeeded,
                     failed,
-                    digest: if digests && succeeded > 0 {
-                        row.bytes(5)?
-                    } else {
-                        &[]
-                    },
+                    digest: if succeeded > 0 { row.bytes(5)? } else { &[] },
                 })
             })
             .await?;
@@ -195,11 +159,9 @@ async fn from_rollups<S: Snapshot>(
     tallies: &mut BTreeMap<i64, Tally>,
     bucket: &mut (impl FnMut(i64) -> i64 + Send),
 ) -> Result<(), StoreError> {
-    each_group(snapshot, question, plan, true, |group| {
+    each_group(snapshot, question, plan, |group| {
         let tally = tallies.entry(bucket(group.period.start)).or_default();
-        tally.succeeded += group.succeeded;
-        tally.failed += group.failed;
-        tally.times.add_digest(group.digest)?;
+        tally.add(group.succeeded, group.failed, group.digest)?;
         if tally
             .newest
             .as_ref()
@@ -212,18 +174,17 @@ async fn from_rollups<S: Snapshot>(
     .await
 }
 
-/// Counts the ended runs of a range one by one; says how many there are.
+/// Counts the ended runs of a range one by one.
 async fn from_rows<S: Snapshot>(
     snapshot: &mut S,
     question: &Question<'_>,
     range: &Range<i64>,
     tallies: &mut BTreeMap<i64, Tally>,
     bucket: &mut (impl FnMut(i64) -> i64 + Send),
-) -> Result<i64, StoreError> {
+) -> Result<(), StoreError> {
     let mut statement = sql::<S>("SELECT r.executed_at, r.status, r.response_time FROM runs r");
     push_runs_where(&mut statement, question.script_id, range, question.filter, None)?;
     statement.push(" AND r.status <> 0");
-    let mut read = 0;
     snapshot
         .each(statement, |row| {
             let begun = row.number(0)?;
@@ -237,11 +198,9 @@ async fn from_rows<S: Snapshot>(
                 tally.failed += 1;
             }
             tally.last = tally.last.max(Some(begun));
-            read += 1;
             Ok(())
         })
-        .await?;
-    Ok(read)
+        .await
 }
 
 /// Runs in progress are in no rollup; there are few.

@@ -1,15 +1,13 @@
 //! Adding to the rollups: one digest read, merged and written a group and transaction, however many runs it has.
 
-use std::{collections::BTreeMap, mem};
+use std::collections::BTreeMap;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::ROWS_PER_STATEMENT;
-use crate::query::window::HOURS_A_DAY;
 use crate::store::{
     StoreError,
-    digest::Digest,
-    run_changes::{Ended, Rollups, Totals},
+    run_changes::{Ended, Rollups, Totals, merged_digest},
 };
 
 /// An empty digest in an upsert leaves the stored one as it is.
@@ -18,24 +16,11 @@ const KEEP_OR_REPLACE: &str =
 
 /// Adds to the rollups of a script.
 pub async fn add(connection: &mut SqliteConnection, script_id: i64, sums: Rollups) -> Result<(), StoreError> {
-    let days = days(&sums.runs);
+    let days = sums.days();
     add_runs(connection, script_id, "run_rollups", sums.runs).await?;
     add_runs(connection, script_id, "run_days", days).await?;
     add_lines(connection, script_id, sums.lines).await?;
     add_totals(connection, script_id, sums.totals).await
-}
-
-/// The same by days, whatever the function.
-fn days(hours: &BTreeMap<(i64, i64, String), Ended>) -> BTreeMap<(i64, i64, String), Ended> {
-    let mut days: BTreeMap<_, Ended> = BTreeMap::new();
-    for ((hour, version, _), ended) in hours {
-        let day = hour.div_euclid(HOURS_A_DAY) * HOURS_A_DAY;
-        let sum = days.entry((day, *version, String::new())).or_default();
-        sum.succeeded += ended.succeeded;
-        sum.failed += ended.failed;
-        sum.digest.merge(ended.digest.clone());
-    }
-    days
 }
 
 async fn add_runs(
@@ -66,7 +51,7 @@ async fn add_runs(
         }
         let mut digests = Vec::with_capacity(chunk.len());
         for (key, ended) in chunk.iter_mut() {
-            digests.push(merged(stored.get(key), ended)?);
+            digests.push(merged_digest(stored.get(key), ended)?);
         }
         let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO ");
         sql.push(table)
@@ -91,16 +76,6 @@ async fn add_runs(
         sql.build().persistent(false).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// The digest of both, as bytes; empty where nothing is new.
-fn merged(stored: Option<&Vec<u8>>, new: &mut Ended) -> Result<Vec<u8>, StoreError> {
-    if new.succeeded == 0 {
-        return Ok(Vec::new());
-    }
-    let mut digest = stored.map_or_else(|| Ok(Digest::default()), |bytes| Digest::decode(bytes))?;
-    digest.merge(mem::take(&mut new.digest));
-    Ok(digest.encode())
 }
 
 async fn add_lines(
@@ -141,7 +116,7 @@ async fn add_totals(
         .bind(version)
         .fetch_optional(&mut *connection)
         .await?;
-        let digest = merged(stored.as_ref(), &mut totals.ended)?;
+        let digest = merged_digest(stored.as_ref(), &mut totals.ended)?;
         let sql = "INSERT INTO version_totals (script_id, version, succeeded, failed, lines, last_run_at, digest) \
              VALUES (?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (script_id, version) DO UPDATE SET \

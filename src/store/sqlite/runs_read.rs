@@ -2,8 +2,7 @@
 
 use sqlx::{Row, SqlitePool};
 
-use super::time;
-use crate::store::{PodRecord, StoreError};
+use crate::store::{PodRecord, StoreError, rows, time};
 
 /// See [`crate::store::Store::pods_with_open_runs`].
 pub async fn pods_with_open_runs(
@@ -19,6 +18,6 @@ pub async fn pods_with_open_runs(
     .fetch_all(readers)
     .await?
     .iter()
-    .map(|row| Ok((super::streams::pod(row)?, time(row.try_get("oldest")?)?)))
+    .map(|row| Ok((rows::pod(row)?, time(row.try_get("oldest")?)?)))
     .collect()
 }

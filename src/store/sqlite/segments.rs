@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use sqlx::SqliteConnection;
 
-use crate::{
-    segment::{self, Segment},
-    store::StoreError,
-};
+use crate::{segment::Segment, store::StoreError};
 
 /// Stores a segment; a `full` one is never merged again.
 pub async fn insert(
@@ -18,7 +15,7 @@ pub async fn insert(
 ) -> Result<(), StoreError> {
     let info = &segment.info;
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let sealed = full || info.lines >= segment::MAX_LINES || info.text_bytes >= segment::MAX_TEXT_BYTES;
+    let sealed = full || info.is_full();
     let segment_id: i64 = sqlx::query_scalar(
         "INSERT INTO log_segments \
          (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
