@@ -316,12 +316,17 @@ impl Stream {
     }
 
     fn hold(&mut self, file: Held) {
-        let same = |id: &String| Some(id) == file.identity.as_ref();
-        let is_known = file.file.is_compressed()
-            && (self.done_identities.iter().any(same)
-                || self.files.iter().filter_map(|f| f.identity.as_ref()).any(same));
-        if is_known {
-            // A compressed copy. Not to be opened again.
+        let is_same = |id: Option<&String>| id.is_some() && id == file.identity.as_ref();
+        let held = self.files.iter_mut().find(|held| is_same(held.identity.as_ref()));
+        if !file.file.is_compressed() {
+            self.files.push_back(file);
+        } else if let Some(held) = held {
+            // Rotated and compressed since the last look: that is the name the open one had in between. Its order depends on
+            // it.
+            held.name.rotated.clone_from(&file.name.rotated);
+            self.done.extend(file.name.rotated);
+        } else if self.done_identities.iter().any(|id| is_same(Some(id))) {
+            // A compressed copy of one that was read. Not to be opened again.
             self.done.extend(file.name.rotated);
         } else {
             self.files.push_back(file);

@@ -307,6 +307,26 @@ fn a_stream_forgotten_and_known_again_goes_on_where_it_stood() {
 }
 
 #[test]
+fn a_file_rotated_and_compressed_between_two_looks_keeps_its_place() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    // The file is open, and nobody has said yet where to begin.
+    world.operator.unknown = true;
+    world.round();
+    pod.print(10);
+    pod.rotate();
+    pod.print(10);
+    pod.rotate();
+    pod.print(10);
+    world.wait(600);
+    world.round();
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, false, "place");
+}
+
+#[test]
 fn many_compressed_files_are_read_a_few_at_a_time() {
     let mut world = World::new();
     let mut pods: Vec<_> = (0..40)
