@@ -131,8 +131,7 @@ impl Digest {
             Some(_) => None,
         };
         Ok(Self {
-            summary: summary
-                .ok_or_else(|| StoreError::Corrupt("a digest of response times".to_owned()))?,
+            summary: summary.ok_or_else(|| StoreError::Corrupt("a digest of response times".to_owned()))?,
             pending: Vec::new(),
         })
     }
@@ -303,7 +302,11 @@ mod tests {
             }
             let parts = parts.into_iter().map(|d| Digest::decode(&d.encode()).unwrap());
             let digest = Digest::decode(&Digest::merged(parts).encode()).unwrap();
-            assert_eq!(digest.percentiles(), exact_percentiles(&mut values), "{count} values");
+            assert_eq!(
+                digest.percentiles(),
+                exact_percentiles(&mut values),
+                "{count} values"
+            );
         }
     }
 

@@ -5,7 +5,7 @@
 
 mod batch;
 mod changes;
-mod digest;
+pub mod digest;
 mod payload;
 mod run_changes;
 pub mod sqlite;

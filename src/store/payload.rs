@@ -1,6 +1,9 @@
 //! Inputs, outputs and errors of runs as they are kept: JSON, compressed where that pays.
 
-use std::io::Read;
+use std::{
+    cell::RefCell,
+    io::{self, Read},
+};
 
 use super::StoreError;
 
@@ -17,10 +20,25 @@ pub fn pack(json: &str) -> Vec<u8> {
     if json.len() < WORTH_IT {
         return plain();
     }
-    match zstd::bulk::compress(json.as_bytes(), 1) {
+    match compress(json.as_bytes()) {
         Ok(body) if body.len() < json.len() => [&[ZSTD], &body[..]].concat(),
         _ => plain(),
     }
+}
+
+thread_local! {
+    /// Making a compressor costs more than to use it on what a run takes and gives.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(zstd::bulk::Compressor::new(1)?),
+        };
+        compressor.compress(bytes)
+    })
 }
 
 /// Bytes to JSON.
@@ -103,7 +121,14 @@ mod tests {
     fn trace_contexts_come_back_and_valid_ones_are_packed() {
         let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(pack_traceparent(valid).len(), 26);
-        for text in [valid, "", "00-", &valid.to_uppercase(), &valid.replace('-', "_"), "ü"] {
+        for text in [
+            valid,
+            "",
+            "00-",
+            &valid.to_uppercase(),
+            &valid.replace('-', "_"),
+            "ü",
+        ] {
             assert_eq!(unpack_traceparent(&pack_traceparent(text)).unwrap(), text);
         }
         assert!(unpack_traceparent(&[0, 1]).is_err() && unpack_traceparent(&[0xff]).is_err());

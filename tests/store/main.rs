@@ -6,6 +6,7 @@ mod figures;
 mod filters;
 mod ingest;
 mod logs;
+mod run_records;
 mod support;
 
 /// Each scenario as a test of each backend.
@@ -40,6 +41,9 @@ suite! { sqlite:
         payloads_come_back,
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
+    }
+    run_records {
+        runs_are_those_of_the_model_however_their_records_come,
     }
     figures {
         one_failure_of_three_is_33_33_per_cent,
