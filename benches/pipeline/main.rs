@@ -9,9 +9,11 @@
     clippy::cast_sign_loss
 )] // figures
 
+mod figures;
 mod generate;
 mod ingest;
 mod report;
+mod runs;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
@@ -22,7 +24,12 @@ use report::Scale;
 /// Name of a benchmark, and what runs it.
 type Bench = (&'static str, fn(Scale));
 
-const BENCHES: &[Bench] = &[("ingest_plain_sqlite", ingest::plain_sqlite)];
+const BENCHES: &[Bench] = &[
+    ("ingest_plain_sqlite", ingest::plain_sqlite),
+    ("ingest_runs_sqlite", runs::ingest_sqlite),
+    ("bytes_per_run", runs::bytes_per_run),
+    ("digest_error", figures::digest_error),
+];
 
 fn main() {
     testbed::serve_if_asked();

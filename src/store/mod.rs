@@ -6,7 +6,7 @@
 mod batch;
 mod changes;
 mod counts;
-mod digest;
+pub mod digest;
 mod payload;
 pub mod postgres;
 mod rows;

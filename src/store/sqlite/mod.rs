@@ -12,6 +12,7 @@ mod rollups;
 mod runs_read;
 mod runs_write;
 mod segments;
+mod statements;
 mod streams;
 mod writer;
 
