@@ -9,12 +9,14 @@
     clippy::cast_sign_loss
 )] // figures
 
+mod figures;
 mod generate;
 mod ingest;
 mod many_runs;
 mod page;
 mod report;
 mod search;
+mod runs;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
@@ -31,6 +33,9 @@ const BENCHES: &[Bench] = &[
     ("tiles_p99", page::tiles_p99),
     ("search_miss", search::miss),
     ("search_token", search::token),
+    ("ingest_runs_sqlite", runs::ingest_sqlite),
+    ("bytes_per_run", runs::bytes_per_run),
+    ("digest_error", figures::digest_error),
 ];
 
 fn main() {

@@ -5,7 +5,7 @@
 
 mod batch;
 mod changes;
-mod digest;
+pub mod digest;
 mod payload;
 pub mod postgres;
 mod read;

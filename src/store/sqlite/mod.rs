@@ -12,6 +12,7 @@ mod runs_read;
 mod runs_write;
 mod segments;
 mod snapshot;
+mod statements;
 mod streams;
 mod writer;
 
