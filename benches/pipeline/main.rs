@@ -9,8 +9,10 @@
     clippy::cast_sign_loss
 )] // figures
 
+mod disk;
 mod generate;
 mod ingest;
+mod latency;
 mod report;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
@@ -22,7 +24,13 @@ use report::Scale;
 /// Name of a benchmark, and what runs it.
 type Bench = (&'static str, fn(Scale));
 
-const BENCHES: &[Bench] = &[("ingest_plain_sqlite", ingest::plain_sqlite)];
+const BENCHES: &[Bench] = &[
+    ("ingest_plain_sqlite", ingest::plain_sqlite),
+    ("ingest_spans_sqlite", ingest::spans_sqlite),
+    ("bytes_per_line", disk::per_line),
+    ("visible_latency_p99", latency::p99),
+    ("rss_ingest", ingest::rss),
+];
 
 fn main() {
     testbed::serve_if_asked();

@@ -81,6 +81,11 @@ pub(super) fn is_candidate(text: &[u8]) -> bool {
     text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
 }
 
+/// Whether a record that has nothing for the store says that a runner writes what follows.
+pub(super) fn begins_runner(text: &[u8]) -> bool {
+    memchr::memmem::find(text, br#""runner.started""#).is_some()
+}
+
 /// The records of a line; empty for one that only the runner's own machinery is interested in. None if the line is not
 /// a record, or one that is not as it should be.
 pub(super) fn parse(text: &[u8], origin: Origin) -> Option<Vec<Record>> {
