@@ -108,6 +108,8 @@ impl Lines {
     fn run_id(&mut self, id: &str) -> Range<usize> {
         match self.rows.last() {
             Some(last) if self.part(&last.run_id) == id => last.run_id.clone(),
+            // As the runs' own ids are kept; see `store::storable`.
+            _ if id.contains('\0') => self.add(&id.replace('\0', "\u{fffd}")),
             _ => self.add(id),
         }
     }

@@ -1,17 +1,20 @@
 //! Appends made ready before any lock is taken: payloads compressed, lines encoded, everything checked that can be.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
-use super::{Append, Gap, PodRecord, StoreError, payload};
+use super::{Append, AppendOutcome, CloseRuns, Gap, PodRecord, StoreError, payload, run_changes::StoredRun};
 use crate::{
     ingest::{
         lines::Lines,
         record::{Event, RunFinished, RunStarted},
-        wire::Position,
+        wire::{Position, StreamKey},
     },
-    model::{LogId, LogLevel, RunStatus},
+    model::{LogId, LogLevel, RunError, RunStatus},
     segment::{self, LineKey, LineRef, Segment},
 };
 
@@ -115,6 +118,13 @@ pub struct PreparedAppend {
     pub lines: Lines,
     /// Lines per hour and level.
     pub line_counts: BTreeMap<(i64, LogLevel), i64>,
+}
+
+impl PreparedAppend {
+    /// Whether it brings anything besides a new position.
+    pub fn is_visible(&self) -> bool {
+        !(self.lines.is_empty() && self.events.is_empty() && self.gap.is_none())
+    }
 }
 
 /// The lines of one script in a batch.
@@ -239,29 +249,43 @@ fn prepare_append(
         .iter()
         .next()
         .map_or(now.as_microsecond(), |line| line.micros);
+    let mut position = append.position;
+    position.file = storable(position.file);
     Ok(PreparedAppend {
         stream,
         owner,
         expected_offset: number(append.expected_offset)?,
-        offset: number(append.position.offset)?,
-        file_start: number(append.position.file_start)?,
-        position: append.position,
+        offset: number(position.offset)?,
+        file_start: number(position.file_start)?,
+        position,
         carry: append.carry,
-        gap: append.gap.map(|gap| (gap, time)),
+        gap: append.gap.map(|gap| {
+            let reason = storable(gap.reason);
+            (Gap { reason, ..gap }, time)
+        }),
         events,
         lines,
         line_counts,
     })
 }
 
+/// A text as every database can keep it: Postgres has no NUL in its texts, so none has.
+pub fn storable(text: String) -> String {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    }
+}
+
 fn start(started: RunStarted) -> Start {
     Start {
-        run_id: started.run_id,
+        run_id: storable(started.run_id),
         executed_at: started.time.as_microsecond(),
-        function: started.function,
+        function: storable(started.function),
         source_type: started.source_type.code(),
-        source: started.source,
-        traceparent: started.traceparent,
+        source: storable(started.source),
+        traceparent: started.traceparent.map(storable),
         input: started.input.map(|json| payload::pack(json.get())),
     }
 }
@@ -276,7 +300,7 @@ fn end(finished: RunFinished) -> Option<End> {
         RunStatus::InProgress => return None,
     };
     Some(End {
-        run_id: finished.run_id,
+        run_id: storable(finished.run_id),
         finished_at,
         began_at: finished_at
             .saturating_sub(duration)
@@ -287,7 +311,7 @@ fn end(finished: RunFinished) -> Option<End> {
             .error
             .as_ref()
             .filter(|_| !success)
-            .map(|e| e.reason.clone()),
+            .map(|e| storable(e.reason.clone())),
         output: finished.output.map(|json| payload::pack(json.get())),
         error: finished
             .error
@@ -321,4 +345,60 @@ fn count_lines(stream: i64, lines: &Lines) -> Result<BTreeMap<(i64, LogLevel), i
         *counts.entry((hour, level)).or_insert(0) += count;
     }
     Ok(counts)
+}
+
+/// About how much memory appends take, in KiB; never more than there is room for.
+pub fn kib(appends: &[Append], room: u32) -> u32 {
+    let bytes: usize = appends
+        .iter()
+        .map(|append| append.carry.len() + append.records.bytes())
+        .sum();
+    u32::try_from(bytes.div_ceil(1024)).map_or(room, |kib| kib.clamp(1, room))
+}
+
+/// What becomes of an append, given how far each stream is committed; notes the new position.
+pub fn decide(append: &PreparedAppend, positions: &mut HashMap<i64, (i64, Position)>) -> AppendOutcome {
+    match positions.get_mut(&append.stream) {
+        Some((offset, _)) if *offset == append.expected_offset && append.owner.is_some() => {
+            let position = append.position.clone();
+            positions.insert(append.stream, (append.offset, position.clone()));
+            AppendOutcome::Committed(position)
+        }
+        Some((_, position)) if append.owner.is_some() => AppendOutcome::Conflict(position.clone()),
+        _ => AppendOutcome::Unknown,
+    }
+}
+
+/// The first whole microsecond that is not before `time`.
+pub fn micros_up(time: Timestamp) -> i64 {
+    let floor = time.as_microsecond();
+    floor + i64::from(Timestamp::from_microsecond(floor).is_ok_and(|floor| floor < time))
+}
+
+/// The end of a run that a pod left in progress.
+pub fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
+    let error = RunError {
+        reason: close_runs.reason.clone(),
+        kind: None,
+        message: close_runs.message.clone(),
+        traceback: None,
+    };
+    End {
+        run_id: String::new(),
+        // The clocks of two machines: a run never ends before it began.
+        finished_at: close_runs.time.as_microsecond().max(run.executed_at),
+        began_at: run.executed_at,
+        status: RunStatus::Failed,
+        response_time: None,
+        reason: Some(storable(close_runs.reason.clone())),
+        output: None,
+        error: serde_json::to_string(&error)
+            .ok()
+            .map(|json| payload::pack(&json)),
+    }
+}
+
+/// Whether a stream is what the registered pod prints as the script.
+pub fn belongs(key: &StreamKey, pod: &PodRecord) -> bool {
+    key.container == pod.container && key.pod == pod.name && key.namespace == pod.script.namespace
 }

@@ -213,6 +213,17 @@ mod tests {
         assert_eq!(State::decode(&state().encode()), Ok(state()));
         assert_eq!(State::default().encode(), b"");
         assert_eq!(State::decode(b""), Ok(State::default()));
+        let mut relayed = state();
+        relayed.echoes.relay();
+        assert_eq!(State::decode(&relayed.encode()), Ok(relayed));
+    }
+
+    #[test]
+    fn a_carry_of_an_older_version_is_read() {
+        let mut bytes = state().encode();
+        bytes[0] = VERSION_1;
+        bytes.pop();
+        assert_eq!(State::decode(&bytes), Ok(state()));
     }
 
     #[test]

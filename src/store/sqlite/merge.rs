@@ -13,9 +13,6 @@ use crate::{
     store::StoreError,
 };
 
-#[allow(clippy::cast_possible_wrap)] // sixteen
-const FAN_IN_ROWS: i64 = FAN_IN as i64;
-
 /// Merges whenever something was stored, until the store is gone.
 pub async fn run(store: Weak<Inner>, mut stored: watch::Receiver<u64>) {
     while stored.changed().await.is_ok() {
@@ -43,7 +40,7 @@ pub async fn merge_once(store: &Inner) -> Result<bool, StoreError> {
         "SELECT script_id, tier FROM log_segments WHERE sealed = 0 \
          GROUP BY script_id, tier HAVING count(*) >= ? LIMIT 1",
     )
-    .bind(FAN_IN_ROWS)
+    .bind(i64::from(FAN_IN))
     .fetch_optional(&store.readers)
     .await?;
     let Some(full) = full else {
@@ -84,7 +81,7 @@ async fn choose(readers: &SqlitePool, script_id: i64, tier: i64) -> Result<Choic
     )
     .bind(script_id)
     .bind(tier)
-    .bind(FAN_IN_ROWS)
+    .bind(i64::from(FAN_IN))
     .fetch_all(&mut *snapshot)
     .await?;
     let mut choice = Choice {
