@@ -1,5 +1,9 @@
 //! Plain types that every part shares: no Kubernetes, no SQL, no I/O.
 //!
+//! Text is UTF-8; what is not was replaced by U+FFFD when it was read. A message and its attributes may hold NUL, as they
+//! were printed. Ids, names, reasons and the trace context never do (it became U+FFFD), since text columns of some
+//! databases can not hold it; payloads and errors are JSON, which writes it as an escape.
+//!
 //! Times are [`jiff::Timestamp`]s kept to the microsecond; durations and response times are microseconds.
 
 mod figures;

@@ -11,8 +11,8 @@ mod logs;
 mod pg;
 mod property;
 mod replicas;
-mod series;
 mod run_records;
+mod series;
 mod support;
 
 /// Each scenario as a test of each backend.
