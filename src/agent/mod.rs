@@ -142,7 +142,7 @@ pub async fn follow(args: Args, stop: CancellationToken) -> Result<(), AgentErro
         })
         .await?;
         node = returned;
-        let is_idle = work.questions.is_empty() && work.chunks.is_empty();
+        let is_idle = work.is_empty();
         if is_idle && stop_by.is_some() {
             return Ok(());
         }
@@ -216,9 +216,11 @@ impl Agent {
             self.shipped_bytes += stored;
             progress = stored > 0;
         }
-        if !work.questions.is_empty() {
-            let answers = watching(node, self.operator.ask(&work.questions)).await?;
+        if !(work.questions.is_empty() && work.given_up.is_empty()) {
+            let asking = self.operator.ask(&work.questions, &work.given_up);
+            let answers = watching(node, asking).await?;
             node.answered(&work.questions, answers, Instant::now());
+            node.told(work.given_up.len());
         }
         Ok(progress)
     }

@@ -23,6 +23,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_IGNORED_AGAIN: Duration = Duration::from_mins(1);
 /// How long the files of a deleted pod are kept for an operator that does not know the pod.
 const KEEP_UNKNOWN: Duration = Duration::from_mins(15);
+/// Of so many streams at most it is remembered that they are given up.
+const MAX_GIVEN_UP: usize = 10_000;
 /// The most streams asked about at once.
 const MAX_QUESTIONS: usize = 500;
 /// The most bytes, and chunks, in a batch.
@@ -34,8 +36,17 @@ const MAX_BATCH_CHUNKS: usize = 1_000;
 pub(super) struct Work {
     /// Streams to ask about.
     pub questions: Vec<StreamKey>,
+    /// Streams that are given up.
+    pub given_up: Vec<StreamKey>,
     /// Chunks to deliver.
     pub chunks: Vec<Chunk>,
+}
+
+impl Work {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.questions.is_empty() && self.given_up.is_empty() && self.chunks.is_empty()
+    }
 }
 
 /// The streams of a node.
@@ -45,6 +56,8 @@ pub(super) struct Node {
     streams: BTreeMap<StreamKey, Stream>,
     /// Container folders that are no script's, and until when that stands.
     ignored: HashMap<PathBuf, Instant>,
+    /// Streams that the operator is yet to be told of that their logs are let go.
+    given_up: Vec<StreamKey>,
     next_listing: Instant,
     listing_failed: bool,
     /// The stream served last, so that the next one has its turn.
@@ -58,6 +71,7 @@ impl Node {
             settle,
             streams: BTreeMap::new(),
             ignored: HashMap::new(),
+            given_up: Vec::new(),
             next_listing: now,
             listing_failed: false,
             served: None,
@@ -74,6 +88,7 @@ impl Node {
         self.look(now);
         Work {
             questions: self.questions(now),
+            given_up: self.given_up.iter().take(MAX_QUESTIONS).cloned().collect(),
             chunks: self.chunks(now),
         }
     }
@@ -168,9 +183,11 @@ impl Node {
                     container = key.container,
                     "A deleted pod's log is given up, since the operator does not know the pod."
                 );
+                self.given_up.push(key.clone());
             }
             !(given_up || stream.is_finished())
         });
+        self.given_up.truncate(MAX_GIVEN_UP);
     }
 
     // --- asking
@@ -200,6 +217,11 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// The operator was told of so many streams that are given up.
+    pub fn told(&mut self, given_up: usize) {
+        self.given_up.drain(..given_up.min(self.given_up.len()));
     }
 
     // --- shipping

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::{
     follow::{self, Facts, Located, Settle, Step},
     held::{Held, list},
+    log_file::Inode,
 };
 use crate::ingest::wire::{Chunk, ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey};
 
@@ -60,6 +61,8 @@ pub(super) struct Stream {
     end_shipped: bool,
     /// Offset in the stream of the first file's first byte, once known.
     first_start: Option<u64>,
+    /// Which file came first when the one before was left, and where it begins.
+    front_start: Option<(Inode, u64)>,
     gap: Option<GapReason>,
     gap_shipped: bool,
 }
@@ -82,6 +85,7 @@ impl Stream {
             next: 0,
             end_shipped: false,
             first_start: None,
+            front_start: None,
             gap: None,
             gap_shipped: false,
         }
@@ -129,7 +133,13 @@ impl Stream {
                     self.end();
                 }
             }
-            ChunkResult::Conflict { position } => self.seek(position.clone()),
+            ChunkResult::Conflict { position } => {
+                // Somebody has stored what follows the gap, and the gap with it: it is not to be told of twice.
+                if position.offset > self.committed.offset {
+                    self.gap = None;
+                }
+                self.seek(position.clone());
+            }
             ChunkResult::Unknown => {
                 self.standing = Standing::Asking;
                 self.ask_at = ask_at;
@@ -233,8 +243,12 @@ impl Stream {
     }
 
     fn give_up_first(&mut self) {
-        self.files.pop_front();
-        self.gap = Some(GapReason::FileRotatedAway);
+        let file = self.files.pop_front();
+        let read = self.first_start.map(|start| self.next.saturating_sub(start));
+        // One that was read and only waits for late writes is no loss.
+        if file.is_some_and(|file| file.file.is_compressed() || read != Some(file.size)) {
+            self.gap = Some(GapReason::FileRotatedAway);
+        }
         if self.first_start.is_some() {
             self.first_start = Some(self.next);
         }
@@ -276,8 +290,6 @@ impl Stream {
                     Err(error) => return self.unreadable(read, &error),
                 },
                 Step::Wait => return None,
-                // Of nothing there is no end to tell.
-                Step::End if self.next == 0 => self.end(),
                 Step::Ended => {
                     self.end();
                     return None;
@@ -302,23 +314,28 @@ impl Stream {
         let start = match follow::locate(&identities, &self.committed) {
             Located::NotYet => return None,
             Located::Lost => {
-                self.gap = Some(GapReason::FileRotatedAway);
+                // Of a file that was read to its end nothing is lost with it.
+                if !self.is_at_front() {
+                    self.gap = Some(GapReason::FileRotatedAway);
+                }
                 self.committed.offset
             }
             Located::In(place) => {
                 for _ in 0..place {
                     self.next_file(now);
                 }
-                // Before the first batch no file is named.
-                if self.committed.file.is_empty() {
-                    self.committed.offset
-                } else {
-                    self.committed.file_start
-                }
+                self.committed.file_start
             }
         };
         self.first_start = Some(start);
         self.first_start
+    }
+
+    /// Whether the committed position is where the first file begins, as was seen when the one before was left.
+    fn is_at_front(&self) -> bool {
+        let front = self.files.front().map(|file| file.inode);
+        self.front_start
+            .is_some_and(|(inode, start)| Some(inode) == front && start == self.committed.offset)
     }
 
     fn next_file(&mut self, now: Instant) {
@@ -330,6 +347,7 @@ impl Stream {
             }
             self.left = Some((file, now));
         }
+        self.front_start = self.files.front().map(|file| (file.inode, self.next));
         self.first_start = Some(self.next);
     }
 

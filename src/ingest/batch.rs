@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use super::{
     parse::Parser,
     record::Record,
-    wire::{Chunk, ChunkHeader, GapReason, Position, StreamKey},
+    wire::{Chunk, ChunkHeader, END_OF_STREAM, GapReason, Position, StreamKey},
 };
 use crate::{
     model::RunStatus,
-    store::{Append, Gap, StreamCheckpoint},
+    store::{Append, Gap, LastWord, StreamCheckpoint},
 };
 
 /// Reason of the gap where a stream's parser state was unreadable and unfinished lines are lost.
@@ -104,7 +104,8 @@ pub(super) struct Prepared {
 /// What a stored append counts as.
 pub(super) struct Effect {
     pub carry: Vec<u8>,
-    pub gap: Option<String>,
+    pub gap: Option<Gap>,
+    pub last_word: Option<LastWord>,
     pub bytes: u64,
     pub lines: u64,
     pub ended: Vec<(RunStatus, i64)>,
@@ -158,11 +159,19 @@ fn prepare(
     let parsed = parser.finish();
     let mut lines = 0;
     let mut ended = Vec::new();
+    let mut last_word = chunks
+        .last()
+        .and_then(|(_, chunk)| is_end(&chunk.bytes).then_some(LastWord::EndOfFiles));
     for record in &parsed.records {
         match record {
             Record::Line(_) => lines += 1,
             Record::RunFinished(run) => ended.push((run.status, run.duration_micros)),
             Record::RunStarted(_) => {}
+            Record::RunnerStopped(stopped) => {
+                last_word = Some(LastWord::RunnerStopped {
+                    token: stopped.token.clone(),
+                });
+            }
         }
     }
     Some(Prepared {
@@ -177,16 +186,24 @@ fn prepare(
             carry: parsed.carry.clone(),
             records: parsed.records,
             gap: gap.clone(),
+            last_word: last_word.clone(),
         },
         effect: Effect {
             carry: parsed.carry,
-            gap: gap.map(|gap| gap.reason),
+            gap,
+            last_word,
             bytes,
             lines,
             ended,
             newest: parsed.newest,
         },
     })
+}
+
+/// Whether the agent says by these bytes that the stream ends here: a line that is empty, which no runtime writes.
+fn is_end(bytes: &[u8]) -> bool {
+    let before = bytes.strip_suffix(END_OF_STREAM);
+    before.is_some_and(|before| before.is_empty() || before.ends_with(b"\n"))
 }
 
 /// The reason if it is one of the fixed set, since reasons become metric labels.

@@ -8,5 +8,5 @@ pub mod record;
 mod service;
 pub mod wire;
 
-pub use access::{AgentAuthenticator, AgentIdentity, AuthError, PodDirectory, PodKnowledge};
+pub use access::{AgentAuthenticator, AgentIdentity, AuthError, CommitListener, PodDirectory, PodKnowledge};
 pub use service::{Ingest, router};

@@ -14,6 +14,15 @@ pub enum Record {
     RunFinished(RunFinished),
     /// A line was printed or logged.
     Line(NewLine),
+    /// The runner ends, and nothing follows.
+    RunnerStopped(RunnerStopped),
+}
+
+/// The runner ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerStopped {
+    /// To be said back to the runner when this record is committed; empty where it gave none.
+    pub token: String,
 }
 
 /// A run began.

@@ -2,14 +2,18 @@
 
 pub mod context;
 pub mod custom_script;
+mod deliveries;
 mod departed;
 pub mod endings;
+mod farewell;
 pub mod health;
 mod origins;
+pub mod pod_index;
 pub mod pods;
 pub mod script_export;
 mod servers;
 mod stuck_runs;
+mod watches;
 
 use std::{
     fmt::Debug,
@@ -34,11 +38,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    context::Context,
-    custom_script::Images,
-    health::Readiness,
-    pods::{PodIndex, PodWatch},
-    script_export::ExportContext,
+    context::Context, custom_script::Images, farewell::Notices, health::Readiness, pod_index::PodIndex,
+    pods::PodWatch, script_export::ExportContext, stuck_runs::Watchman,
 };
 use crate::{
     api::{CustomScript, ScriptExport},
@@ -204,7 +205,8 @@ pub async fn serve(
     };
     let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
-    let routers = servers::routers(&args, &client, &store, &index, &scripts, &metrics);
+    let (notices, to_tell) = Notices::new(metrics.clone(), scope.clone());
+    let routers = servers::routers(&args, &client, &store, &index, &scripts, (&metrics, &notices));
     let context = Arc::new(Context::new(
         client.clone(),
         store.clone(),
@@ -261,13 +263,22 @@ pub async fn serve(
         script_export::run(exports, scope.clone(), shutdown.clone()),
     );
 
+    let telling = farewell::run(context.clone(), scripts.clone(), to_tell, shutdown.clone());
+    parts.spawn("the telling of runners", telling);
+
     let comparing = async move {
         // These compare with the whole cluster and must have seen it.
         scripts_listed.wait().await;
         pods_listed.wait().await;
+        let watchman = Watchman {
+            context: context.clone(),
+            index,
+            scripts: scripts.clone(),
+            notices,
+        };
         tokio::join!(
             custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
-            stuck_runs::run(context.clone(), index, scripts.clone(), shutdown.clone()),
+            watchman.run(shutdown.clone()),
             departed::run(context, scope, scripts, shutdown.clone()),
         );
     };

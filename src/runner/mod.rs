@@ -39,10 +39,10 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
-pub use config::{Args, Logging};
+pub use config::{Args, Logging, STOP_SECONDS};
 pub use install::{InstallArgs, InstallError, install};
 
 use self::{
@@ -51,14 +51,16 @@ use self::{
     process::Processes,
     records::{Stopped, rfc3339},
     server::Server,
-    stop::{Phase, Stopper},
+    stop::{LastWord, Phase, Stopper},
     worker::{Launch, StartError},
 };
 
 /// Exit code when `main.py` can not be used.
 pub const EXIT_UNUSABLE: i32 = 78;
-/// How long the last records stay readable before the runner ends, since the container's log goes with its pod.
-const LINGER: Duration = Duration::from_secs(2);
+/// Path on which the runner is told, by a POST of its last record's token, that this record is stored.
+pub const STORED_PATH: &str = "/internal/stored";
+/// For the answer to that to be sent before the process ends.
+const ANSWER: Duration = Duration::from_millis(10);
 /// How long killed runs may take to be recorded.
 const KILLED_RUNS: Duration = Duration::from_secs(5);
 /// Where kubelet looks for the reason.
@@ -128,9 +130,11 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     tracing::debug!(%address, "Listening.");
     let (stopper, stop) = Stopper::new();
     let (pool, mut slots) = Pool::start(args.concurrency(), &launch, args.settings(), &stop);
+    let last_word = LastWord::new();
     let server = Arc::new(Server {
         pool,
         stop,
+        last_word: last_word.clone(),
         queue_timeout: args.queue_timeout(),
     });
     let listener = listener.tap_io(|stream| {
@@ -147,15 +151,22 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         }
         Ok(error) = &mut broken => return Err(RunnerError::Output(error)),
     }
+    let leave_by = Instant::now() + args.linger();
     stopper.enter(Phase::Draining);
     drain(&mut slots.tasks, args.grace(), &mut signals, &stopper).await;
     let last = Stopped {
         scriptscope: "runner.stopped",
         time: rfc3339(Timestamp::now()),
+        token: last_word.token(),
     };
     output.stdout(records::line(&last)).await;
     output.flush().await;
-    sleep(LINGER).await;
+    // The container's log goes with its pod, so it must have been read by then.
+    tokio::select! {
+        () = last_word.stored() => sleep(ANSWER).await,
+        () = sleep_until(leave_by) => {}
+        () = signals.next() => {}
+    }
     Ok(None)
 }
 

@@ -76,11 +76,13 @@ pub struct Finished<'a> {
 
 /// The runner ends, and nothing follows.
 #[derive(Debug, Serialize)]
-pub struct Stopped {
+pub struct Stopped<'a> {
     /// `runner.stopped`.
     pub scriptscope: &'static str,
     /// When.
     pub time: String,
+    /// To be said back to the runner when this record is stored.
+    pub token: &'a str,
 }
 
 /// Which payloads records hold.

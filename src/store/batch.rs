@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Append, Gap, PodRecord, StoreError, payload};
+use super::{Append, Gap, LastWord, PodRecord, StoreError, payload};
 use crate::{
     ingest::{
         record::{NewLine, Record, RunFinished, RunStarted},
@@ -108,6 +108,8 @@ pub struct PreparedAppend {
     pub carry: Vec<u8>,
     /// Bytes lost before it, and when that was.
     pub gap: Option<(Gap, i64)>,
+    /// What the stream says last, if it does.
+    pub last_word: Option<LastWord>,
     /// What happened to runs, in order.
     pub events: Vec<RunEvent>,
     /// The lines.
@@ -218,6 +220,8 @@ fn prepare_append(
                     .or_insert(0) += 1;
                 lines.push(line);
             }
+            // Said by the append's last word.
+            Record::RunnerStopped(_) => {}
         }
     }
     let time = lines.first().map_or(now.as_microsecond(), |line| line.key.micros);
@@ -230,6 +234,7 @@ fn prepare_append(
         position: append.position,
         carry: append.carry,
         gap: append.gap.map(|gap| (gap, time)),
+        last_word: append.last_word,
         events,
         lines,
         line_counts,

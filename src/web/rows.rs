@@ -19,6 +19,7 @@ use super::{
     ApiError, WebState,
     access::Identity,
     cursor::{self, Position},
+    gaps,
     query::{self, Paging, RowsRequest},
 };
 
@@ -102,7 +103,18 @@ pub(super) async fn logs(
     state.authorize(&reader, "logs", &script).await?;
     let request = query::rows(&uri, Table::Logs, Paging::Pages)?;
     let (query, identity) = row_query(&script, request, Table::Logs)?;
-    log_page(&state, &query, &identity).await
+    let Json(mut page) = log_page(&state, &query, &identity).await?;
+    page["gaps"] = json!(gaps::beside(&state, &query, last_line(&page)).await?);
+    Ok(Json(page))
+}
+
+/// When the last line of a page was printed, if another page follows.
+fn last_line(page: &Value) -> Option<Timestamp> {
+    page["next"].as_str()?;
+    page["items"].as_array()?.last()?["timestamp"]
+        .as_str()?
+        .parse()
+        .ok()
 }
 
 pub(super) async fn run(

@@ -1,16 +1,18 @@
 //! Rows in memory, for tests of what stands in front of the store.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use scriptscope::{
     ingest::wire::StreamKey,
     model::{
-        Column, Deployment, DeploymentState, Figures, Filter, LogLine, Match, Operator, Run, RunDetail,
-        RunStatus, ScriptKey, TimeRange, VersionFigures, failure_rate_basis_points,
+        Column, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Match, Operator, Run,
+        RunDetail, RunStatus, ScriptKey, TimeRange, VersionFigures, failure_rate_basis_points,
     },
     store::{
-        Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
-        StoreError, StreamCheckpoint,
+        Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery,
+        SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
     },
 };
 
@@ -19,6 +21,7 @@ use scriptscope::{
 pub struct MemoryStore {
     pub runs: Vec<(ScriptKey, Run)>,
     pub logs: Vec<(ScriptKey, LogLine)>,
+    pub gaps: Vec<(ScriptKey, LogGap)>,
     pub broken: bool,
 }
 
@@ -250,6 +253,30 @@ impl Store for MemoryStore {
 
     async fn close_runs(&self, _: &CloseRuns) -> Result<u64, StoreError> {
         unreachable!("readers only")
+    }
+
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        unreachable!("readers only")
+    }
+
+    async fn pod_streams(&self, _: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        unreachable!("readers only")
+    }
+
+    async fn settle_pod(&self, _: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        unreachable!("readers only")
+    }
+
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError> {
+        self.well()?;
+        let gaps = self.gaps.iter();
+        let found = gaps.filter(|(key, gap)| key == script && range.contains(gap.time));
+        Ok(found.map(|(_, gap)| gap.clone()).take(limit).collect())
     }
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {

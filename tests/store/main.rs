@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // all of it is tests
 
 mod deployments;
+mod endings;
 mod figures;
 mod filters;
 mod ingest;
@@ -40,6 +41,12 @@ suite! { sqlite:
         payloads_come_back,
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
+    }
+    endings {
+        the_last_word_of_a_stream_is_kept,
+        a_pod_whose_log_was_not_read_has_a_gap,
+        a_late_end_takes_the_gap_away,
+        gaps_are_listed_by_time,
     }
     figures {
         one_failure_of_three_is_33_33_per_cent,

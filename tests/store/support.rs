@@ -117,6 +117,7 @@ impl Feed {
             carry: vec![],
             records,
             gap: None,
+            last_word: None,
         }
     }
 

@@ -208,6 +208,61 @@ fn batches_are_bounded_and_streams_take_turns() {
 }
 
 #[test]
+fn a_gap_whose_answer_was_lost_is_told_of_once() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    fs::write(pod.path(""), "2026-01-02T03:04:07Z stdout F anew\n").unwrap();
+    world.network = Network::LosesAnswers;
+    for _ in 0..5 {
+        world.wait(100);
+        world.round();
+    }
+    pod.file = fs::OpenOptions::new().append(true).open(pod.path("")).unwrap();
+    pod.print(10);
+    world.drain();
+    assert_eq!(world.operator.streams[&pod.key].gaps, ["FileTruncated"]);
+}
+
+#[test]
+fn a_container_that_printed_nothing_has_an_end_too() {
+    let mut world = World::new();
+    let pod = Container::start(world.logs.path(), "a");
+    world.wait(600);
+    world.round();
+    world.round();
+    let mut next = pod;
+    next.restart();
+    world.drain();
+    assert_eq!(world.stored(&next.key, 0), "\n");
+    world.restart_agent();
+    world.drain();
+    assert_eq!(world.stored(&next.key, 0), "\n", "its end is said once");
+    assert_eq!(world.stored(&next.key, 1), "");
+}
+
+#[test]
+fn what_is_given_up_unread_is_told() {
+    let mut world = World::new();
+    world.operator.unknown = true;
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.round();
+    pod.delete();
+    world.wait(1_000);
+    world.round();
+    assert!(world.given_up.is_empty());
+    world.wait(16 * 60_000);
+    for _ in 0..3 {
+        world.round();
+        world.wait(1_000);
+    }
+    assert_eq!(world.given_up, [pod.key.clone()]);
+    assert_eq!(world.node.len(), 0);
+}
+
+#[test]
 fn nothing_is_lost_or_twice_whatever_happens() {
     for seed in 0..40 {
         let mut random = fastrand::Rng::with_seed(seed);

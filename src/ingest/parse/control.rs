@@ -8,13 +8,14 @@ use serde_json::value::RawValue;
 
 use super::json::{claimed_time, field, line_text, parse_lenient, payload, present};
 use crate::{
-    ingest::record::{NewLine, Record, RunFinished, RunStarted},
+    ingest::record::{NewLine, Record, RunFinished, RunStarted, RunnerStopped},
     model::{LogLevel, RunError, RunStatus, SourceType},
 };
 
 /// Longest run id kept, in bytes.
 pub(super) const MAX_RUN_ID: usize = 128;
 const MAX_NAME: usize = 256;
+const MAX_TOKEN: usize = 256;
 const MAX_TRACEPARENT: usize = 128;
 const MAX_ERROR_MESSAGE: usize = 64 << 10;
 const MAX_TRACEBACK: usize = 256 << 10;
@@ -76,6 +77,12 @@ struct Finished<'a> {
     error: Option<RunError>,
 }
 
+#[derive(Deserialize)]
+struct Stopped<'a> {
+    #[serde(borrow, default)]
+    token: Cow<'a, str>,
+}
+
 /// Whether a line may be a record, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
     text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
@@ -93,6 +100,7 @@ fn parse_strict(text: &[u8], origin: Origin) -> Option<Vec<Record>> {
         "run.started" => started(serde_json::from_slice(text).ok()?, origin).map(|r| vec![r]),
         "run.output" => output(serde_json::from_slice(text).ok()?, origin),
         "run.finished" => finished(serde_json::from_slice(text).ok()?, origin).map(|r| vec![r]),
+        "runner.stopped" => stopped(&serde_json::from_slice(text).ok()?).map(|r| vec![r]),
         other if other.starts_with("runner.") => Some(Vec::new()),
         _ => None,
     }
@@ -162,6 +170,11 @@ fn finished(record: Finished<'_>, origin: Origin) -> Option<Record> {
         output: payload(output),
         error: record.error.map(bounded),
     }))
+}
+
+fn stopped(record: &Stopped<'_>) -> Option<Record> {
+    let token = record.token.to_string();
+    (token.len() <= MAX_TOKEN).then_some(Record::RunnerStopped(RunnerStopped { token }))
 }
 
 /// A run's id as it is kept; none for the empty one.

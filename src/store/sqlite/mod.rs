@@ -6,6 +6,7 @@
 mod append;
 mod deployments;
 mod figures;
+mod gaps;
 mod merge;
 mod open;
 mod rollups;
@@ -33,15 +34,15 @@ use tokio::{
 
 use self::{open::Opened, writer::Writer};
 use super::{
-    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
-    StoreError, StreamCheckpoint,
+    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SettlePod,
+    Store, StoreError, StreamCheckpoint, StreamProgress,
     batch::{Batch, Owner},
     changes::Changes,
 };
 use crate::{
     ingest::{record::Record, wire::StreamKey},
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
+        Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail, ScriptKey, TimeRange,
         VersionFigures,
     },
 };
@@ -159,6 +160,7 @@ fn record_bytes(record: &Record) -> usize {
     200 + match record {
         Record::RunStarted(started) => json(&started.input),
         Record::RunFinished(finished) => json(&finished.output),
+        Record::RunnerStopped(stopped) => stopped.token.len(),
         Record::Line(line) => line.message.len() + line.attributes.as_ref().map_or(0, String::len),
     }
 }
@@ -305,6 +307,34 @@ impl Store for SqliteStore {
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
         runs_read::pods_with_open_runs(&self.0.lookups).await
+    }
+
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        gaps::unsettled_pods(&self.0.lookups).await
+    }
+
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        gaps::pod_streams(&self.0.lookups, uids).await
+    }
+
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        let settle = settle.clone();
+        self.0
+            .writer
+            .write(move |c| Box::pin(async move { gaps::settle_pod(c, &settle).await }))
+            .await
+    }
+
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => gaps::page(&self.0.readers, id, range, limit).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
