@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     parse::Parser,
-    record::Record,
+    record::Event,
     wire::{Chunk, ChunkHeader, END_OF_STREAM, GapReason, Position, StreamKey},
 };
 use crate::{
@@ -157,23 +157,18 @@ fn prepare(
         parser.feed(&chunk.bytes);
     }
     let parsed = parser.finish();
-    let mut lines = 0;
-    let mut ended = Vec::new();
-    let mut last_word = chunks
-        .last()
-        .and_then(|(_, chunk)| is_end(&chunk.bytes).then_some(LastWord::EndOfFiles));
-    for record in &parsed.records {
-        match record {
-            Record::Line(_) => lines += 1,
-            Record::RunFinished(run) => ended.push((run.status, run.duration_micros)),
-            Record::RunStarted(_) => {}
-            Record::RunnerStopped(stopped) => {
-                last_word = Some(LastWord::RunnerStopped {
-                    token: stopped.token.clone(),
-                });
-            }
-        }
-    }
+    let last = chunks.last().is_some_and(|(_, chunk)| is_end(&chunk.bytes));
+    let stopped = parsed.records.stopped.as_ref();
+    let last_word = match stopped.map(|stopped| stopped.token.clone()) {
+        Some(token) => Some(LastWord::RunnerStopped { token }),
+        None => last.then_some(LastWord::EndOfFiles),
+    };
+    let lines = parsed.records.lines.len() as u64;
+    let ended = parsed.records.events().filter_map(|event| match event {
+        Event::Finished(run) => Some((run.status, run.duration_micros)),
+        Event::Started(_) => None,
+    });
+    let ended = ended.collect();
     Some(Prepared {
         append: Append {
             stream: checkpoint.id,

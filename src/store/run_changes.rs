@@ -3,9 +3,13 @@
 //! The rules: the first beginning of a run id stands; only a run in progress is closed, once; an end without a
 //! beginning makes the whole run.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    mem,
+};
 
 use super::{
+    StoreError,
     batch::{End, RunEvent, Start, hour_of},
     digest::Digest,
 };
@@ -228,6 +232,16 @@ impl Rollups {
         *self.lines.entry((hour, version, level)).or_insert(0) += count;
         self.totals.entry(version).or_default().lines += count;
     }
+}
+
+/// The digest of both, as bytes; empty where nothing is new.
+pub fn merged_digest(stored: Option<&Vec<u8>>, new: &mut Ended) -> Result<Vec<u8>, StoreError> {
+    if new.succeeded == 0 {
+        return Ok(Vec::new());
+    }
+    let mut digest = stored.map_or_else(|| Ok(Digest::default()), |bytes| Digest::decode(bytes))?;
+    digest.merge(mem::take(&mut new.digest));
+    Ok(digest.encode())
 }
 
 #[cfg(test)]

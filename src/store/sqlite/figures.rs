@@ -1,53 +1,18 @@
 //! Figures: lifetime ones from the totals, those of a window from the rows.
 
 use futures::TryStreamExt;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
-use super::{optional_time, segments};
+use super::segments;
 use crate::{
-    model::{Figures, Filter, RunStatus, TimeRange, VersionFigures, failure_rate_basis_points},
+    model::{Figures, Filter, TimeRange, VersionFigures},
     query::{micros_range, push_runs_where},
     store::{
         StoreError,
+        counts::Counts,
         digest::{Digest, EXACT_UP_TO, Percentiles, exact_percentiles},
     },
 };
-
-/// Counts from which figures are made.
-#[derive(Default)]
-struct Counts {
-    succeeded: i64,
-    failed: i64,
-    in_progress: i64,
-    logs: i64,
-    last_run_at: Option<i64>,
-}
-
-impl Counts {
-    fn figures(&self, percentiles: Percentiles) -> Result<Figures, StoreError> {
-        let [p50, p90, p99] = percentiles;
-        Ok(Figures {
-            total_runs: self.succeeded + self.failed + self.in_progress,
-            succeeded_runs: self.succeeded,
-            failed_runs: self.failed,
-            in_progress_runs: self.in_progress,
-            failure_rate_basis_points: failure_rate_basis_points(self.succeeded, self.failed),
-            p50_microseconds: p50,
-            p90_microseconds: p90,
-            p99_microseconds: p99,
-            total_logs: self.logs,
-            last_run_time: optional_time(self.last_run_at)?,
-        })
-    }
-
-    fn add(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
-        self.succeeded += row.try_get::<i64, _>("succeeded")?;
-        self.failed += row.try_get::<i64, _>("failed")?;
-        self.logs += row.try_get::<i64, _>("lines")?;
-        self.last_run_at = self.last_run_at.max(row.try_get("last_run_at")?);
-        Ok(())
-    }
-}
 
 /// See [`crate::store::Store::figures`].
 pub async fn lifetime(readers: &SqlitePool, script_id: i64) -> Result<Figures, StoreError> {
@@ -153,15 +118,7 @@ pub async fn window(
     push_runs_where(&mut sql, script_id, &range, filter, None)?;
     sql.push(" GROUP BY r.status");
     for row in sql.build().persistent(false).fetch_all(&mut *snapshot).await? {
-        let status: u8 = row.try_get(0)?;
-        let count: i64 = row.try_get(1)?;
-        match RunStatus::from_code(status) {
-            Some(RunStatus::InProgress) => counts.in_progress = count,
-            Some(RunStatus::Success) => counts.succeeded = count,
-            Some(RunStatus::Failed) => counts.failed = count,
-            None => return Err(StoreError::Corrupt(format!("the run status {status}"))),
-        }
-        counts.last_run_at = counts.last_run_at.max(row.try_get(2)?);
+        counts.set(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)?;
     }
     let mut sql = QueryBuilder::<Sqlite>::new("SELECT r.response_time FROM runs r");
     push_runs_where(&mut sql, script_id, &range, filter, None)?;

@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{ROWS_PER_STATEMENT, push_list, rollups};
 use crate::{
-    model::{RunError, RunStatus, SourceType},
+    model::{RunStatus, SourceType},
     store::{
         CloseRuns, StoreError,
-        batch::End,
-        payload,
+        batch::{End, forced_end, micros_up},
+        rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
 };
@@ -30,20 +29,10 @@ pub async fn load(
         sql.push_bind(script_id).push(" AND run_id IN (");
         push_list(&mut sql, chunk.iter().copied());
         for row in sql.build().persistent(false).fetch_all(&mut *connection).await? {
-            found.insert(row.try_get("run_id")?, stored(&row)?);
+            found.insert(row.try_get("run_id")?, stored_run(&row)?);
         }
     }
     Ok(found)
-}
-
-fn stored(row: &SqliteRow) -> Result<StoredRun, StoreError> {
-    Ok(StoredRun {
-        row: row.try_get("id")?,
-        in_progress: row.try_get::<u8, _>("status")? == RunStatus::InProgress.code(),
-        executed_at: row.try_get("executed_at")?,
-        version: row.try_get("version")?,
-        function: row.try_get("function")?,
-    })
 }
 
 /// What a run brings with it.
@@ -183,7 +172,7 @@ pub async fn close_of_pod(
     .fetch_all(&mut *connection)
     .await?
     .iter()
-    .map(stored)
+    .map(stored_run)
     .collect::<Result<Vec<_>, _>>()?;
     let ends: Vec<End> = open.iter().map(|run| forced_end(run, close_runs)).collect();
     let closed: Vec<ClosedRun<'_>> = open
@@ -205,32 +194,4 @@ pub async fn close_of_pod(
     }
     rollups::add(connection, script_id, sums).await?;
     Ok(closed.len() as u64)
-}
-
-/// The first whole microsecond that is not before `time`.
-fn micros_up(time: Timestamp) -> i64 {
-    let floor = time.as_microsecond();
-    floor + i64::from(Timestamp::from_microsecond(floor).is_ok_and(|floor| floor < time))
-}
-
-fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
-    let error = RunError {
-        reason: close_runs.reason.clone(),
-        kind: None,
-        message: close_runs.message.clone(),
-        traceback: None,
-    };
-    End {
-        run_id: String::new(),
-        // The clocks of two machines: a run never ends before it began.
-        finished_at: close_runs.time.as_microsecond().max(run.executed_at),
-        began_at: run.executed_at,
-        status: RunStatus::Failed,
-        response_time: None,
-        reason: Some(close_runs.reason.clone()),
-        output: None,
-        error: serde_json::to_string(&error)
-            .ok()
-            .map(|json| payload::pack(&json)),
-    }
 }
