@@ -157,11 +157,11 @@ fn prepare(
         parser.feed(&chunk.bytes);
     }
     let parsed = parser.finish();
-    let last = chunks.last().is_some_and(|(_, chunk)| is_end(&chunk.bytes));
+    let ends = chunks.last().is_some_and(|(_, chunk)| is_end(&chunk.bytes));
     let stopped = parsed.records.stopped.as_ref();
     let last_word = match stopped.map(|stopped| stopped.token.clone()) {
         Some(token) => Some(LastWord::RunnerStopped { token }),
-        None => last.then_some(LastWord::EndOfFiles),
+        None => ends.then_some(LastWord::EndOfFiles),
     };
     let lines = parsed.records.lines.len() as u64;
     let ended = parsed.records.events().filter_map(|event| match event {

@@ -478,14 +478,11 @@ mod tests {
 
     #[test]
     fn what_did_not_arrive_counts_as_lost_after_a_while_of_silence() {
-        let open = [stream(false)];
+        let (complete, open) = ([stream(true)], [stream(false)]);
         let gone = gone("12:00:00", None);
         let delivery = |streams, still_since| Delivery { streams, still_since };
         let late = at("12:00:20");
-        assert_eq!(
-            settlement(&gone, &delivery(&[stream(true)], late), late),
-            Some(vec![])
-        );
+        assert_eq!(settlement(&gone, &delivery(&complete, late), late), Some(vec![]));
         assert_eq!(
             settlement(&gone, &delivery(&open, at("11:00:00")), at("12:00:19")),
             None

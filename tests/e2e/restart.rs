@@ -222,7 +222,7 @@ async fn a_pod_that_ends_while_the_agent_is_away_waits_to_be_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_agent_ever_read_is_a_gap() {
     let script = Script::new("unread", "unread").await;
-    script.deploy(COUNTER, json!({})).await;
+    script.deploy(COUNTER, json!({"timeoutSeconds": 1})).await;
     let read = script.call("count", json!({"start": 0, "lines": 3})).await;
     script.ended_run(read.run_id()).await;
     let away = NoAgents::begin().await;
@@ -231,16 +231,7 @@ async fn what_no_agent_ever_read_is_a_gap() {
     script
         .patch(&json!({"spec": {"desiredState": "Undeployed"}}))
         .await;
-    // Not even a last word is possible.
-    kubectl(&[
-        "-n",
-        &script.namespace,
-        "delete",
-        &pod,
-        "--grace-period=1",
-        "--wait=false",
-    ])
-    .await;
+    // It waits for somebody to read it, and ends before kubelet would kill it.
     gone(&script, Duration::from_secs(60)).await;
     let found = eventually("the gap is recorded", Duration::from_secs(60), || async {
         match gaps(&script).await {
