@@ -115,7 +115,7 @@ impl From<Vec<Record>> for Records {
     }
 }
 
-/// In order. Meant for tests and the like: each line is copied.
+/// Runs and lines in order. Meant for tests and the like: each line is copied.
 impl IntoIterator for Records {
     type Item = Record;
     type IntoIter = std::vec::IntoIter<Record>;
@@ -133,7 +133,6 @@ impl IntoIterator for Records {
             }
             all.extend(lines.next().map(Record::Line));
         }
-        all.extend(self.stopped.map(Record::RunnerStopped));
         all.into_iter()
     }
 }

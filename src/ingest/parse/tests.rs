@@ -360,3 +360,18 @@ fn output_without_a_run_belongs_to_none_and_is_never_a_record_itself() {
     assert_eq!(line(&parsed.records[0]).run_id, None);
     assert_eq!(line(&parsed.records[0]).level, LogLevel::Stdout);
 }
+
+#[test]
+fn a_runner_that_stops_says_its_token_beside_the_records() {
+    let stopped = |token: &str| {
+        let text =
+            format!("{{\"scriptscope\":\"runner.stopped\",\"time\":\"2025-05-14T06:07:28Z\"{token}}}\n");
+        let mut parser = Parser::new(0, received());
+        parser.feed(&logged(&text));
+        let parsed = parser.finish();
+        assert_eq!(parsed.records.lines.len(), 0, "{text}");
+        parsed.records.stopped.map(|stopped| stopped.token)
+    };
+    assert_eq!(stopped(",\"token\":\"0123abcd\"").as_deref(), Some("0123abcd"));
+    assert_eq!(stopped("").as_deref(), Some(""));
+}
