@@ -70,6 +70,7 @@ pub async fn the_last_word_of_a_stream_is_kept(backend: &impl Backend) {
         last_word: Some(said),
     };
     assert_eq!(streams(&store, "u").await, [expected.clone()]);
+    drop(feed);
     drop(store);
     let store = backend.open().await;
     assert_eq!(streams(&store, "u").await, [expected.clone()]);
