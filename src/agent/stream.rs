@@ -424,8 +424,6 @@ impl Stream {
                     }
                 },
                 Step::Wait => return None,
-                // Of nothing there is no end to tell.
-                Step::End if self.next == 0 => self.end(),
                 Step::Ended => {
                     self.end();
                     return None;
@@ -457,12 +455,7 @@ impl Stream {
                 for _ in 0..place {
                     self.next_file(now);
                 }
-                // Before the first batch no file is named.
-                if self.committed.file.is_empty() {
-                    self.committed.offset
-                } else {
-                    self.committed.file_start
-                }
+                self.committed.file_start
             }
         };
         self.first_start = Some(start);

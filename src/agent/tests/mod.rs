@@ -346,6 +346,40 @@ fn many_compressed_files_are_read_a_few_at_a_time() {
 }
 
 #[test]
+fn a_container_that_printed_nothing_has_an_end_too() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    world.wait(600);
+    world.round();
+    pod.restart();
+    world.drain();
+    assert_eq!(world.stored(&pod.key, 0), "\n");
+    world.restart_agent();
+    world.drain();
+    assert_eq!(world.stored(&pod.key, 0), "\n", "its end is said once");
+    assert_eq!(world.stored(&pod.key, 1), "");
+}
+
+#[test]
+fn what_is_given_up_unread_is_told() {
+    let mut world = World::new();
+    world.operator.unknown = true;
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.round();
+    pod.delete();
+    world.wait(1_000);
+    world.round();
+    assert!(world.node.given_up().is_empty());
+    world.wait(16 * 60_000);
+    world.round();
+    assert_eq!(world.node.given_up(), [pod.key.clone()]);
+    world.node.told_given_up(1);
+    assert!(world.node.given_up().is_empty());
+    assert_eq!(world.node.len(), 0);
+}
+
+#[test]
 fn nothing_is_lost_or_twice_whatever_happens() {
     for seed in 0..40 {
         let mut random = fastrand::Rng::with_seed(seed);

@@ -10,7 +10,7 @@ use super::json::{claimed_time, field, parse_lenient, payload, present, without_
 use crate::{
     ingest::{
         lines::Line,
-        record::{Record, Records, RunFinished, RunStarted},
+        record::{Record, Records, RunFinished, RunStarted, RunnerStopped},
     },
     model::{LogLevel, RunError, RunStatus, SourceType},
 };
@@ -18,6 +18,7 @@ use crate::{
 /// Longest run id kept, in bytes.
 pub(super) const MAX_RUN_ID: usize = 128;
 const MAX_NAME: usize = 256;
+const MAX_TOKEN: usize = 256;
 const MAX_TRACEPARENT: usize = 128;
 const MAX_ERROR_MESSAGE: usize = 64 << 10;
 const MAX_TRACEBACK: usize = 256 << 10;
@@ -83,6 +84,12 @@ struct Finished<'a> {
     error: Option<RunError>,
 }
 
+#[derive(Deserialize)]
+struct Stopped<'a> {
+    #[serde(borrow, default)]
+    token: Cow<'a, str>,
+}
+
 /// Whether a line may be a record, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
     text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
@@ -108,6 +115,7 @@ fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()
         "run.started" => records.push(started(serde_json::from_slice(text).ok()?, origin)?),
         "run.output" => output(serde_json::from_slice(text).ok()?, origin, records)?,
         "run.finished" => records.push(finished(serde_json::from_slice(text).ok()?, origin)?),
+        "runner.stopped" => records.push(stopped(&serde_json::from_slice(text).ok()?)?),
         other if other.starts_with("runner.") => {}
         _ => return None,
     }
@@ -189,6 +197,11 @@ fn finished(record: Finished<'_>, origin: Origin) -> Option<Record> {
         output: payload(output),
         error: record.error.map(bounded),
     }))
+}
+
+fn stopped(record: &Stopped<'_>) -> Option<Record> {
+    let token = record.token.to_string();
+    (token.len() <= MAX_TOKEN).then_some(Record::RunnerStopped(RunnerStopped { token }))
 }
 
 /// A run's id as it is kept; none for the empty one.
