@@ -446,6 +446,14 @@ impl Stream {
 
     /// Finds the committed position; gives the offset at which its file starts.
     fn locate(&mut self, now: Instant) -> Option<u64> {
+        // A file that was rotated while it was empty never gets a first line by which to know it.
+        while self.files.iter().skip(1).any(|file| file.identity.is_some())
+            && let Some(empty) = self
+                .files
+                .pop_front_if(|file| file.is_empty_for(self.settle.rotated, now))
+        {
+            self.done.extend(empty.name.rotated);
+        }
         let identities: Vec<_> = self.files.iter().map(|file| file.identity.as_deref()).collect();
         let start = match follow::locate(&identities, &self.committed) {
             Located::NotYet => return None,
