@@ -327,6 +327,30 @@ fn a_file_rotated_and_compressed_between_two_looks_keeps_its_place() {
 }
 
 #[test]
+fn a_deleted_pod_is_read_on_from_where_its_stream_stands() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    world.operator.unknown = true;
+    world.restart_agent();
+    world.round();
+    for _ in 0..2 {
+        pod.print(10);
+        pod.rotate();
+        pod.print(10);
+        world.wait(600);
+        world.round();
+    }
+    pod.delete();
+    world.wait(600);
+    world.round();
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, true, "deleted");
+}
+
+#[test]
 fn empty_files_do_not_hide_what_comes_after_them() {
     let mut world = World::new();
     let mut pod = Container::start(world.logs.path(), "a");
