@@ -19,6 +19,8 @@ use crate::store::StoreError;
 
 /// The oldest SQLite that does not damage a WAL shared by several connections (sqlite.org/wal.html#walresetbug).
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+/// Pages in the write-ahead log until they are written back, 16 MiB: each time costs two more syncs of the disk.
+const CHECKPOINT_PAGES: u32 = 4_096;
 const READERS: u32 = 4;
 const LOOKUPS: u32 = 2;
 /// How long to wait for another process to let go of the file, as the one before does on a restart.
@@ -59,6 +61,7 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
         .pragma("journal_size_limit", (64 << 20).to_string());
     // Migrations run on a pool: on a lone connection sqlx's future is not `Send` enough.
     let setup = SqlitePoolOptions::new()
