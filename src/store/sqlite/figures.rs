@@ -100,13 +100,16 @@ pub async fn by_version(
     Ok(versions)
 }
 
-/// Runs in progress; the literal status lets the partial index serve.
+/// Runs in progress; the literal status lets the partial index serve, and without its name SQLite takes the table's key and walks
+/// through all runs of the script.
 async fn in_progress(
     snapshot: &mut SqliteConnection,
     script_id: i64,
     version: Option<i64>,
 ) -> Result<i64, StoreError> {
-    let mut sql = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM runs WHERE status = 0 AND script_id = ");
+    let mut sql = QueryBuilder::<Sqlite>::new(
+        "SELECT count(*) FROM runs INDEXED BY runs_in_progress WHERE status = 0 AND script_id = ",
+    );
     sql.push_bind(script_id);
     if let Some(version) = version {
         sql.push(" AND version = ").push_bind(version);
