@@ -69,7 +69,9 @@ impl Digest {
                 Summary::Sketch(sketch) => sketches.push(sketch),
             }
         }
-        values.sort_unstable();
+        // What is sorted already, and mostly little is not, this merges in one pass.
+        #[allow(clippy::stable_sort_primitive)]
+        values.sort();
         let sketch = match sketches.len() {
             0 if values.len() <= LIMIT => {
                 return Self {
@@ -334,16 +336,16 @@ mod tests {
 
     #[test]
     fn beyond_them_p99_is_within_one_per_cent_also_when_hours_versions_and_functions_are_merged() {
-        for seed in 0..4 {
+        for seed in 0..2 {
             for draw in [log_normal, bimodal] {
                 let mut random = fastrand::Rng::with_seed(seed);
                 let mut values = Vec::new();
-                // 60 groups of any size, each built by many commits.
-                let groups = (0..60).map(|n| {
+                // Groups of any size, each built by many commits.
+                let groups = (0..24).map(|n| {
                     let mut group = Digest::default();
                     for _ in 0..n {
                         let mut commit = Digest::default();
-                        for _ in 0..random.usize(1..200) {
+                        for _ in 0..random.usize(1..1_000) {
                             let value = draw(&mut random);
                             values.push(value);
                             commit.add(value);
