@@ -85,7 +85,9 @@ struct Finished<'a> {
 
 /// Whether a line may be a record, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
-    text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
+    // As the runner writes it, or with the key anywhere.
+    text.starts_with(br#"{"scriptscope""#)
+        || (text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some())
 }
 
 /// Adds what a line says; of one that only the runner's own machinery is interested in, nothing. False if the line is not a
@@ -95,14 +97,16 @@ pub(super) fn parse(text: &[u8], origin: Origin, records: &mut Records) -> bool 
 }
 
 fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()> {
+    // Once for the whole line, instead of string by string.
+    let text = str::from_utf8(text).ok()?;
     let kind = match Kind::at_the_front(text) {
         Some(kind) => Cow::Borrowed(kind),
-        None => serde_json::from_slice::<Kind<'_>>(text).ok()?.scriptscope,
+        None => serde_json::from_str::<Kind<'_>>(text).ok()?.scriptscope,
     };
     match &*kind {
-        "run.started" => records.push(started(serde_json::from_slice(text).ok()?, origin)?),
-        "run.output" => output(serde_json::from_slice(text).ok()?, origin, records)?,
-        "run.finished" => records.push(finished(serde_json::from_slice(text).ok()?, origin)?),
+        "run.started" => records.push(started(serde_json::from_str(text).ok()?, origin)?),
+        "run.output" => output(serde_json::from_str(text).ok()?, origin, records)?,
+        "run.finished" => records.push(finished(serde_json::from_str(text).ok()?, origin)?),
         other if other.starts_with("runner.") => {}
         _ => return None,
     }

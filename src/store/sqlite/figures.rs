@@ -100,8 +100,8 @@ pub async fn by_version(
     Ok(versions)
 }
 
-/// Runs in progress; the literal status lets the partial index serve, and without its name SQLite takes the table's key and walks
-/// through all runs of the script.
+/// Runs in progress; the literal status lets the partial index serve, and without its name SQLite may take the table's key and
+/// walk through all runs of the script.
 async fn in_progress(
     snapshot: &mut SqliteConnection,
     script_id: i64,

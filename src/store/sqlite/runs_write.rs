@@ -30,10 +30,13 @@ static INSERT_PAYLOADS: Statements = Statements::new(
     4,
 );
 
+// One statement a row: its text does not depend on the number of rows, so it is prepared once.
 static CLOSE_RUNS: Statements = Statements::repeated(
     "UPDATE runs SET status = ?, finished_at = ?, response_time = ?, reason = ?, payload = coalesce(payload, ?) \
      WHERE script_id = ? AND executed_at = ? AND run_id = ?;",
 );
+static COMPLETE_PAYLOADS: Statements =
+    Statements::repeated("UPDATE run_payloads SET output = ?, error = ? WHERE number = ?;");
 
 /// Those of the runs that are stored.
 pub async fn load(
@@ -43,8 +46,10 @@ pub async fn load(
 ) -> Result<HashMap<String, StoredRun>, StoreError> {
     let mut found = HashMap::new();
     for chunk in run_ids.chunks(ROWS_PER_STATEMENT) {
+        // Without the index's name SQLite looks through all runs of the script for several ids.
         let mut sql = QueryBuilder::<Sqlite>::new(
-            "SELECT run_id, status, executed_at, version, function, payload FROM runs WHERE script_id = ",
+            "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_by_id \
+             WHERE script_id = ",
         );
         sql.push_bind(script_id).push(" AND run_id IN (");
         push_list(&mut sql, chunk.iter().copied());
@@ -219,18 +224,15 @@ async fn complete_payloads(
         .filter(|run| run.end.output.is_some() || run.end.error.is_some())
         .filter_map(|run| Some((run.stored.payload?, run.end)))
         .collect();
-    for chunk in some.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "UPDATE run_payloads SET output = v.column2, error = v.column3 FROM (",
-        );
-        sql.push_values(chunk, |mut values, (number, end)| {
-            values
-                .push_bind(*number)
-                .push_bind(end.output.as_deref())
-                .push_bind(end.error.as_deref());
-        });
-        sql.push(") AS v WHERE run_payloads.number = v.column1");
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in COMPLETE_PAYLOADS.chunks(&some) {
+        let mut query = sqlx::query(sql);
+        for (number, end) in chunk {
+            query = query
+                .bind(end.output.as_deref())
+                .bind(end.error.as_deref())
+                .bind(*number);
+        }
+        query.execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -248,7 +250,7 @@ pub async fn close_of_pod(
         return Ok(0);
     };
     let open = sqlx::query(
-        // Without the index's name SQLite takes the table's key, and walks through all runs of the script.
+        // Without the index's name SQLite may take the table's key, and walk through all runs of the script.
         "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_in_progress \
          WHERE script_id = ? AND status = 0 AND executed_at < ? \
          AND stream_id IN (SELECT id FROM streams WHERE pod_uid = ?)",
