@@ -115,14 +115,11 @@ fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()
 
 impl Kind<'_> {
     /// The kind of a record as the runner writes it, without parsing the whole line for it.
-    fn at_the_front(text: &[u8]) -> Option<&'static str> {
-        let rest = text.strip_prefix(br#"{"scriptscope":""#)?;
+    fn at_the_front(text: &str) -> Option<&'static str> {
+        let rest = text.strip_prefix(r#"{"scriptscope":""#)?;
         ["run.started", "run.output", "run.finished"]
             .into_iter()
-            .find(|kind| {
-                rest.strip_prefix(kind.as_bytes())
-                    .is_some_and(|rest| rest.starts_with(b"\""))
-            })
+            .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with('"')))
     }
 }
 
