@@ -92,7 +92,9 @@ struct Stopped<'a> {
 
 /// Whether a line may be a record, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
-    text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
+    // As the runner writes it, or with the key anywhere.
+    text.starts_with(br#"{"scriptscope""#)
+        || (text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some())
 }
 
 /// Whether a record says that a runner writes what follows.
@@ -107,15 +109,17 @@ pub(super) fn parse(text: &[u8], origin: Origin, records: &mut Records) -> bool 
 }
 
 fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()> {
+    // Once for the whole line, instead of string by string.
+    let text = str::from_utf8(text).ok()?;
     let kind = match Kind::at_the_front(text) {
         Some(kind) => Cow::Borrowed(kind),
-        None => serde_json::from_slice::<Kind<'_>>(text).ok()?.scriptscope,
+        None => serde_json::from_str::<Kind<'_>>(text).ok()?.scriptscope,
     };
     match &*kind {
-        "run.started" => records.push(started(serde_json::from_slice(text).ok()?, origin)?),
-        "run.output" => output(serde_json::from_slice(text).ok()?, origin, records)?,
-        "run.finished" => records.push(finished(serde_json::from_slice(text).ok()?, origin)?),
-        "runner.stopped" => records.push(stopped(&serde_json::from_slice(text).ok()?)?),
+        "run.started" => records.push(started(serde_json::from_str(text).ok()?, origin)?),
+        "run.output" => output(serde_json::from_str(text).ok()?, origin, records)?,
+        "run.finished" => records.push(finished(serde_json::from_str(text).ok()?, origin)?),
+        "runner.stopped" => records.push(stopped(&serde_json::from_str(text).ok()?)?),
         other if other.starts_with("runner.") => {}
         _ => return None,
     }
@@ -124,14 +128,11 @@ fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()
 
 impl Kind<'_> {
     /// The kind of a record as the runner writes it, without parsing the whole line for it.
-    fn at_the_front(text: &[u8]) -> Option<&'static str> {
-        let rest = text.strip_prefix(br#"{"scriptscope":""#)?;
+    fn at_the_front(text: &str) -> Option<&'static str> {
+        let rest = text.strip_prefix(r#"{"scriptscope":""#)?;
         ["run.started", "run.output", "run.finished"]
             .into_iter()
-            .find(|kind| {
-                rest.strip_prefix(kind.as_bytes())
-                    .is_some_and(|rest| rest.starts_with(b"\""))
-            })
+            .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with('"')))
     }
 }
 
