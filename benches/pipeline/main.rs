@@ -9,9 +9,13 @@
     clippy::cast_sign_loss
 )] // figures
 
+#[path = "../../tests/common/postgres.rs"]
+#[allow(dead_code)] // shared with the tests
+mod cluster;
 mod figures;
 mod generate;
 mod ingest;
+mod postgres;
 mod report;
 mod runs;
 #[path = "../../tests/common/testbed.rs"]
@@ -27,6 +31,8 @@ type Bench = (&'static str, fn(Scale));
 const BENCHES: &[Bench] = &[
     ("ingest_plain_sqlite", ingest::plain_sqlite),
     ("ingest_runs_sqlite", runs::ingest_sqlite),
+    ("ingest_plain_postgres", postgres::ingest_plain),
+    ("ingest_runs_postgres", postgres::ingest_runs),
     ("bytes_per_run", runs::bytes_per_run),
     ("digest_error", figures::digest_error),
 ];

@@ -9,7 +9,7 @@ use crate::{
     store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload, rows, storable, time},
 };
 
-const COLUMNS: &str = "SELECT r.id, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
+const COLUMNS: &str = "SELECT r.payload, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
      r.function, r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent \
      FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid";
 
@@ -59,8 +59,8 @@ pub async fn detail(readers: &PgPool, script_id: i64, run_id: &str) -> Result<Op
     else {
         return Ok(None);
     };
-    let payloads = sqlx::query("SELECT input, output, error FROM run_payloads WHERE run = $1")
-        .bind(row.try_get::<i64, _>("id")?)
+    let payloads = sqlx::query("SELECT input, output, error FROM run_payloads WHERE number = $1")
+        .bind(row.try_get::<Option<i64>, _>("payload")?)
         .fetch_optional(&mut *snapshot)
         .await?;
     snapshot.rollback().await?;

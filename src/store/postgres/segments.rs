@@ -9,49 +9,62 @@ use tokio::task;
 use super::SNAPSHOT;
 use crate::{
     model::LogLine,
-    segment::{self, Segment},
+    segment::{self, Segment, SegmentInfo},
     store::{LogCursor, LogQuery, Page, StoreError, rows::segment_info, search::Search},
 };
 
 /// Segments whose particulars are read at once.
 const PARTICULARS: i64 = 256;
 
-/// Stores new segments, each with the number of its script.
+/// Stores segments, each with the number of its script; `full` ones are never merged again, nor are large ones.
 pub async fn insert(
     connection: &mut PgConnection,
-    segments: &[(i64, Cow<'_, Segment>)],
-) -> Result<(), StoreError> {
-    for (script_id, segment) in segments {
-        insert_one(connection, *script_id, 0, false, segment).await?;
-    }
-    Ok(())
-}
-
-/// Stores a segment; a `full` one is never merged again.
-pub async fn insert_one(
-    connection: &mut PgConnection,
-    script_id: i64,
     tier: i64,
     full: bool,
-    segment: &Segment,
+    segments: &[(i64, Cow<'_, Segment>)],
 ) -> Result<(), StoreError> {
-    let info = &segment.info;
-    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let number = |value: fn(&SegmentInfo) -> usize| {
+        let infos = segments.iter().map(|(_, segment)| value(&segment.info));
+        infos
+            .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+            .collect::<Vec<_>>()
+    };
+    let infos = || segments.iter().map(|(_, segment)| &segment.info);
+    // Not in FROM, where the arrays would be written to a temporary store first.
     sqlx::query(
         "INSERT INTO log_segments \
-         (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
+         SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::bigint[]), \
+            unnest($5::smallint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::boolean[]), \
+            unnest($9::bytea[]), unnest($10::bytea[])",
     )
-    .bind(script_id)
-    .bind(info.min_time)
-    .bind(info.max_time)
-    .bind(number(info.lines))
-    .bind(i16::from(info.levels.bits()))
-    .bind(number(info.text_bytes))
-    .bind(tier)
-    .bind(full || info.is_full())
-    .bind(info.runs.as_bytes())
-    .bind(segment.body.as_ref())
+    .bind(
+        segments
+            .iter()
+            .map(|(script_id, _)| *script_id)
+            .collect::<Vec<_>>(),
+    )
+    .bind(infos().map(|info| info.min_time).collect::<Vec<_>>())
+    .bind(infos().map(|info| info.max_time).collect::<Vec<_>>())
+    .bind(number(|info| info.lines))
+    .bind(
+        infos()
+            .map(|info| i16::from(info.levels.bits()))
+            .collect::<Vec<_>>(),
+    )
+    .bind(number(|info| info.text_bytes))
+    .bind(infos().map(|info| tier.max(info.tier())).collect::<Vec<_>>())
+    .bind(infos().map(|info| full || info.is_full()).collect::<Vec<_>>())
+    .bind(infos().map(|info| info.runs.as_bytes()).collect::<Vec<_>>())
+    .bind(
+        segments
+            .iter()
+            .map(|(_, segment)| segment.body.as_ref())
+            .collect::<Vec<_>>(),
+    )
     .execute(connection)
     .await?;
     Ok(())

@@ -15,7 +15,7 @@ use crate::{
 /// Segments whose particulars are read at once.
 const PARTICULARS: i64 = 256;
 
-/// Stores a segment; a `full` one is never merged again.
+/// Stores a segment; a `full` one, or one large enough, is never merged again.
 pub async fn insert(
     connection: &mut SqliteConnection,
     script_id: i64,
@@ -26,6 +26,7 @@ pub async fn insert(
     let info = &segment.info;
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let sealed = full || info.is_full();
+    let tier = tier.max(info.tier());
     sqlx::query(
         "INSERT INTO log_segments \
          (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
