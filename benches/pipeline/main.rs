@@ -9,6 +9,9 @@
     clippy::cast_sign_loss
 )] // figures
 
+#[path = "../../tests/common/postgres.rs"]
+#[allow(dead_code)] // shared with the tests
+mod cluster;
 mod disk;
 mod figures;
 mod generate;
@@ -16,6 +19,7 @@ mod ingest;
 mod latency;
 mod many_runs;
 mod page;
+mod postgres;
 mod report;
 mod runs;
 mod search;
@@ -37,6 +41,8 @@ const BENCHES: &[Bench] = &[
     ("ingest_plain_sqlite", ingest::plain_sqlite),
     ("ingest_spans_sqlite", ingest::spans_sqlite),
     ("ingest_runs_sqlite", runs::ingest_sqlite),
+    ("ingest_plain_postgres", postgres::ingest_plain),
+    ("ingest_runs_postgres", postgres::ingest_runs),
     ("bytes_per_line", disk::per_line),
     ("bytes_per_run", runs::bytes_per_run),
     ("visible_latency_p99", latency::p99),

@@ -14,12 +14,13 @@ use crate::{
 
 /// What a run's records hold beside what every run has.
 #[derive(Clone, Copy)]
-struct Content {
+pub struct Content {
     payloads: bool,
     lines: bool,
 }
 
-const WHOLE: Content = Content {
+/// All that a run can bring, small.
+pub const WHOLE: Content = Content {
     payloads: true,
     lines: true,
 };
@@ -102,19 +103,20 @@ fn ingest(scratch: &Path, runs: usize, content: Content) -> Measured {
 }
 
 /// One run of the many.
-struct Run {
-    id: String,
-    began: i64,
-    took: i64,
-    traceparent: String,
-    function: &'static str,
-    source: &'static str,
-    failed: bool,
+pub struct Run {
+    pub id: String,
+    pub began: i64,
+    pub took: i64,
+    pub traceparent: String,
+    pub function: &'static str,
+    pub source: &'static str,
+    pub failed: bool,
 }
 
 const EVERY_MICROS: i64 = 20_000;
 
-fn run(n: usize, first: i64, random: &mut fastrand::Rng) -> Run {
+/// The run with this number, of those that began at `first`.
+pub fn run(n: usize, first: i64, random: &mut fastrand::Rng) -> Run {
     let began = first + n as i64 * EVERY_MICROS + random.i64(0..EVERY_MICROS);
     Run {
         // As the runner makes them: UUIDs of version 7.
@@ -134,7 +136,7 @@ fn run(n: usize, first: i64, random: &mut fastrand::Rng) -> Run {
 }
 
 /// Writes the runs' records as the runner prints them, spread over the pods' files.
-fn write(logs: &Path, pods: &[Pod], runs: usize, content: Content) {
+pub fn write(logs: &Path, pods: &[Pod], runs: usize, content: Content) {
     let mut random = fastrand::Rng::with_seed(2);
     let first = Timestamp::now().as_microsecond() - runs as i64 * EVERY_MICROS;
     for (n, pod) in pods.iter().enumerate() {

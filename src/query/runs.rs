@@ -49,7 +49,7 @@ impl Dialect for Postgres {
     // By the rules of C, whatever the database's: of ASCII letters alone.
     const LOWER: (&'static str, &'static str) = ("lower(", " COLLATE \"C\")");
     const IN_PROGRESS: &'static str = "";
-    const PAYLOAD: (&'static str, &'static str) = ("r.id", "run");
+    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);

@@ -4,6 +4,7 @@
 //! and figures are changed under an advisory lock of the script ([`locks`]).
 
 mod append;
+mod copy;
 mod deployments;
 mod gaps;
 mod locks;
@@ -298,7 +299,15 @@ impl Store for PostgresStore {
     }
 
     async fn close_runs(&self, close: &CloseRuns) -> Result<u64, StoreError> {
-        let closed = in_transaction!(self.0, |c| runs_write::close_of_pod(c, close))?;
+        let mut asked = 0;
+        let closed = retried!({
+            let mut transaction = self.0.pool.begin().await?;
+            let closed = runs_write::close_of_pod(&mut transaction, close).await?;
+            // Where the answer to the commit is lost and nothing is left to do, it has happened.
+            asked = if closed == 0 { asked } else { closed };
+            transaction.commit().await?;
+            Ok(asked)
+        })?;
         if closed > 0 {
             let pods = streams::pods(&self.0.pool, &[&close.pod_uid]).await?;
             self.0.note(pods.into_values().map(|pod| pod.script).collect());
