@@ -387,7 +387,9 @@ fn many_compressed_files_are_read_a_few_at_a_time() {
 
 #[test]
 fn nothing_is_lost_or_twice_whatever_happens() {
-    for seed in 0..40 {
+    // More for a soak.
+    let seeds = std::env::var("SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut world = World::new();
         let mut pods: Vec<_> = (0..3)
