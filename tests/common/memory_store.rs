@@ -18,7 +18,7 @@ use scriptscope::{
     },
     store::{
         Append, AppendOutcome, CloseRuns, Gap, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery,
-        Store, StoreError, StreamCheckpoint,
+        SeriesQuery, Store, StoreError, StreamCheckpoint,
     },
 };
 
