@@ -7,6 +7,7 @@ mod batch;
 mod changes;
 mod digest;
 mod payload;
+mod retention;
 mod run_changes;
 pub mod sqlite;
 
@@ -24,6 +25,11 @@ use crate::{
         Deployment, DeploymentState, Figures, Filter, LogId, LogLine, Run, RunDetail, ScriptKey, TimeRange,
         VersionFigures,
     },
+};
+
+pub use retention::{
+    Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject, Storage, Wish,
+    fair_share,
 };
 
 /// A pod of a script, remembered longer than the cluster does.
@@ -180,7 +186,7 @@ pub enum StoreError {
 
 /// The store.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Retention + 'static {
     // --- versions
 
     /// Begins a deployment: takes the next version, above both every version known here and `floor` (the highest known

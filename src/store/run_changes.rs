@@ -74,10 +74,13 @@ enum Known {
     Closed,
 }
 
-/// Applies events in their order to the runs of one script, of which `stored` has each that an event names.
+/// Applies events in their order to the runs of one script, of which `stored` has each that an event names. Runs that
+/// began before `ended_before` (microseconds) and are not stored were deleted after they ended: another end of such a run
+/// changes nothing.
 pub fn apply<'a>(
     stored: HashMap<String, StoredRun>,
     events: impl IntoIterator<Item = (Origin, &'a RunEvent)>,
+    ended_before: i64,
 ) -> RunChanges<'a> {
     let mut changes = RunChanges::default();
     let mut known: HashMap<String, Known> = stored
@@ -99,6 +102,7 @@ pub fn apply<'a>(
                 }
             }
             RunEvent::End(end) => match known.get_mut(&end.run_id) {
+                None if end.began_at < ended_before => {}
                 None => {
                     known.insert(end.run_id.clone(), Known::Closed);
                     changes.new.push(NewRun {
@@ -284,7 +288,7 @@ mod tests {
             end("r", 50, 40),
             start("r", 70),
         ];
-        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (1, 0));
         assert_eq!(changes.new[0].executed_at, 10);
         assert_eq!(changes.new[0].end.unwrap().response_time, Some(20));
@@ -293,21 +297,29 @@ mod tests {
     #[test]
     fn an_end_without_a_beginning_makes_the_whole_run_and_a_late_beginning_changes_nothing() {
         let events = [end("r", 30, 20), start("r", 1)];
-        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!(changes.new.len(), 1);
         assert_eq!(changes.new[0].executed_at, 10);
     }
 
     #[test]
+    fn a_second_end_of_a_deleted_run_brings_it_not_back() {
+        let events = [end("deleted", 30, 20), start("late", 5), end("late", 31, 26), end("new", 40, 20)];
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), 20);
+        let ids: Vec<&str> = changes.new.iter().map(|run| run.run_id).collect();
+        assert_eq!(ids, ["late", "new"]);
+    }
+
+    #[test]
     fn a_stored_run_is_closed_once_and_only_if_in_progress() {
         let events = [start("r", 1), end("r", 30, 20), end("r", 31, 21)];
-        let changes = apply(stored(true), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(stored(true), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (0, 1));
         let mut rollups = Rollups::default();
         rollups.add(&changes);
         // Counted for the version that began it.
         assert_eq!(rollups.totals.keys().collect::<Vec<_>>(), [&2]);
-        let changes = apply(stored(false), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(stored(false), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (0, 0));
     }
 }

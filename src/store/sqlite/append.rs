@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups, runs_write, segments, streams};
+use super::{ROWS_PER_STATEMENT, push_list, retention, rollups, runs_write, segments, streams, usage};
 use crate::{
     ingest::wire::Position,
     model::ScriptKey,
@@ -137,9 +137,11 @@ async fn store_runs(
             let ids: BTreeSet<&str> = events.iter().map(|(_, event)| event.run_id()).collect();
             let stored =
                 runs_write::load(connection, script_id, &ids.into_iter().collect::<Vec<_>>()).await?;
-            let changes = run_changes::apply(stored, events);
+            let ended_before = retention::ended_before(connection, script_id).await?;
+            let changes = run_changes::apply(stored, events, ended_before);
             runs_write::insert(connection, script_id, &changes.new).await?;
             runs_write::close(connection, &changes.closed).await?;
+            usage::add(connection, script_id, &usage::Change::of(&changes)).await?;
             sums.add(&changes);
         }
         rollups::add(connection, script_id, sums).await?;

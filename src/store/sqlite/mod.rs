@@ -8,11 +8,13 @@ mod deployments;
 mod figures;
 mod merge;
 mod open;
+mod retention;
 mod rollups;
 mod runs_read;
 mod runs_write;
 mod segments;
 mod streams;
+mod usage;
 mod writer;
 
 use std::{

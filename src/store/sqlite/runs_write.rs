@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups};
+use super::{ROWS_PER_STATEMENT, push_list, rollups, usage};
 use crate::{
     model::{RunError, RunStatus, SourceType},
     store::{
@@ -192,6 +192,11 @@ pub async fn close_of_pod(
         .map(|(stored, end)| ClosedRun { stored, end })
         .collect();
     close(connection, &closed).await?;
+    let change = usage::Change {
+        payload_bytes: ends.iter().map(usage::end_bytes).sum(),
+        ..usage::Change::default()
+    };
+    usage::add(connection, script_id, &change).await?;
     let mut sums = Rollups::default();
     for run in &closed {
         let stored = &run.stored;

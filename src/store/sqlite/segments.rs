@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use tokio::task;
 
-use super::time;
+use super::{retention, time};
 use crate::{
     model::LogLine,
     query::{LineFilter, micros_range},
@@ -78,6 +78,8 @@ pub async fn page(
     }
     // One snapshot: merging moves lines from segment to segment meanwhile.
     let mut snapshot = readers.begin().await?;
+    let shown_from = retention::shown_from(&mut snapshot, script_id).await?;
+    search.range.start = search.range.start.max(shown_from);
     let mut after = (i64::MAX, i64::MAX);
     'search: loop {
         let rows = sqlx::query(
@@ -238,8 +240,9 @@ fn log_line(line: &LineRef<'_>) -> Result<LogLine, StoreError> {
 pub async fn count(
     connection: &mut SqliteConnection,
     script_id: i64,
-    range: Range<i64>,
+    mut range: Range<i64>,
 ) -> Result<i64, StoreError> {
+    range.start = range.start.max(retention::shown_from(connection, script_id).await?);
     let mut total: i64 = sqlx::query_scalar(
         "SELECT coalesce(sum(lines), 0) FROM log_segments WHERE script_id = ? AND min_time >= ? AND max_time < ?",
     )
