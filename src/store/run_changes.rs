@@ -14,8 +14,8 @@ use crate::model::RunStatus;
 /// A run that the store has.
 #[derive(Clone, Debug)]
 pub struct StoredRun {
-    /// Its row.
-    pub row: i64,
+    /// Number of its payload's row, if it has one.
+    pub payload: Option<i64>,
     /// Whether it is still in progress.
     pub in_progress: bool,
     /// When it began.
@@ -270,7 +270,7 @@ mod tests {
 
     fn stored(in_progress: bool) -> HashMap<String, StoredRun> {
         let run = StoredRun {
-            row: 9,
+            payload: None,
             in_progress,
             executed_at: 5,
             version: 2,

@@ -140,7 +140,7 @@ async fn store_runs(
             let ended_before = retention::ended_before(connection, script_id).await?;
             let changes = run_changes::apply(stored, events, ended_before);
             runs_write::insert(connection, script_id, &changes.new).await?;
-            runs_write::close(connection, &changes.closed).await?;
+            runs_write::close(connection, script_id, &changes.closed).await?;
             usage::add(connection, script_id, &usage::Change::of(&changes)).await?;
             sums.add(&changes);
         }

@@ -10,7 +10,7 @@ use crate::{
     store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload},
 };
 
-const COLUMNS: &str = "SELECT r.id, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
+const COLUMNS: &str = "SELECT r.payload, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
      r.function, r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent \
      FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid";
 
@@ -64,8 +64,8 @@ pub async fn detail(
     else {
         return Ok(None);
     };
-    let payloads = sqlx::query("SELECT input, output, error FROM run_payloads WHERE run = ?")
-        .bind(row.try_get::<i64, _>("id")?)
+    let payloads = sqlx::query("SELECT input, output, error FROM run_payloads WHERE number = ?")
+        .bind(row.try_get::<Option<i64>, _>("payload")?)
         .fetch_optional(&mut *snapshot)
         .await?;
     snapshot.rollback().await?;
@@ -114,7 +114,10 @@ fn run(row: &SqliteRow) -> Result<Run, StoreError> {
         source_type: SourceType::from_code(source_type)
             .ok_or_else(|| StoreError::Corrupt(format!("the source type {source_type}")))?,
         source: row.try_get("source")?,
-        traceparent: row.try_get("traceparent")?,
+        traceparent: row
+            .try_get::<Option<&[u8]>, _>("traceparent")?
+            .map(payload::unpack_traceparent)
+            .transpose()?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     super::{Inner, push_list, usage},
@@ -105,8 +105,19 @@ async fn load(store: &Inner, script_id: i64) -> Result<Swept, StoreError> {
 
 /// A run to delete.
 struct Doomed {
-    row: i64,
     executed_at: i64,
+    run_id: String,
+    payload: Option<i64>,
+}
+
+impl Doomed {
+    fn of(row: &SqliteRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            executed_at: row.try_get("executed_at")?,
+            run_id: row.try_get("run_id")?,
+            payload: row.try_get("payload")?,
+        })
+    }
 }
 
 /// The oldest runs of a status that began in a range, as many as the budget allows.
@@ -118,7 +129,7 @@ async fn past(
     budget: Budget,
 ) -> Result<Vec<Doomed>, StoreError> {
     sqlx::query(
-        "SELECT id, executed_at FROM runs WHERE script_id = ? AND executed_at >= ? AND executed_at < ? \
+        "SELECT executed_at, run_id, payload FROM runs WHERE script_id = ? AND executed_at >= ? AND executed_at < ? \
          AND status = ? ORDER BY executed_at LIMIT ?",
     )
     .bind(script_id)
@@ -129,12 +140,7 @@ async fn past(
     .fetch_all(&store.readers)
     .await?
     .iter()
-    .map(|row| {
-        Ok(Doomed {
-            row: row.try_get(0)?,
-            executed_at: row.try_get(1)?,
-        })
-    })
+    .map(Doomed::of)
     .collect()
 }
 
@@ -146,9 +152,9 @@ async fn oldest(
     budget: Budget,
 ) -> Result<Vec<Doomed>, StoreError> {
     let found = sqlx::query(
-        "SELECT r.id, r.executed_at, \
+        "SELECT r.executed_at, r.run_id, r.payload, \
             coalesce(length(p.input), 0) + coalesce(length(p.output), 0) + coalesce(length(p.error), 0) AS bytes \
-         FROM runs r LEFT JOIN run_payloads p ON p.run = r.id WHERE r.script_id = ? AND r.status != ? \
+         FROM runs r LEFT JOIN run_payloads p ON p.number = r.payload WHERE r.script_id = ? AND r.status != ? \
          ORDER BY r.executed_at LIMIT ?",
     )
     .bind(script_id)
@@ -162,10 +168,7 @@ async fn oldest(
             break;
         }
         bytes += RUN_BYTES + unsigned(row.try_get("bytes")?);
-        doomed.push(Doomed {
-            row: row.try_get("id")?,
-            executed_at: row.try_get("executed_at")?,
-        });
+        doomed.push(Doomed::of(row)?);
     }
     Ok(doomed)
 }
@@ -185,8 +188,7 @@ async fn write(
                 if doomed.is_empty() {
                     return Ok(Retained::default());
                 }
-                let rows: Vec<i64> = doomed.iter().map(|run| run.row).collect();
-                remove(c, script_id, &rows).await
+                remove(c, script_id, &doomed).await
             })
         })
         .await
@@ -219,18 +221,30 @@ async fn note(
 async fn remove(
     connection: &mut SqliteConnection,
     script_id: i64,
-    rows: &[i64],
+    doomed: &[Doomed],
 ) -> Result<Retained, StoreError> {
-    let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM run_payloads WHERE run IN (");
-    push_list(&mut sql, rows.iter().copied());
+    let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM run_payloads WHERE number IN (");
+    push_list(&mut sql, doomed.iter().filter_map(|run| run.payload));
     sql.push(
         " RETURNING coalesce(length(input), 0) + coalesce(length(output), 0) + coalesce(length(error), 0)",
     );
-    let sizes: Vec<i64> = sql.build_query_scalar().persistent(false).fetch_all(&mut *connection).await?;
-    let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM runs WHERE id IN (");
-    push_list(&mut sql, rows.iter().copied());
-    sql.push(" RETURNING stream_id");
-    let streams: Vec<i64> = sql.build_query_scalar().persistent(false).fetch_all(&mut *connection).await?;
+    let sizes: Vec<i64> = sql
+        .build_query_scalar()
+        .persistent(false)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM runs WHERE (script_id, executed_at, run_id) IN (");
+    sql.push_values(doomed, |mut row, run| {
+        row.push_bind(script_id)
+            .push_bind(run.executed_at)
+            .push_bind(run.run_id.as_str());
+    });
+    sql.push(") RETURNING stream_id");
+    let streams: Vec<i64> = sql
+        .build_query_scalar()
+        .persistent(false)
+        .fetch_all(&mut *connection)
+        .await?;
     let mut gone = usage::Change {
         runs: BTreeMap::new(),
         payload_bytes: -sizes.iter().sum::<i64>(),
