@@ -12,6 +12,7 @@
 mod generate;
 mod ingest;
 mod report;
+mod retention;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
@@ -22,7 +23,10 @@ use report::Scale;
 /// Name of a benchmark, and what runs it.
 type Bench = (&'static str, fn(Scale));
 
-const BENCHES: &[Bench] = &[("ingest_plain_sqlite", ingest::plain_sqlite)];
+const BENCHES: &[Bench] = &[
+    ("ingest_plain_sqlite", ingest::plain_sqlite),
+    ("retention_ingest_p99", retention::ingest_p99),
+];
 
 fn main() {
     testbed::serve_if_asked();

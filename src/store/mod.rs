@@ -28,8 +28,8 @@ use crate::{
 };
 
 pub use retention::{
-    Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject, Storage, Wish,
-    fair_share,
+    Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
+    Storage, Wish, fair_share,
 };
 
 /// A pod of a script, remembered longer than the cluster does.

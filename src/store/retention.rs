@@ -36,7 +36,9 @@ pub enum RetentionError {
     #[error("{0} is too short; at least 1h")]
     TooShort(String),
     /// Not a number of bytes.
-    #[error("{0:?} is not an amount of bytes; give a whole number with or without Ki, Mi, Gi or Ti, such as 10Gi")]
+    #[error(
+        "{0:?} is not an amount of bytes; give a whole number with or without Ki, Mi, Gi or Ti, such as 10Gi"
+    )]
     Bytes(String),
     /// A limit that would delete nearly everything.
     #[error("{0} is too little; at least 16Mi")]
@@ -385,10 +387,33 @@ mod tests {
 
     #[test]
     fn a_zero_or_a_slip_never_becomes_a_policy() {
-        for text in ["0d", "0h", "59m", "-1d", "", "d", "90", "1.5d", "90D", "99999999999999999999d", "Forever"] {
+        for text in [
+            "0d",
+            "0h",
+            "59m",
+            "-1d",
+            "",
+            "d",
+            "90",
+            "1.5d",
+            "90D",
+            "99999999999999999999d",
+            "Forever",
+        ] {
             assert!(text.parse::<Keep>().is_err(), "{text}");
         }
-        for text in ["0", "", "1", "15Mi", "16777215", "-1Gi", "1G", "+99999999", "99999999999Ti", "Gi"] {
+        for text in [
+            "0",
+            "",
+            "1",
+            "15Mi",
+            "16777215",
+            "-1Gi",
+            "1G",
+            "+99999999",
+            "99999999999Ti",
+            "Gi",
+        ] {
             assert!(text.parse::<MaxBytes>().is_err(), "{text}");
         }
         assert_eq!(keep("1h"), Keep::For(MIN_AGE));

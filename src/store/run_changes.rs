@@ -304,7 +304,12 @@ mod tests {
 
     #[test]
     fn a_second_end_of_a_deleted_run_brings_it_not_back() {
-        let events = [end("deleted", 30, 20), start("late", 5), end("late", 31, 26), end("new", 40, 20)];
+        let events = [
+            end("deleted", 30, 20),
+            start("late", 5),
+            end("late", 31, 26),
+            end("new", 40, 20),
+        ];
         let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), 20);
         let ids: Vec<&str> = changes.new.iter().map(|run| run.run_id).collect();
         assert_eq!(ids, ["late", "new"]);

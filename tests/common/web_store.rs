@@ -9,8 +9,8 @@ use scriptscope::{
         RunStatus, ScriptKey, TimeRange, VersionFigures, failure_rate_basis_points,
     },
     store::{
-        Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
-        StoreError, StreamCheckpoint,
+        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, LogCursor, LogQuery, Page, PodRecord, Retained,
+        Retention, RunCursor, RunQuery, SeenObject, Storage, Store, StoreError, StreamCheckpoint,
     },
 };
 
@@ -254,5 +254,42 @@ impl Store for MemoryStore {
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
         unreachable!("readers only")
+    }
+}
+
+#[async_trait]
+impl Retention for MemoryStore {
+    async fn retain(&self, _: &ScriptKey, _: &Cutoffs, _: Budget) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn purge(&self, _: &ScriptKey, _: Timestamp, _: Budget) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn forget_pods(
+        &self,
+        _: &ScriptKey,
+        _: &[String],
+        _: Timestamp,
+        _: Budget,
+    ) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn storage(&self, _: &ScriptKey) -> Result<Storage, StoreError> {
+        Ok(Storage::default())
+    }
+
+    async fn give_back_space(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn note_object(&self, _: &ScriptKey, _: &SeenObject) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn seen_objects(&self) -> Result<Vec<(ScriptKey, SeenObject)>, StoreError> {
+        Ok(Vec::new())
     }
 }

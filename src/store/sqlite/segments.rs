@@ -242,7 +242,9 @@ pub async fn count(
     script_id: i64,
     mut range: Range<i64>,
 ) -> Result<i64, StoreError> {
-    range.start = range.start.max(retention::shown_from(connection, script_id).await?);
+    range.start = range
+        .start
+        .max(retention::shown_from(connection, script_id).await?);
     let mut total: i64 = sqlx::query_scalar(
         "SELECT coalesce(sum(lines), 0) FROM log_segments WHERE script_id = ? AND min_time >= ? AND max_time < ?",
     )

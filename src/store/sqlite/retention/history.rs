@@ -19,7 +19,11 @@ struct Rows {
 }
 
 const fn rows(table: &'static str, key: &'static str, condition: &'static str) -> Rows {
-    Rows { table, key, condition }
+    Rows {
+        table,
+        key,
+        condition,
+    }
 }
 
 const GAPS: Rows = rows("gaps", "id", "script_id = ?1 AND time < ?2");
@@ -39,7 +43,11 @@ const DEPLOYMENTS: Rows = rows(
 
 const VERSIONS: [Rows; 4] = [
     rows("run_rollups", "rowid", "script_id = ?1 AND version < ?2"),
-    rows("log_rollups", "script_id, hour, version, level", "script_id = ?1 AND version < ?2"),
+    rows(
+        "log_rollups",
+        "script_id, hour, version, level",
+        "script_id = ?1 AND version < ?2",
+    ),
     rows("version_totals", "rowid", "script_id = ?1 AND version < ?2"),
     // The highest number is what the next one goes on from.
     rows(
@@ -62,7 +70,9 @@ pub async fn delete(
         .checked_sub(HISTORY)
         .map_or(i64::MIN, |time| time.as_microsecond());
     // A gap is shown among lines, so it goes with them.
-    let gaps = cutoffs.logs.map_or(oldest, |time| time.as_microsecond().max(oldest));
+    let gaps = cutoffs
+        .logs
+        .map_or(oldest, |time| time.as_microsecond().max(oldest));
     let hour = hour_of(oldest);
     for (rows, limit) in [
         (&GAPS, gaps),
@@ -111,7 +121,11 @@ async fn some(
     limit: i64,
     budget: Budget,
 ) -> Result<Retained, StoreError> {
-    let Rows { table, key, condition } = rows;
+    let Rows {
+        table,
+        key,
+        condition,
+    } = rows;
     // Found by a reader, so that the writer is left alone where there is nothing.
     let found: bool = sqlx::query_scalar(AssertSqlSafe(format!(
         "SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})"
@@ -123,8 +137,9 @@ async fn some(
     if !found {
         return Ok(Retained::default());
     }
-    let sql =
-        format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?3)");
+    let sql = format!(
+        "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?3)"
+    );
     let most = super::rows(budget);
     let other = store
         .writer

@@ -4,7 +4,10 @@
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 use tokio::task;
 
-use super::{super::{Inner, push_list, segments}, unsigned};
+use super::{
+    super::{Inner, push_list, segments},
+    unsigned,
+};
 use crate::{
     segment::{self, LineRef, Segment, SegmentLine},
     store::{
@@ -18,7 +21,8 @@ const SEGMENT_BYTES: i64 = 200;
 
 /// Bytes of a script's segments.
 pub async fn bytes(readers: &SqlitePool, script_id: i64) -> Result<i64, StoreError> {
-    let sql = "SELECT coalesce(sum(length(body) + length(runs) + ?), 0) FROM log_segments WHERE script_id = ?";
+    let sql =
+        "SELECT coalesce(sum(length(body) + length(runs) + ?), 0) FROM log_segments WHERE script_id = ?";
     Ok(sqlx::query_scalar(sql)
         .bind(SEGMENT_BYTES)
         .bind(script_id)
@@ -45,7 +49,14 @@ pub async fn delete(
     budget: Budget,
 ) -> Result<Retained, StoreError> {
     let limit = cutoffs.logs.map(|time| time.as_microsecond());
-    let doomed = choose(&store.readers, script_id, limit.unwrap_or(i64::MIN), excess, budget).await?;
+    let doomed = choose(
+        &store.readers,
+        script_id,
+        limit.unwrap_or(i64::MIN),
+        excess,
+        budget,
+    )
+    .await?;
     if !doomed.is_empty() {
         return store
             .writer
@@ -162,7 +173,10 @@ async fn remove(connection: &mut SqliteConnection, ids: &[i64]) -> Result<Retain
 async fn rewrite(store: &Inner, script_id: i64, id: i64, limit: i64) -> Result<Retained, StoreError> {
     let mut reader = store.readers.acquire().await?;
     let Some(body) = segments::body(&mut reader, id).await? else {
-        return Ok(Retained { more: true, ..Retained::default() });
+        return Ok(Retained {
+            more: true,
+            ..Retained::default()
+        });
     };
     drop(reader);
     let (removed, kept) = task::spawn_blocking(move || -> Result<(u64, Option<Segment>), StoreError> {

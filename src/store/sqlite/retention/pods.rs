@@ -15,6 +15,14 @@ use crate::store::{
     retention::{Budget, FORGET_POD_AFTER, Retained},
 };
 
+/// Whether no run and no gap refers to a stream of the pod `p`.
+macro_rules! unused {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM streams st WHERE st.pod_uid = p.uid \
+            AND (st.runs > 0 OR EXISTS (SELECT 1 FROM gaps g WHERE g.stream_id = st.id)))"
+    };
+}
+
 /// What to note of pods.
 #[derive(Debug, Default)]
 struct Plan {
@@ -22,7 +30,7 @@ struct Plan {
     gone: Vec<String>,
     /// They are there after all.
     back: Vec<String>,
-    /// They have been gone for long.
+    /// They have been gone for long, and nothing refers to them.
     old: Vec<String>,
 }
 
@@ -34,11 +42,14 @@ pub async fn forget(
     now: Timestamp,
     budget: Budget,
 ) -> Result<Retained, StoreError> {
-    let pods: Vec<(String, Option<i64>)> =
-        sqlx::query_as("SELECT uid, gone_at FROM pods WHERE script_id = ?")
-            .bind(script_id)
-            .fetch_all(&store.lookups)
-            .await?;
+    let pods: Vec<(String, Option<i64>, bool)> = sqlx::query_as(concat!(
+        "SELECT p.uid, p.gone_at, p.gone_at IS NOT NULL AND ",
+        unused!(),
+        " FROM pods p WHERE p.script_id = ?"
+    ))
+    .bind(script_id)
+    .fetch_all(&store.lookups)
+    .await?;
     let mut plan = plan(pods, present, now);
     if plan.gone.is_empty() && plan.back.is_empty() && plan.old.is_empty() {
         return Ok(Retained::default());
@@ -64,17 +75,17 @@ pub async fn forget(
     })
 }
 
-fn plan(pods: Vec<(String, Option<i64>)>, present: &[String], now: Timestamp) -> Plan {
+fn plan(pods: Vec<(String, Option<i64>, bool)>, present: &[String], now: Timestamp) -> Plan {
     let present: HashSet<&str> = present.iter().map(String::as_str).collect();
     let long_ago = now
         .checked_sub(FORGET_POD_AFTER)
         .map_or(i64::MIN, |time| time.as_microsecond());
     let mut plan = Plan::default();
-    for (uid, gone_at) in pods {
+    for (uid, gone_at, unused) in pods {
         match (present.contains(uid.as_str()), gone_at) {
             (true, Some(_)) => plan.back.push(uid),
             (false, None) => plan.gone.push(uid),
-            (false, Some(at)) if at < long_ago => plan.old.push(uid),
+            (false, Some(at)) if unused && at < long_ago => plan.old.push(uid),
             _ => {}
         }
     }
@@ -100,10 +111,11 @@ async fn remove(connection: &mut SqliteConnection, uids: &[String]) -> Result<u6
     if uids.is_empty() {
         return Ok(0);
     }
-    let mut sql = QueryBuilder::<Sqlite>::new(
-        "SELECT p.uid FROM pods p WHERE NOT EXISTS (SELECT 1 FROM streams st WHERE st.pod_uid = p.uid \
-            AND (st.runs > 0 OR EXISTS (SELECT 1 FROM gaps g WHERE g.stream_id = st.id))) AND p.uid IN (",
-    );
+    let mut sql = QueryBuilder::<Sqlite>::new(concat!(
+        "SELECT p.uid FROM pods p WHERE ",
+        unused!(),
+        " AND p.uid IN ("
+    ));
     push_list(&mut sql, uids.iter().map(String::as_str));
     let free: Vec<String> = sql
         .build()

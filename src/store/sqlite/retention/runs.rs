@@ -1,11 +1,11 @@
 //! Ended runs and their payloads, the oldest first. Runs in progress stay, however old.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{
-    super::{Inner, push_list, usage},
+    super::{Inner, ROWS_PER_STATEMENT, push_list, usage},
     unsigned,
 };
 use crate::{
@@ -50,7 +50,10 @@ pub async fn delete(
     let now = cutoffs.now.as_microsecond();
     let mut swept = load(store, script_id).await?;
     if swept.at.is_none_or(|at| now.saturating_sub(at) >= LATE_MICROS) {
-        swept = Swept { at: Some(now), ..Swept::default() };
+        swept = Swept {
+            at: Some(now),
+            ..Swept::default()
+        };
     }
     let micros = |time: Option<jiff::Timestamp>| time.map(|time| time.as_microsecond());
     for (status, limit) in [
@@ -64,24 +67,24 @@ pub async fn delete(
         };
         let from = mark.unwrap_or(i64::MIN);
         let doomed = past(store, script_id, status, from..limit, budget).await?;
-        // Where there may be more, some of the last one's moment may be left.
-        let full = doomed.len() as u64 >= unsigned(super::rows(budget));
-        let reached = doomed.last().map_or(limit, |run| if full { run.executed_at } else { limit });
-        *mark = Some(reached);
-        if !doomed.is_empty() {
+        *mark = Some(match &doomed {
+            Some(doomed) if doomed.full => doomed.times.end,
+            _ => limit,
+        });
+        if doomed.is_some() {
             return write(store, script_id, doomed, swept).await;
         }
     }
     if excess > 0 {
         let doomed = oldest(store, script_id, excess, budget).await?;
-        if !doomed.is_empty() {
+        if doomed.is_some() {
             return write(store, script_id, doomed, swept).await;
         }
     }
     // Nothing to delete: noted now and then, so that the next look need not begin at the beginning.
     let before = load(store, script_id).await?;
     if before.at != swept.at {
-        return write(store, script_id, Vec::new(), swept)
+        return write(store, script_id, None, swept)
             .await
             .map(|_| Retained::default());
     }
@@ -103,21 +106,14 @@ async fn load(store: &Inner, script_id: i64) -> Result<Swept, StoreError> {
     }
 }
 
-/// A run to delete.
+/// Runs to delete: those that began in a stretch of time.
+#[derive(Clone, Debug)]
 struct Doomed {
-    executed_at: i64,
-    run_id: String,
-    payload: Option<i64>,
-}
-
-impl Doomed {
-    fn of(row: &SqliteRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            executed_at: row.try_get("executed_at")?,
-            run_id: row.try_get("run_id")?,
-            payload: row.try_get("payload")?,
-        })
-    }
+    times: Range<i64>,
+    /// Only those with this status; else all that have ended.
+    status: Option<RunStatus>,
+    /// Whether the budget allows no more.
+    full: bool,
 }
 
 /// The oldest runs of a status that began in a range, as many as the budget allows.
@@ -125,11 +121,11 @@ async fn past(
     store: &Inner,
     script_id: i64,
     status: RunStatus,
-    range: std::ops::Range<i64>,
+    range: Range<i64>,
     budget: Budget,
-) -> Result<Vec<Doomed>, StoreError> {
-    sqlx::query(
-        "SELECT executed_at, run_id, payload FROM runs WHERE script_id = ? AND executed_at >= ? AND executed_at < ? \
+) -> Result<Option<Doomed>, StoreError> {
+    let times: Vec<i64> = sqlx::query_scalar(
+        "SELECT executed_at FROM runs WHERE script_id = ? AND executed_at >= ? AND executed_at < ? \
          AND status = ? ORDER BY executed_at LIMIT ?",
     )
     .bind(script_id)
@@ -138,10 +134,17 @@ async fn past(
     .bind(status.code())
     .bind(super::rows(budget))
     .fetch_all(&store.readers)
-    .await?
-    .iter()
-    .map(Doomed::of)
-    .collect()
+    .await?;
+    Ok(doomed(&times, Some(status), budget))
+}
+
+fn doomed(times: &[i64], status: Option<RunStatus>, budget: Budget) -> Option<Doomed> {
+    let (first, last) = (times.first()?, times.last()?);
+    Some(Doomed {
+        times: *first..last.saturating_add(1),
+        status,
+        full: times.len() as u64 >= unsigned(super::rows(budget)),
+    })
 }
 
 /// The oldest ended runs, as many as together have `excess` bytes and the budget allows.
@@ -150,10 +153,10 @@ async fn oldest(
     script_id: i64,
     excess: u64,
     budget: Budget,
-) -> Result<Vec<Doomed>, StoreError> {
-    let found = sqlx::query(
-        "SELECT r.executed_at, r.run_id, r.payload, \
-            coalesce(length(p.input), 0) + coalesce(length(p.output), 0) + coalesce(length(p.error), 0) AS bytes \
+) -> Result<Option<Doomed>, StoreError> {
+    let found: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT r.executed_at, \
+            coalesce(length(p.input), 0) + coalesce(length(p.output), 0) + coalesce(length(p.error), 0) \
          FROM runs r LEFT JOIN run_payloads p ON p.number = r.payload WHERE r.script_id = ? AND r.status != ? \
          ORDER BY r.executed_at LIMIT ?",
     )
@@ -162,33 +165,35 @@ async fn oldest(
     .bind(super::rows(budget))
     .fetch_all(&store.readers)
     .await?;
-    let (mut doomed, mut bytes) = (Vec::new(), 0);
-    for row in &found {
-        if bytes >= excess {
-            break;
-        }
-        bytes += RUN_BYTES + unsigned(row.try_get("bytes")?);
-        doomed.push(Doomed::of(row)?);
-    }
-    Ok(doomed)
+    let mut bytes = 0;
+    let times: Vec<i64> = found
+        .into_iter()
+        .take_while(|(_, payload)| {
+            let wanted = bytes < excess;
+            bytes += RUN_BYTES + unsigned(*payload);
+            wanted
+        })
+        .map(|(time, _)| time)
+        .collect();
+    Ok(doomed(&times, None, budget))
 }
 
 /// Deletes runs and notes how far that went.
 async fn write(
     store: &Inner,
     script_id: i64,
-    doomed: Vec<Doomed>,
+    doomed: Option<Doomed>,
     swept: Swept,
 ) -> Result<Retained, StoreError> {
     store
         .writer
         .write(move |c| {
             Box::pin(async move {
-                note(c, script_id, &doomed, swept).await?;
-                if doomed.is_empty() {
-                    return Ok(Retained::default());
+                note(c, script_id, doomed.as_ref(), swept).await?;
+                match doomed {
+                    Some(doomed) => remove(c, script_id, &doomed).await,
+                    None => Ok(Retained::default()),
                 }
-                remove(c, script_id, &doomed).await
             })
         })
         .await
@@ -197,10 +202,9 @@ async fn write(
 async fn note(
     connection: &mut SqliteConnection,
     script_id: i64,
-    doomed: &[Doomed],
+    doomed: Option<&Doomed>,
     swept: Swept,
 ) -> Result<(), StoreError> {
-    let newest = doomed.iter().map(|run| run.executed_at).max();
     sqlx::query(
         "INSERT INTO retention (script_id, ended_before, runs_swept, failed_swept, swept_at) \
          VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (script_id) DO UPDATE SET \
@@ -208,7 +212,7 @@ async fn note(
          runs_swept = ?3, failed_swept = ?4, swept_at = ?5",
     )
     .bind(script_id)
-    .bind(newest.map(|time| time.saturating_add(CLOCKS_MICROS)))
+    .bind(doomed.map(|doomed| doomed.times.end.saturating_add(CLOCKS_MICROS)))
     .bind(swept.succeeded)
     .bind(swept.failed)
     .bind(swept.at)
@@ -217,46 +221,53 @@ async fn note(
     Ok(())
 }
 
-/// Removes those of the runs that are still there, with their payloads, and counts what went.
+/// Removes runs with their payloads, and counts what went.
 async fn remove(
     connection: &mut SqliteConnection,
     script_id: i64,
-    doomed: &[Doomed],
+    doomed: &Doomed,
 ) -> Result<Retained, StoreError> {
-    let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM run_payloads WHERE number IN (");
-    push_list(&mut sql, doomed.iter().filter_map(|run| run.payload));
-    sql.push(
-        " RETURNING coalesce(length(input), 0) + coalesce(length(output), 0) + coalesce(length(error), 0)",
-    );
-    let sizes: Vec<i64> = sql
-        .build_query_scalar()
-        .persistent(false)
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM runs WHERE (script_id, executed_at, run_id) IN (");
-    sql.push_values(doomed, |mut row, run| {
-        row.push_bind(script_id)
-            .push_bind(run.executed_at)
-            .push_bind(run.run_id.as_str());
-    });
-    sql.push(") RETURNING stream_id");
-    let streams: Vec<i64> = sql
-        .build_query_scalar()
-        .persistent(false)
-        .fetch_all(&mut *connection)
-        .await?;
+    let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM runs WHERE script_id = ");
+    sql.push_bind(script_id)
+        .push(" AND executed_at >= ")
+        .push_bind(doomed.times.start)
+        .push(" AND executed_at < ")
+        .push_bind(doomed.times.end);
+    match doomed.status {
+        Some(status) => sql.push(" AND status = ").push_bind(status.code()),
+        None => sql
+            .push(" AND status != ")
+            .push_bind(RunStatus::InProgress.code()),
+    };
+    sql.push(" RETURNING stream_id, payload");
+    let removed: Vec<(i64, Option<i64>)> = sql.build_query_as().fetch_all(&mut *connection).await?;
+    let payloads: Vec<i64> = removed.iter().filter_map(|(_, payload)| *payload).collect();
+    let mut sizes = 0;
+    for chunk in payloads.chunks(ROWS_PER_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM run_payloads WHERE number IN (");
+        push_list(&mut sql, chunk.iter().copied());
+        sql.push(
+            " RETURNING coalesce(length(input), 0) + coalesce(length(output), 0) + coalesce(length(error), 0)",
+        );
+        let bytes: Vec<i64> = sql
+            .build_query_scalar()
+            .persistent(false)
+            .fetch_all(&mut *connection)
+            .await?;
+        sizes += bytes.iter().sum::<i64>();
+    }
     let mut gone = usage::Change {
         runs: BTreeMap::new(),
-        payload_bytes: -sizes.iter().sum::<i64>(),
+        payload_bytes: -sizes,
     };
-    for stream in &streams {
+    for (stream, _) in &removed {
         *gone.runs.entry(*stream).or_default() -= 1;
     }
     usage::add(connection, script_id, &gone).await?;
-    let runs = streams.len() as u64;
+    let runs = removed.len() as u64;
     Ok(Retained {
         runs,
-        bytes: runs * RUN_BYTES + unsigned(-gone.payload_bytes),
+        bytes: runs * RUN_BYTES + unsigned(sizes),
         more: true,
         ..Retained::default()
     })
