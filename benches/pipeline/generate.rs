@@ -38,7 +38,7 @@ pub fn plain(logs: &Path, pods: &[Pod], lines: usize) {
 }
 
 /// A line as a service prints it.
-fn plain_message(n: usize, random: u64) -> String {
+pub fn plain_message(n: usize, random: u64) -> String {
     let mut text = format!(
         "request {random:016x} of customer {} was answered with status 200 after {} ms; balance is in the cache",
         n % 1_000,

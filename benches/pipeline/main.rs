@@ -11,8 +11,11 @@
 
 mod generate;
 mod ingest;
+mod many_runs;
+mod page;
 mod report;
 mod retention;
+mod search;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
@@ -26,6 +29,10 @@ type Bench = (&'static str, fn(Scale));
 const BENCHES: &[Bench] = &[
     ("ingest_plain_sqlite", ingest::plain_sqlite),
     ("retention_ingest_p99", retention::ingest_p99),
+    ("page_runs_p99_sqlite", page::runs_p99_sqlite),
+    ("tiles_p99", page::tiles_p99),
+    ("search_miss", search::miss),
+    ("search_token", search::token),
 ];
 
 fn main() {

@@ -3,10 +3,12 @@
 mod access;
 mod batch;
 mod checkpoints;
+pub mod lines;
 pub mod parse;
 pub mod record;
 mod service;
 pub mod wire;
 
 pub use access::{AgentAuthenticator, AgentIdentity, AuthError, PodDirectory, PodKnowledge};
+pub(crate) use service::IngestError;
 pub use service::{Ingest, router};

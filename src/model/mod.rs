@@ -7,6 +7,7 @@ mod filter;
 mod log_line;
 mod run;
 mod script;
+mod series;
 mod time_range;
 
 pub use figures::{Figures, VersionFigures, failure_rate_basis_points, nearest_rank};
@@ -14,4 +15,5 @@ pub use filter::{Column, Condition, Filter, FilterError, Match, Operator, millis
 pub use log_line::{LogId, LogLevel, LogLine};
 pub use run::{Run, RunDetail, RunError, RunStatus, SourceType, UnknownName};
 pub use script::{Deployment, DeploymentState, ScriptKey};
+pub use series::{Bucket, Count, Step};
 pub use time_range::{Preset, TimeRange, TimeRangeError, parse_age};

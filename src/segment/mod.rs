@@ -6,16 +6,22 @@
 //! time decodes little else. What a store must know to leave a segment alone is its [`SegmentInfo`].
 
 mod encode;
+mod merge;
 mod runs;
 mod scan;
+mod search;
+mod tokens;
 
 use bytes::Bytes;
 
 use crate::model::{LogId, LogLevel};
 
 pub use encode::encode;
+pub use merge::merge;
 pub use runs::RunSet;
-pub use scan::{count, decode, scan};
+pub use scan::{count, decode, levels, scan};
+pub use search::search;
+pub use tokens::{Grams, Needles};
 
 /// Rows in a row group: what is decoded at once.
 pub const ROWS_PER_GROUP: usize = 8_192;
@@ -117,6 +123,13 @@ pub struct SegmentInfo {
     pub runs: RunSet,
 }
 
+impl SegmentInfo {
+    /// Whether it is so large that it is never merged with others.
+    pub fn is_full(&self) -> bool {
+        self.lines >= MAX_LINES || self.text_bytes >= MAX_TEXT_BYTES
+    }
+}
+
 /// A segment.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -124,6 +137,8 @@ pub struct Segment {
     pub info: SegmentInfo,
     /// The Parquet file.
     pub body: Bytes,
+    /// The texts that its messages may have, see [`Grams`]; empty where that is not known.
+    pub grams: Vec<u8>,
 }
 
 /// A set of log levels.

@@ -7,26 +7,31 @@ mod batch;
 mod changes;
 mod digest;
 mod payload;
+pub mod postgres;
+mod read;
 mod retention;
+mod rows;
 mod run_changes;
 pub mod sqlite;
 
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     ingest::{
-        record::Record,
+        record::Records,
         wire::{Position, StreamKey},
     },
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogId, LogLine, Run, RunDetail, ScriptKey, TimeRange,
-        VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogId, LogLine, Run, RunDetail,
+        ScriptKey, Step, TimeRange, VersionFigures,
     },
+    query::TimeLimit,
 };
 
+pub use batch::storable;
 pub use retention::{
     Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
     Storage, Wish, fair_share,
@@ -74,7 +79,7 @@ pub struct Append {
     /// The new carry.
     pub carry: Vec<u8>,
     /// What happened, in order.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// Bytes that could not be read, just before these.
     pub gap: Option<Gap>,
 }
@@ -123,6 +128,15 @@ pub struct Page<T, K> {
     pub next: Option<K>,
 }
 
+impl<T, K> Default for Page<T, K> {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            next: None,
+        }
+    }
+}
+
 /// Sort key of a run: newest first, then by id descending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunCursor {
@@ -161,6 +175,21 @@ pub type RunQuery = RowQuery<RunCursor>;
 /// A query for log lines.
 pub type LogQuery = RowQuery<LogCursor>;
 
+/// Which figures over time.
+#[derive(Clone, Debug)]
+pub struct SeriesQuery {
+    /// The script.
+    pub script: ScriptKey,
+    /// When its runs began and its lines were printed.
+    pub range: TimeRange,
+    /// Which of its runs. Callers have checked it.
+    pub filter: Filter,
+    /// How long a bucket is.
+    pub step: Step,
+    /// Whose days they are.
+    pub zone: TimeZone,
+}
+
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -173,6 +202,9 @@ pub enum StoreError {
     /// A log segment could not be written or read.
     #[error("a log segment is not readable: {0}")]
     Segment(#[from] crate::segment::SegmentError),
+    /// It took longer than [`crate::query::within`] allows.
+    #[error(transparent)]
+    TimeLimit(#[from] TimeLimit),
     /// The filter can not be applied to these rows.
     #[error(transparent)]
     Filter(#[from] crate::model::FilterError),
@@ -240,6 +272,9 @@ pub trait Store: Retention + 'static {
     /// Lifetime figures of a script.
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError>;
 
+    /// Lifetime figures of many scripts, in their order.
+    async fn figures_of(&self, scripts: &[ScriptKey]) -> Result<Vec<Figures>, StoreError>;
+
     /// Lifetime figures of its last `limit` versions that have runs, newest first.
     async fn version_figures(
         &self,
@@ -248,13 +283,18 @@ pub trait Store: Retention + 'static {
     ) -> Result<Vec<VersionFigures>, StoreError>;
 
     /// Figures of the runs in a range that pass a filter. Its `total_logs` are the log lines in the range, whatever the
-    /// filter. Percentiles of more than 10,000 successful runs are estimates.
+    /// filter. Percentiles of more than 10,000 successful runs are estimates, except where all of them had to be read.
     async fn window_figures(
         &self,
         script: &ScriptKey,
         range: TimeRange,
         filter: &Filter,
     ) -> Result<Figures, StoreError>;
+
+    /// Figures over time, oldest first; stretches without a run or a line are left out. Lines are counted whatever the
+    /// filter. Percentiles are those of [`Self::window_figures`], but estimates wherever the whole range has more than 10,000
+    /// successful runs and a bucket more than about 250.
+    async fn series(&self, query: &SeriesQuery) -> Result<Vec<Bucket>, StoreError>;
 
     /// Scripts that have changed (a run, a line) since this number was returned, and the next number.
     /// Starts at 0; counts on through the life of the process, not longer.
@@ -265,11 +305,17 @@ pub trait Store: Retention + 'static {
     /// A page of runs.
     async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError>;
 
+    /// How many runs a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
+    async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError>;
+
     /// One run with its payloads.
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError>;
 
     /// A page of log lines.
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
+
+    /// How many lines a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
+    async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError>;
 
     /// Every script that has ever stored anything, in order; `namespace` narrows it.
     async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError>;
@@ -283,7 +329,7 @@ pub trait Store: Retention + 'static {
     async fn close(&self);
 }
 
-/// Opens the store at `url`: `sqlite:///path/to/file`.
+/// Opens the store at `url`: `sqlite:///path/to/file` or `postgres://user:password@host:port/database`.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     match url.split_once("://") {
         Some(("sqlite", path)) if path.len() > 1 && path.starts_with('/') => {
@@ -292,10 +338,19 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
         Some(("sqlite", _)) => Err(StoreError::Unusable(
             "the store's URL needs an absolute path: sqlite:///var/lib/scriptscope/store.db".to_owned(),
         )),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
         // The URL itself may hold a password: only its scheme is repeated.
         other => Err(StoreError::Unusable(format!(
-            "a store of the kind {:?} is not supported; expected sqlite:///path",
+            "a store of the kind {:?} is not supported; expected sqlite:///path or postgres://user:password@host:port/database",
             other.map_or("", |(scheme, _)| scheme)
         ))),
     }
+}
+
+fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros).map_err(|_| StoreError::Corrupt(format!("the time {micros}")))
+}
+
+fn optional_time(micros: Option<i64>) -> Result<Option<Timestamp>, StoreError> {
+    micros.map(time).transpose()
 }

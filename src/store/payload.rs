@@ -103,7 +103,14 @@ mod tests {
     fn trace_contexts_come_back_and_valid_ones_are_packed() {
         let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(pack_traceparent(valid).len(), 26);
-        for text in [valid, "", "00-", &valid.to_uppercase(), &valid.replace('-', "_"), "ü"] {
+        for text in [
+            valid,
+            "",
+            "00-",
+            &valid.to_uppercase(),
+            &valid.replace('-', "_"),
+            "ü",
+        ] {
             assert_eq!(unpack_traceparent(&pack_traceparent(text)).unwrap(), text);
         }
         assert!(unpack_traceparent(&[0, 1]).is_err() && unpack_traceparent(&[0xff]).is_err());

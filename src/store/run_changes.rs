@@ -3,13 +3,17 @@
 //! The rules: the first beginning of a run id stands; only a run in progress is closed, once; an end without a
 //! beginning makes the whole run.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    mem,
+};
 
 use super::{
+    StoreError,
     batch::{End, RunEvent, Start, hour_of},
     digest::Digest,
 };
-use crate::model::RunStatus;
+use crate::{model::RunStatus, query::window::HOURS_A_DAY};
 
 /// A run that the store has.
 #[derive(Clone, Debug)]
@@ -182,6 +186,19 @@ pub struct Rollups {
 }
 
 impl Rollups {
+    /// The ended runs by days, whatever the function: by the first hour of the day, version and an empty function.
+    pub fn days(&self) -> BTreeMap<(i64, i64, String), Ended> {
+        let mut days: BTreeMap<_, Ended> = BTreeMap::new();
+        for ((hour, version, _), ended) in &self.runs {
+            let day = hour.div_euclid(HOURS_A_DAY) * HOURS_A_DAY;
+            let sum = days.entry((day, *version, String::new())).or_default();
+            sum.succeeded += ended.succeeded;
+            sum.failed += ended.failed;
+            sum.digest.merge(ended.digest.clone());
+        }
+        days
+    }
+
     /// Counts what changed.
     pub fn add(&mut self, changes: &RunChanges<'_>) {
         for run in &changes.new {
@@ -232,6 +249,16 @@ impl Rollups {
         *self.lines.entry((hour, version, level)).or_insert(0) += count;
         self.totals.entry(version).or_default().lines += count;
     }
+}
+
+/// The digest of both, as bytes; empty where nothing is new.
+pub fn merged_digest(stored: Option<&Vec<u8>>, new: &mut Ended) -> Result<Vec<u8>, StoreError> {
+    if new.succeeded == 0 {
+        return Ok(Vec::new());
+    }
+    let mut digest = stored.map_or_else(|| Ok(Digest::default()), |bytes| Digest::decode(bytes))?;
+    digest.merge(mem::take(&mut new.digest));
+    Ok(digest.encode())
 }
 
 #[cfg(test)]

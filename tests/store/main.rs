@@ -6,24 +6,40 @@ mod figures;
 mod filters;
 mod ingest;
 mod logs;
+#[path = "../common/postgres.rs"]
+#[allow(dead_code)] // the fault tests use more of it
+mod pg;
+mod property;
+mod replicas;
 mod retention;
+mod series;
 mod support;
 
 /// Each scenario as a test of each backend.
 macro_rules! suite {
-    ($backend:ident: $($module:ident { $($scenario:ident),+ $(,)? })+) => {
-        mod $backend {
-            $(mod $module {
-                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $scenario() {
-                    crate::$module::$scenario(&crate::support::$backend()).await;
-                })+
+    ($($module:ident { $($scenario:ident),+ $(,)? })+) => {
+        mod sqlite {
+            $(backend! { sqlite $module $($scenario)+ })+
+        }
+        mod postgres {
+            $(backend! { postgres $module $($scenario)+ })+
+        }
+    };
+}
+
+/// The scenarios of a module as tests of one backend.
+macro_rules! backend {
+    ($backend:ident $module:ident $($scenario:ident)+) => {
+        mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() {
+                crate::$module::$scenario(&crate::support::$backend()).await;
             })+
         }
     };
 }
 
-suite! { sqlite:
+suite! {
     deployments {
         versions_only_go_up,
         a_deployment_is_begun_once,
@@ -41,6 +57,7 @@ suite! { sqlite:
         payloads_come_back,
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
+        a_nul_is_kept_as_a_replacement_character,
     }
     figures {
         one_failure_of_three_is_33_33_per_cent,
@@ -53,6 +70,16 @@ suite! { sqlite:
         lines_are_what_a_naive_scan_finds,
         run_pages_give_each_row_once,
         a_wrong_filter_is_refused,
+    }
+    series {
+        buckets_are_hours_and_days_of_a_zone,
+        rollups_say_what_the_rows_say,
+        counts_end_at_their_bound,
+        a_query_without_time_is_stopped,
+    }
+    property {
+        every_answer_is_that_of_a_naive_model,
+        pages_are_stable_under_inserts,
     }
     logs {
         pages_across_overlapping_segments_give_each_line_once,
@@ -155,7 +182,8 @@ mod sqlite_file {
     #[tokio::test]
     async fn a_url_that_can_not_be_opened_says_why() {
         for (url, why) in [
-            ("postgres://user:secret@db/x", "\"postgres\" is not supported"),
+            ("postgres://user:secret@db:port/x", "URL is not understood"),
+            ("mysql://user:secret@db/x", "\"mysql\" is not supported"),
             ("sqlite://relative.db", "absolute path"),
             ("nonsense", "expected sqlite:///path"),
             ("sqlite:///proc/nowhere/store.db", "/proc/nowhere can not be made"),

@@ -5,7 +5,11 @@ mod world;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use self::world::{Container, KEPT, Network, World};
-use super::{BACKOFF_MAX, backoff};
+use super::{
+    batches::BATCH_BYTES,
+    rounds::{BACKOFF_MAX, backoff},
+    stream::MAX_HELD_FILES,
+};
 use crate::ingest::wire::{StreamKey, StreamState};
 
 #[test]
@@ -108,7 +112,7 @@ fn what_can_not_be_read_is_a_gap_with_its_reason() {
     world.restart_agent();
     world.drain();
     let stored = &world.operator.streams[&pod.key];
-    assert_eq!(stored.gaps, ["FileRotatedAway"]);
+    assert_eq!(stored.gaps, [gap("FileRotatedAway")]);
     let printed = String::from_utf8_lossy(&pod.printed[&0]).into_owned();
     let text = world.stored(&pod.key, 0);
     assert!(text.lines().count() < printed.lines().count());
@@ -120,7 +124,7 @@ fn what_can_not_be_read_is_a_gap_with_its_reason() {
     world.drain();
     assert_eq!(
         world.operator.streams[&pod.key].gaps,
-        ["FileRotatedAway", "FileTruncated"]
+        [gap("FileRotatedAway"), gap("FileTruncated")]
     );
     assert!(world.stored(&pod.key, 0).ends_with(line));
 }
@@ -156,7 +160,10 @@ fn a_write_long_after_rotation_is_told_of() {
     world.round();
     pod.print(10);
     world.drain();
-    assert_eq!(world.operator.streams[&pod.key].gaps, ["WrittenAfterRotation"]);
+    assert_eq!(
+        world.operator.streams[&pod.key].gaps,
+        [gap("WrittenAfterRotation")]
+    );
     assert_eq!(world.stored(&pod.key, 0).lines().count(), 3);
 }
 
@@ -165,13 +172,15 @@ fn a_pod_of_no_script_is_let_go() {
     let mut world = World::new();
     let mut pod = Container::start(world.logs.path(), "a");
     pod.print(10);
-    let work = world.node.poll(world.now);
-    assert_eq!(work.questions, [pod.key.clone()]);
+    world.node.look(world.now);
+    let questions = world.node.questions(world.now);
+    assert_eq!(questions, [pod.key.clone()]);
     world
         .node
-        .answered(&work.questions, vec![StreamState::Ignore], world.now);
+        .answered(&questions, vec![StreamState::Ignore], world.now);
     world.wait(30_000);
-    assert!(world.node.poll(world.now).questions.is_empty());
+    world.node.look(world.now);
+    assert!(world.node.questions(world.now).is_empty());
     // Its Deployment may have been adopted since.
     world.wait(31_000);
     world.drain();
@@ -190,20 +199,149 @@ fn batches_are_bounded_and_streams_take_turns() {
     world.round();
     let mut shares: BTreeMap<StreamKey, usize> = BTreeMap::new();
     for _ in 0..3 {
-        let work = world.node.poll(world.now);
-        let bytes: usize = work.chunks.iter().map(|c| c.bytes.len()).sum();
-        assert!(bytes <= 4 << 20, "{bytes}");
-        for chunk in &work.chunks {
-            *shares.entry(chunk.header.stream.clone()).or_default() += chunk.bytes.len();
+        let batch = world.node.batch(world.now).unwrap();
+        assert!(batch.bytes.len() <= BATCH_BYTES, "{}", batch.bytes.len());
+        for header in &batch.headers {
+            *shares.entry(header.stream.clone()).or_default() += header.length as usize;
         }
-        let results = world.operator.append(&work.chunks);
-        let headers: Vec<_> = work.chunks.into_iter().map(|c| c.header).collect();
-        world.node.delivered(&headers, &results, world.now);
+        let results = world.operator.append(&batch);
+        world.node.delivered(&batch.headers, &results, world.now);
     }
     assert_eq!(shares.len(), pods.len(), "every stream had its turn: {shares:?}");
     world.drain();
     for pod in &pods {
         world.check(pod, false, "turns");
+    }
+}
+
+#[test]
+fn a_busy_stream_does_not_keep_the_others_waiting() {
+    let mut world = World::new();
+    let mut busy = Container::start(world.logs.path(), "busy");
+    (0..2_000).for_each(|_| busy.print(15_000));
+    let mut quiet: Vec<_> = (0..100)
+        .map(|n| Container::start(world.logs.path(), &format!("q{n}")))
+        .collect();
+    world.round();
+    for pod in &mut quiet {
+        pod.print(100);
+    }
+    world.wait(20);
+    world.round();
+    for pod in &quiet {
+        world.check(pod, false, "after one batch");
+    }
+    assert!(world.node.backlog() > 10 << 20, "there is more of the busy one");
+    world.drain();
+    world.check(&busy, false, "busy");
+}
+
+#[test]
+fn files_that_rotate_faster_than_they_settle_leave_no_gap() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    // Files are there for less time than there is between two listings.
+    let _told = world.node.watch().unwrap();
+    world.round();
+    for _ in 0..3 * MAX_HELD_FILES {
+        pod.print(50);
+        world.wait(10);
+        world.round();
+        pod.rotate();
+    }
+    pod.print(50);
+    world.drain();
+    world.check(&pod, false, "fast");
+}
+
+#[test]
+fn a_gap_says_how_many_bytes_and_is_told_once() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    world.network = Network::LosesRequests;
+    for _ in 0..MAX_HELD_FILES + 5 {
+        pod.print(5_000);
+        world.wait(600);
+        world.round();
+        pod.rotate();
+    }
+    pod.print(10);
+    // The gap is stored; nobody hears of it.
+    world.network = Network::LosesAnswers;
+    world.round();
+    world.drain();
+    let stored = &world.operator.streams[&pod.key];
+    let [(reason, lost)] = &stored.gaps[..] else {
+        panic!("{:?}", stored.gaps)
+    };
+    assert_eq!(reason, "FileRotatedAway");
+    let printed = pod.printed[&0].len() as u64;
+    assert!(*lost > 5_000);
+    assert_eq!(stored.bytes.len() as u64 + lost, printed);
+    assert_eq!(stored.position.offset, printed);
+}
+
+#[test]
+fn a_stream_forgotten_and_known_again_goes_on_where_it_stood() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    pod.rotate();
+    pod.print(10);
+    world.wait(600);
+    world.operator.unknown = true;
+    // The first file is read and let go, and the answer to the second is that nobody knows the stream.
+    world.round();
+    for _ in 0..=KEPT {
+        pod.rotate();
+        pod.print(10);
+        world.wait(100);
+        world.round();
+    }
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, false, "known again");
+}
+
+#[test]
+fn a_file_rotated_and_compressed_between_two_looks_keeps_its_place() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    // The file is open, and nobody has said yet where to begin.
+    world.operator.unknown = true;
+    world.round();
+    pod.print(10);
+    pod.rotate();
+    pod.print(10);
+    pod.rotate();
+    pod.print(10);
+    world.wait(600);
+    world.round();
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, false, "place");
+}
+
+#[test]
+fn many_compressed_files_are_read_a_few_at_a_time() {
+    let mut world = World::new();
+    let mut pods: Vec<_> = (0..40)
+        .map(|n| Container::start(world.logs.path(), &format!("p{n}")))
+        .collect();
+    for pod in &mut pods {
+        (0..20).for_each(|_| pod.print(5_000));
+        pod.rotate();
+        pod.print(10);
+        pod.rotate();
+        pod.print(10);
+    }
+    world.drain();
+    for pod in &pods {
+        world.check(pod, false, "compressed");
     }
 }
 
@@ -225,6 +363,11 @@ fn nothing_is_lost_or_twice_whatever_happens() {
                 0..8 => (0..random.usize(1..30)).for_each(|_| pod.print(random.usize(..3_000))),
                 8..10 => {
                     pod.rotate();
+                    if random.u8(..3) == 0 {
+                        // Twice between two looks; by now the first is compressed.
+                        (0..random.usize(1..4)).for_each(|_| pod.print(random.usize(..9_000)));
+                        pod.rotate();
+                    }
                     agent_must_live |= pod.rotations > 1;
                     for _ in 0..random.usize(..4) {
                         pod.print_late();
@@ -280,4 +423,9 @@ fn waiting_grows_to_five_seconds() {
     assert_eq!(backoff(3, 1.0), Duration::from_millis(400));
     assert_eq!(backoff(3, 0.0), Duration::from_millis(200));
     assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_MAX);
+}
+
+/// A gap of which nobody knows how many bytes it has.
+fn gap(reason: &str) -> (String, u64) {
+    (reason.to_owned(), 0)
 }

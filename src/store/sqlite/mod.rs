@@ -5,7 +5,6 @@
 
 mod append;
 mod deployments;
-mod figures;
 mod merge;
 mod open;
 mod retention;
@@ -13,6 +12,7 @@ mod rollups;
 mod runs_read;
 mod runs_write;
 mod segments;
+mod snapshot;
 mod streams;
 mod usage;
 mod writer;
@@ -26,25 +26,25 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::value::RawValue;
-use sqlx::{Encode, QueryBuilder, Sqlite, SqlitePool, Type};
+use sqlx::{Encode, QueryBuilder, Row, Sqlite, SqlitePool, Type};
 use tokio::{
     sync::{Semaphore, watch},
     task,
 };
 
-use self::{open::Opened, writer::Writer};
+use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
-    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
-    StoreError, StreamCheckpoint,
-    batch::{Batch, Owner},
+    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
+    Store, StoreError, StreamCheckpoint,
+    batch::{Batch, Owner, belongs, kib},
     changes::Changes,
+    read, time,
 };
 use crate::{
-    ingest::{record::Record, wire::StreamKey},
+    ingest::wire::StreamKey,
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
-        VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey,
+        TimeRange, VersionFigures,
     },
 };
 
@@ -111,6 +111,31 @@ impl Inner {
         )
     }
 
+    /// The numbers of scripts, in their order.
+    async fn script_ids(&self, scripts: &[ScriptKey]) -> Result<Vec<Option<i64>>, StoreError> {
+        let mut ids = HashMap::new();
+        for chunk in scripts.chunks(ROWS_PER_STATEMENT) {
+            let mut sql = QueryBuilder::<Sqlite>::new("SELECT s.id, s.namespace, s.name FROM (");
+            sql.push_values(chunk, |mut row, script| {
+                row.push_bind(script.namespace.as_str())
+                    .push_bind(script.name.as_str());
+            });
+            sql.push(") AS v JOIN scripts s ON s.namespace = v.column1 AND s.name = v.column2");
+            for row in sql.build().persistent(false).fetch_all(&self.lookups).await? {
+                ids.insert(
+                    ScriptKey::new(row.get::<&str, _>(1), row.get::<&str, _>(2)),
+                    row.get(0),
+                );
+            }
+        }
+        Ok(scripts.iter().map(|script| ids.get(script).copied()).collect())
+    }
+
+    /// What queries are answered from.
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::begin(&self.readers).await
+    }
+
     /// The owners of the streams of appends, in their order.
     async fn owners(&self, appends: &[Append]) -> Result<Vec<Option<Arc<Owner>>>, StoreError> {
         let known = || self.owners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,33 +169,6 @@ impl Inner {
         }
         self.stored.send_modify(|n| *n += 1);
     }
-}
-
-/// About how much memory appends take, in KiB; never more than there is room for.
-fn kib(appends: &[Append]) -> u32 {
-    let bytes: usize = appends
-        .iter()
-        .map(|append| append.carry.len() + append.records.iter().map(record_bytes).sum::<usize>())
-        .sum();
-    u32::try_from(bytes.div_ceil(1024)).map_or(ROOM_KIB, |kib| kib.clamp(1, ROOM_KIB))
-}
-
-fn record_bytes(record: &Record) -> usize {
-    let json = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
-    // 200: what a record takes besides its text.
-    200 + match record {
-        Record::RunStarted(started) => json(&started.input),
-        Record::RunFinished(finished) => json(&finished.output),
-        Record::Line(line) => line.message.len() + line.attributes.as_ref().map_or(0, String::len),
-    }
-}
-
-fn time(micros: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(micros).map_err(|_| StoreError::Corrupt(format!("the time {micros}")))
-}
-
-fn optional_time(micros: Option<i64>) -> Result<Option<Timestamp>, StoreError> {
-    micros.map(time).transpose()
 }
 
 /// Appends bound values, separated by commas, and the closing bracket.
@@ -243,10 +241,7 @@ impl Store for SqliteStore {
     async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
         let lookups = &self.0.lookups;
         let mut pods = streams::pods(lookups, keys.iter().map(|key| key.pod_uid.as_str())).await?;
-        let wanted = |key: &&StreamKey| {
-            pods.get(&key.pod_uid)
-                .is_some_and(|pod| streams::belongs(key, pod))
-        };
+        let wanted = |key: &&StreamKey| pods.get(&key.pod_uid).is_some_and(|pod| belongs(key, pod));
         let wanted: Vec<&StreamKey> = keys.iter().filter(wanted).collect();
         pods.retain(|uid, _| wanted.iter().any(|key| key.pod_uid == *uid));
         let mut found = streams::checkpoints(lookups, &pods).await?;
@@ -265,7 +260,7 @@ impl Store for SqliteStore {
         Ok(keys
             .iter()
             .map(|key| {
-                pods.get(&key.pod_uid).filter(|pod| streams::belongs(key, pod))?;
+                pods.get(&key.pod_uid).filter(|pod| belongs(key, pod))?;
                 found.get(&(key.pod_uid.clone(), key.restart)).cloned()
             })
             .collect())
@@ -278,7 +273,7 @@ impl Store for SqliteStore {
         let _room = self
             .0
             .room
-            .acquire_many(kib(&appends))
+            .acquire_many(kib(&appends, ROOM_KIB))
             .await
             .map_err(|_| StoreError::Unusable("the store is closed".to_owned()))?;
         let owners = self.0.owners(&appends).await?;
@@ -310,10 +305,16 @@ impl Store for SqliteStore {
     }
 
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
-        match self.0.script_id(script).await? {
-            Some(id) => figures::lifetime(&self.0.readers, id).await,
-            None => Ok(Figures::default()),
-        }
+        let mut figures = self.figures_of(std::slice::from_ref(script)).await?;
+        Ok(figures.pop().unwrap_or_default())
+    }
+
+    async fn figures_of(&self, scripts: &[ScriptKey]) -> Result<Vec<Figures>, StoreError> {
+        let ids = self.0.script_ids(scripts).await?;
+        let known: Vec<i64> = ids.iter().copied().flatten().collect();
+        let mut figures = read::lifetime(&mut self.0.snapshot().await?, &known).await?;
+        let of = |id: Option<i64>| id.and_then(|id| figures.remove(&id)).unwrap_or_default();
+        Ok(ids.into_iter().map(of).collect())
     }
 
     async fn version_figures(
@@ -322,7 +323,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<VersionFigures>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => figures::by_version(&self.0.readers, id, limit).await,
+            Some(id) => read::of_versions(&mut self.0.snapshot().await?, id, limit).await,
             None => Ok(Vec::new()),
         }
     }
@@ -335,8 +336,16 @@ impl Store for SqliteStore {
     ) -> Result<Figures, StoreError> {
         filter.check_runs()?;
         match self.0.script_id(script).await? {
-            Some(id) => figures::window(&self.0.readers, id, range, filter).await,
+            Some(id) => read::window(&mut self.0.snapshot().await?, id, range, filter).await,
             None => Ok(Figures::default()),
+        }
+    }
+
+    async fn series(&self, query: &SeriesQuery) -> Result<Vec<Bucket>, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::series(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Vec::new()),
         }
     }
 
@@ -347,17 +356,22 @@ impl Store for SqliteStore {
     async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError> {
         query.filter.check_runs()?;
         match self.0.script_id(&query.script).await? {
-            Some(id) => runs_read::page(&self.0.readers, id, query).await,
-            None => Ok(Page {
-                rows: Vec::new(),
-                next: None,
-            }),
+            Some(id) => read::runs(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Page::default()),
+        }
+    }
+
+    async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::count_runs(&mut self.0.snapshot().await?, id, query, cap).await,
+            None => Ok(Count::default()),
         }
     }
 
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => runs_read::detail(&self.0.readers, id, run_id).await,
+            Some(id) => read::run(&mut self.0.snapshot().await?, id, run_id).await,
             None => Ok(None),
         }
     }
@@ -365,11 +379,16 @@ impl Store for SqliteStore {
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
         query.filter.check_logs()?;
         match self.0.script_id(&query.script).await? {
-            Some(id) => segments::page(&self.0.readers, id, query).await,
-            None => Ok(Page {
-                rows: Vec::new(),
-                next: None,
-            }),
+            Some(id) => read::lines(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Page::default()),
+        }
+    }
+
+    async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError> {
+        query.filter.check_logs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::count_lines(&mut self.0.snapshot().await?, id, query, cap).await,
+            None => Ok(Count::default()),
         }
     }
 

@@ -1,14 +1,13 @@
 //! Adding to the rollups: one digest read, merged and written a group and transaction, however many runs it has.
 
-use std::{collections::BTreeMap, mem};
+use std::collections::BTreeMap;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::ROWS_PER_STATEMENT;
 use crate::store::{
     StoreError,
-    digest::Digest,
-    run_changes::{Ended, Rollups, Totals},
+    run_changes::{Ended, Rollups, Totals, merged_digest},
 };
 
 /// An empty digest in an upsert leaves the stored one as it is.
@@ -17,7 +16,9 @@ const KEEP_OR_REPLACE: &str =
 
 /// Adds to the rollups of a script.
 pub async fn add(connection: &mut SqliteConnection, script_id: i64, sums: Rollups) -> Result<(), StoreError> {
-    add_runs(connection, script_id, sums.runs).await?;
+    let days = sums.days();
+    add_runs(connection, script_id, "run_rollups", sums.runs).await?;
+    add_runs(connection, script_id, "run_days", days).await?;
     add_lines(connection, script_id, sums.lines).await?;
     add_totals(connection, script_id, sums.totals).await
 }
@@ -25,6 +26,7 @@ pub async fn add(connection: &mut SqliteConnection, script_id: i64, sums: Rollup
 async fn add_runs(
     connection: &mut SqliteConnection,
     script_id: i64,
+    table: &'static str,
     sums: BTreeMap<(i64, i64, String), Ended>,
 ) -> Result<(), StoreError> {
     let mut sums: Vec<_> = sums.into_iter().collect();
@@ -36,9 +38,9 @@ async fn add_runs(
                 .push_bind(*version)
                 .push_bind(function.as_str());
         });
+        sql.push(") AS v CROSS JOIN ").push(table);
         sql.push(
-            ") AS v CROSS JOIN run_rollups r ON r.hour = v.column1 AND r.version = v.column2 \
-             AND r.function = v.column3 AND r.script_id = ",
+            " r ON r.hour = v.column1 AND r.version = v.column2 AND r.function = v.column3 AND r.script_id = ",
         )
         .push_bind(script_id);
         for row in sql.build().persistent(false).fetch_all(&mut *connection).await? {
@@ -49,11 +51,11 @@ async fn add_runs(
         }
         let mut digests = Vec::with_capacity(chunk.len());
         for (key, ended) in chunk.iter_mut() {
-            digests.push(merged(stored.get(key), ended)?);
+            digests.push(merged_digest(stored.get(key), ended)?);
         }
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO run_rollups (script_id, hour, version, function, succeeded, failed, digest) ",
-        );
+        let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO ");
+        sql.push(table)
+            .push(" (script_id, hour, version, function, succeeded, failed, digest) ");
         sql.push_values(
             chunk.iter().zip(&digests),
             |mut row, (((hour, version, function), ended), digest)| {
@@ -74,16 +76,6 @@ async fn add_runs(
         sql.build().persistent(false).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// The digest of both, as bytes; empty where nothing is new.
-fn merged(stored: Option<&Vec<u8>>, new: &mut Ended) -> Result<Vec<u8>, StoreError> {
-    if new.succeeded == 0 {
-        return Ok(Vec::new());
-    }
-    let mut digest = stored.map_or_else(|| Ok(Digest::default()), |bytes| Digest::decode(bytes))?;
-    digest.merge(mem::take(&mut new.digest));
-    Ok(digest.encode())
 }
 
 async fn add_lines(
@@ -124,7 +116,7 @@ async fn add_totals(
         .bind(version)
         .fetch_optional(&mut *connection)
         .await?;
-        let digest = merged(stored.as_ref(), &mut totals.ended)?;
+        let digest = merged_digest(stored.as_ref(), &mut totals.ended)?;
         let sql = "INSERT INTO version_totals (script_id, version, succeeded, failed, lines, last_run_at, digest) \
              VALUES (?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (script_id, version) DO UPDATE SET \

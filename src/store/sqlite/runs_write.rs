@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{ROWS_PER_STATEMENT, push_list, rollups, usage};
 use crate::{
-    model::{RunError, RunStatus, SourceType},
+    model::{RunStatus, SourceType},
     store::{
         CloseRuns, StoreError,
-        batch::End,
+        batch::{End, forced_end, micros_up},
         payload,
+        rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
 };
@@ -30,20 +30,10 @@ pub async fn load(
         sql.push_bind(script_id).push(" AND run_id IN (");
         push_list(&mut sql, chunk.iter().copied());
         for row in sql.build().persistent(false).fetch_all(&mut *connection).await? {
-            found.insert(row.try_get("run_id")?, stored(&row)?);
+            found.insert(row.try_get("run_id")?, stored_run(&row)?);
         }
     }
     Ok(found)
-}
-
-fn stored(row: &SqliteRow) -> Result<StoredRun, StoreError> {
-    Ok(StoredRun {
-        payload: row.try_get("payload")?,
-        in_progress: row.try_get::<u8, _>("status")? == RunStatus::InProgress.code(),
-        executed_at: row.try_get("executed_at")?,
-        version: row.try_get("version")?,
-        function: row.try_get("function")?,
-    })
 }
 
 /// What a run brings with it.
@@ -94,7 +84,10 @@ pub async fn insert(
         error: run.end.and_then(|end| end.error.as_deref()),
     });
     let payloads = numbered(connection, payloads).await?;
-    let rows: Vec<_> = runs.iter().zip(payloads.iter().map(|(number, _)| *number)).collect();
+    let rows: Vec<_> = runs
+        .iter()
+        .zip(payloads.iter().map(|(number, _)| *number))
+        .collect();
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let mut sql = QueryBuilder::<Sqlite>::new(
             "INSERT INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, \
@@ -146,7 +139,10 @@ pub async fn close(
         Some(_) => Payload::default(),
     });
     let payloads = numbered(connection, payloads).await?;
-    let rows: Vec<_> = runs.iter().zip(payloads.iter().map(|(number, _)| *number)).collect();
+    let rows: Vec<_> = runs
+        .iter()
+        .zip(payloads.iter().map(|(number, _)| *number))
+        .collect();
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let mut sql = QueryBuilder::<Sqlite>::new(
             "UPDATE runs SET status = v.column3, finished_at = v.column4, response_time = v.column5, \
@@ -242,9 +238,9 @@ pub async fn close_of_pod(
     .fetch_all(&mut *connection)
     .await?
     .iter()
-    .map(|row| Ok((row.try_get("run_id")?, stored(row)?)))
+    .map(|row| Ok((row.try_get("run_id")?, stored_run(row)?)))
     .collect::<Result<Vec<(String, _)>, StoreError>>()?;
-    let (stored, ends): (Vec<_>, Vec<_>) = open
+    let (stored, ends): (Vec<_>, Vec<End>) = open
         .into_iter()
         .map(|(id, run)| {
             let end = forced_end(id, &run, close_runs);
@@ -275,32 +271,4 @@ pub async fn close_of_pod(
     }
     rollups::add(connection, script_id, sums).await?;
     Ok(closed.len() as u64)
-}
-
-/// The first whole microsecond that is not before `time`.
-fn micros_up(time: Timestamp) -> i64 {
-    let floor = time.as_microsecond();
-    floor + i64::from(Timestamp::from_microsecond(floor).is_ok_and(|floor| floor < time))
-}
-
-fn forced_end(run_id: String, run: &StoredRun, close_runs: &CloseRuns) -> End {
-    let error = RunError {
-        reason: close_runs.reason.clone(),
-        kind: None,
-        message: close_runs.message.clone(),
-        traceback: None,
-    };
-    End {
-        run_id,
-        // The clocks of two machines: a run never ends before it began.
-        finished_at: close_runs.time.as_microsecond().max(run.executed_at),
-        began_at: run.executed_at,
-        status: RunStatus::Failed,
-        response_time: None,
-        reason: Some(close_runs.reason.clone()),
-        output: None,
-        error: serde_json::to_string(&error)
-            .ok()
-            .map(|json| payload::pack(&json)),
-    }
 }
