@@ -50,7 +50,7 @@ pub fn plain_message(n: usize, random: u64) -> String {
 }
 
 /// The first log file of a pod.
-fn create(logs: &Path, pod: &Pod) -> BufWriter<File> {
+pub fn create(logs: &Path, pod: &Pod) -> BufWriter<File> {
     let folder = logs.join(pod.folder());
     fs::create_dir_all(&folder).unwrap();
     BufWriter::with_capacity(1 << 20, File::create(folder.join("0.log")).unwrap())

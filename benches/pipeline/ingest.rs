@@ -16,8 +16,8 @@ use crate::{
     usage,
 };
 
-const FILES: usize = 20;
-const SCRIPT: &str = "measured";
+pub const FILES: usize = 20;
+pub const SCRIPT: &str = "measured";
 
 /// Plain lines into SQLite.
 pub fn plain_sqlite(scale: Scale) {
@@ -46,14 +46,20 @@ pub fn plain_sqlite(scale: Scale) {
     .print();
 }
 
-struct Measured {
-    seconds: f64,
-    cpu_seconds: f64,
-    max_rss_bytes: u64,
+pub struct Measured {
+    pub seconds: f64,
+    pub cpu_seconds: f64,
+    pub max_rss_bytes: u64,
 }
 
 /// Runs server and agent on the files until everything is stored.
-fn ship(url: &str, logs: &Path, scratch: &Path, pods: Vec<Pod>, done: impl Fn(Stored) -> bool) -> Measured {
+pub fn ship(
+    url: &str,
+    logs: &Path,
+    scratch: &Path,
+    pods: Vec<Pod>,
+    done: impl Fn(Stored) -> bool,
+) -> Measured {
     let config = Config {
         store: url.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
@@ -90,7 +96,7 @@ fn stored(server: SocketAddr) -> Stored {
     })
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

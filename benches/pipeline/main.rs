@@ -9,6 +9,7 @@
     clippy::cast_sign_loss
 )] // figures
 
+mod figures;
 mod generate;
 mod ingest;
 mod many_runs;
@@ -16,6 +17,7 @@ mod page;
 mod report;
 mod retention;
 mod search;
+mod runs;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
@@ -33,6 +35,9 @@ const BENCHES: &[Bench] = &[
     ("tiles_p99", page::tiles_p99),
     ("search_miss", search::miss),
     ("search_token", search::token),
+    ("ingest_runs_sqlite", runs::ingest_sqlite),
+    ("bytes_per_run", runs::bytes_per_run),
+    ("digest_error", figures::digest_error),
 ];
 
 fn main() {

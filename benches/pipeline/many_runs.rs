@@ -17,6 +17,8 @@ const HOUR: i64 = 3_600_000_000;
 /// Versions, one after the other, and one beside them that runs rarely.
 const VERSIONS: i64 = 5;
 const CENTROIDS: usize = 500;
+/// Values that a digest keeps as such.
+const EXACT: usize = 10_000;
 /// Rows of one transaction.
 const CHUNK: i64 = 500_000;
 
@@ -191,19 +193,36 @@ async fn insert(
         .unwrap();
 }
 
-/// A digest in the store's form: as many centroids as it keeps, of as many values each.
+/// A digest in the store's form: the values themselves while there are few, else centroids of as many values each.
 fn digest(values: &mut [f64]) -> Vec<u8> {
     values.sort_unstable_by(f64::total_cmp);
-    let (Some(min), Some(max)) = (values.first(), values.last()) else {
+    let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
         return Vec::new();
     };
+    if values.len() <= EXACT {
+        return exact(min as i64, values);
+    }
     let mut bytes = vec![1];
-    for head in [values.len() as f64, values.iter().sum(), *min, *max] {
+    for head in [values.len() as f64, values.iter().sum(), min, max] {
         bytes.extend(head.to_le_bytes());
     }
     for chunk in values.chunks(values.len().div_ceil(CENTROIDS)) {
         bytes.extend((chunk.iter().sum::<f64>() / chunk.len() as f64).to_le_bytes());
         bytes.extend((chunk.len() as f64).to_le_bytes());
+    }
+    bytes
+}
+
+fn exact(first: i64, values: &[f64]) -> Vec<u8> {
+    let mut bytes = vec![2];
+    bytes.extend(first.to_le_bytes());
+    for pair in values.windows(2) {
+        let mut step = (pair[1] - pair[0]) as u64;
+        while step >= 0x80 {
+            bytes.push(step as u8 | 0x80);
+            step >>= 7;
+        }
+        bytes.push(step as u8);
     }
     bytes
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    model::{RunStatus, ScriptKey},
+    model::ScriptKey,
     store::{AppendOutcome, Store, StoreError, StreamCheckpoint},
 };
 
@@ -334,10 +334,7 @@ impl Ingest {
         if let Some(reason) = &effect.gap {
             self.metrics.gap(reason);
         }
-        for (status, micros) in &effect.ended {
-            let response = (*status == RunStatus::Success).then_some(*micros);
-            self.metrics.run_ended(script, *status, response);
-        }
+        self.metrics.runs_ended(script, &effect.ended);
     }
 }
 

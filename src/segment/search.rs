@@ -31,7 +31,7 @@ pub fn search(
     let finders: Vec<Vec<Finder<'_>>> = needles
         .0
         .iter()
-        .map(|any| any.iter().map(|needle| Finder::new(needle)).collect())
+        .map(|any| any.iter().map(Finder::new).collect())
         .collect();
     let mut scratch = Vec::new();
     let mut finished = true;

@@ -208,7 +208,6 @@ fn decode_sketch(bytes: &[u8]) -> Option<TDigest> {
 }
 
 /// Exact percentiles, nearest rank. Sorts the values.
-#[cfg(test)]
 pub fn exact_percentiles(values: &mut [i64]) -> Percentiles {
     values.sort_unstable();
     of_sorted(values)

@@ -5,7 +5,7 @@
 
 mod batch;
 mod changes;
-mod digest;
+pub mod digest;
 mod payload;
 pub mod postgres;
 mod read;
@@ -283,7 +283,7 @@ pub trait Store: Retention + 'static {
     ) -> Result<Vec<VersionFigures>, StoreError>;
 
     /// Figures of the runs in a range that pass a filter. Its `total_logs` are the log lines in the range, whatever the
-    /// filter. Percentiles of more than 10,000 successful runs are estimates, except where all of them had to be read.
+    /// filter. Percentiles of more than 10,000 successful runs are estimates.
     async fn window_figures(
         &self,
         script: &ScriptKey,
@@ -292,8 +292,7 @@ pub trait Store: Retention + 'static {
     ) -> Result<Figures, StoreError>;
 
     /// Figures over time, oldest first; stretches without a run or a line are left out. Lines are counted whatever the
-    /// filter. Percentiles are those of [`Self::window_figures`], but estimates wherever the whole range has more than 10,000
-    /// successful runs and a bucket more than about 250.
+    /// filter. Percentiles of more than 10,000 successful runs in a bucket are estimates.
     async fn series(&self, query: &SeriesQuery) -> Result<Vec<Bucket>, StoreError>;
 
     /// Scripts that have changed (a run, a line) since this number was returned, and the next number.

@@ -1,6 +1,9 @@
 //! Inputs, outputs and errors of runs as they are kept: JSON, compressed where that pays.
 
-use std::io::Read;
+use std::{
+    cell::RefCell,
+    io::{self, Read},
+};
 
 use super::StoreError;
 
@@ -17,10 +20,25 @@ pub fn pack(json: &str) -> Vec<u8> {
     if json.len() < WORTH_IT {
         return plain();
     }
-    match zstd::bulk::compress(json.as_bytes(), 1) {
+    match compress(json.as_bytes()) {
         Ok(body) if body.len() < json.len() => [&[ZSTD], &body[..]].concat(),
         _ => plain(),
     }
+}
+
+thread_local! {
+    /// Making a compressor costs more than to use it on what a run takes and gives.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(zstd::bulk::Compressor::new(1)?),
+        };
+        compressor.compress(bytes)
+    })
 }
 
 /// Bytes to JSON.

@@ -4,7 +4,7 @@
 //! beginning makes the whole run.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     mem,
 };
 
@@ -78,23 +78,48 @@ enum Known {
     Closed,
 }
 
-/// Applies events in their order to the runs of one script, of which `stored` has each that an event names. Runs that
-/// began before `ended_before` (microseconds) and are not stored were deleted after they ended: another end of such a run
-/// changes nothing.
+/// Which runs must be looked up before events are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUp {
+    /// Those that end and have not begun here. A run that begins is taken for a new one, which nearly all are: the store
+    /// refuses its row if it is not, and then all must be looked up.
+    Ends,
+    /// All.
+    All,
+}
+
+impl LookUp {
+    /// The ids, each once.
+    pub fn ids<'a>(self, events: impl IntoIterator<Item = &'a RunEvent>) -> Vec<&'a str> {
+        let mut ids = Vec::new();
+        let mut seen = HashSet::new();
+        for event in events {
+            let id = event.run_id();
+            if seen.insert(id) && (self == Self::All || matches!(event, RunEvent::End(_))) {
+                ids.push(id);
+            }
+        }
+        ids
+    }
+}
+
+/// Applies events in their order to the runs of one script, of which `stored` has those that
+/// [`LookUp`] names and the store has.
 pub fn apply<'a>(
     stored: HashMap<String, StoredRun>,
     events: impl IntoIterator<Item = (Origin, &'a RunEvent)>,
     ended_before: i64,
 ) -> RunChanges<'a> {
     let mut changes = RunChanges::default();
-    let mut known: HashMap<String, Known> = stored
-        .into_iter()
-        .map(|(id, run)| (id, Known::Stored(Box::new(run))))
-        .collect();
+    let mut stored = stored;
+    let mut known: HashMap<&str, Known> = HashMap::new();
     for (origin, event) in events {
+        if let Some(run) = stored.remove(event.run_id()) {
+            known.insert(event.run_id(), Known::Stored(Box::new(run)));
+        }
         match event {
             RunEvent::Start(start) => {
-                if let Entry::Vacant(vacant) = known.entry(start.run_id.clone()) {
+                if let Entry::Vacant(vacant) = known.entry(&start.run_id) {
                     vacant.insert(Known::New(changes.new.len()));
                     changes.new.push(NewRun {
                         run_id: &start.run_id,
@@ -105,10 +130,10 @@ pub fn apply<'a>(
                     });
                 }
             }
-            RunEvent::End(end) => match known.get_mut(&end.run_id) {
+            RunEvent::End(end) => match known.get_mut(end.run_id.as_str()) {
                 None if end.began_at < ended_before => {}
                 None => {
-                    known.insert(end.run_id.clone(), Known::Closed);
+                    known.insert(&end.run_id, Known::Closed);
                     changes.new.push(NewRun {
                         run_id: &end.run_id,
                         executed_at: end.began_at,
@@ -340,6 +365,13 @@ mod tests {
         let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), 20);
         let ids: Vec<&str> = changes.new.iter().map(|run| run.run_id).collect();
         assert_eq!(ids, ["late", "new"]);
+    }
+
+    #[test]
+    fn only_ends_without_a_beginning_are_looked_up_unless_all_are() {
+        let events = [start("a", 1), end("a", 2, 1), end("b", 3, 1), start("b", 2)];
+        assert_eq!(LookUp::Ends.ids(&events), ["b"]);
+        assert_eq!(LookUp::All.ids(&events), ["a", "b"]);
     }
 
     #[test]

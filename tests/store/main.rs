@@ -13,6 +13,7 @@ mod property;
 mod replicas;
 mod retention;
 mod series;
+mod run_records;
 mod support;
 
 /// Each scenario as a test of each backend.
@@ -58,6 +59,9 @@ suite! {
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
         a_nul_is_kept_as_a_replacement_character,
+    }
+    run_records {
+        runs_are_those_of_the_model_however_their_records_come,
     }
     figures {
         one_failure_of_three_is_33_33_per_cent,

@@ -161,10 +161,8 @@ impl Parser {
             self.state.block = Block::from_lines(vec![held(origin, text)]);
             return;
         }
-        if control::is_candidate(text)
-            && let Some(records) = control::parse(text, origin)
-        {
-            return self.records.extend(records);
+        if control::is_candidate(text) && control::parse(text, origin, &mut self.records) {
+            return;
         }
         if self.span(origin, text) || self.state.echoes.take(text) {
             return;

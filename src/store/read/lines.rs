@@ -1,6 +1,6 @@
 //! Log lines: pages and counts out of segments.
 
-use std::{cmp::Reverse, collections::VecDeque, mem, ops::Range, sync::Arc};
+use std::{cmp::Reverse, collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use tokio::task::{self, JoinHandle};
@@ -127,6 +127,9 @@ trait Gather: Send {
     fn cut(&mut self, max_time: i64) -> bool;
 }
 
+/// The newest time of a segment, and the task that reads it.
+type Running<G> = (i64, JoinHandle<Result<<G as Gather>::Part, StoreError>>);
+
 /// Reads segment after segment, as many at once as there are processors once the first did not suffice. Whether it was
 /// cut short.
 async fn search<S: Snapshot, G: Gather>(
@@ -138,7 +141,7 @@ async fn search<S: Snapshot, G: Gather>(
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = Arc::new(wanted);
     let mut after = (i64::MAX, i64::MAX);
-    let mut running: VecDeque<(i64, JoinHandle<Result<G::Part, StoreError>>)> = VecDeque::new();
+    let mut running: VecDeque<Running<G>> = VecDeque::new();
     let mut at_once = 1;
     'all: loop {
         let (candidates, last) = match candidates(snapshot, script_id, &wanted, after).await {
@@ -182,7 +185,7 @@ async fn search<S: Snapshot, G: Gather>(
 
 /// Waits for the first that runs. Says so if the search ends here, cut short.
 async fn finish<G: Gather>(
-    running: &mut VecDeque<(i64, JoinHandle<Result<G::Part, StoreError>>)>,
+    running: &mut VecDeque<Running<G>>,
     found: &mut G,
 ) -> Result<Option<bool>, StoreError> {
     let Some((max_time, task)) = running.pop_front() else {
@@ -486,12 +489,12 @@ pub(super) async fn each_of<S: Snapshot>(
     for segment_id in across(snapshot, script_id, &range, false).await? {
         let body = body(snapshot, segment_id).await?;
         let range = range.clone();
-        let mut lines = task::spawn_blocking(move || segment::levels(&body, &range))
+        let lines = task::spawn_blocking(move || segment::levels(&body, &range))
             .await
             .map_err(|_| StoreError::Corrupt(format!("segment {segment_id} can not be read")))??;
-        mem::take(&mut lines)
-            .into_iter()
-            .for_each(|(micros, level)| visit(micros, level));
+        for (micros, level) in lines {
+            visit(micros, level);
+        }
     }
     Ok(())
 }

@@ -198,7 +198,7 @@ async fn levels<S: Snapshot>(
     }
     for range in parts.rows {
         lines::each_of(snapshot, question.script_id, range, |micros, level| {
-            add(micros, level, 1)
+            add(micros, level, 1);
         })
         .await?;
     }

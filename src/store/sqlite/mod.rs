@@ -13,6 +13,7 @@ mod runs_read;
 mod runs_write;
 mod segments;
 mod snapshot;
+mod statements;
 mod streams;
 mod usage;
 mod writer;

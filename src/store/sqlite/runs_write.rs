@@ -1,10 +1,13 @@
 //! Writing runs, many rows a statement.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups, usage};
+use super::{
+    ROWS_PER_STATEMENT, push_list, rollups,
+    statements::{Names, Statements},
+};
 use crate::{
     model::{RunStatus, SourceType},
     store::{
@@ -15,6 +18,17 @@ use crate::{
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
 };
+
+// OR FAIL: what is refused undoes the transaction, so SQLite need not be ready to undo the statement alone.
+static INSERT_RUNS: Statements = Statements::new(
+    "INSERT OR FAIL INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, \
+     function, source, stream_id, payload, finished_at, reason, traceparent) VALUES ",
+    14,
+);
+static INSERT_PAYLOADS: Statements = Statements::new(
+    "INSERT OR FAIL INTO run_payloads (number, input, output, error) VALUES ",
+    4,
+);
 
 /// Those of the runs that are stored.
 pub async fn load(
@@ -88,34 +102,30 @@ pub async fn insert(
         .iter()
         .zip(payloads.iter().map(|(number, _)| *number))
         .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, \
-             function, source, stream_id, payload, finished_at, reason, traceparent) ",
-        );
-        sql.push_values(chunk, |mut values, (run, payload)| {
+    let mut names = Names::default();
+    for (sql, chunk) in INSERT_RUNS.chunks(&rows) {
+        let mut query = sqlx::query(sql);
+        for (run, payload) in chunk {
             let (start, end) = (run.start, run.end);
             let status = end.map_or(RunStatus::InProgress, |end| end.status);
-            values
-                .push_bind(script_id)
-                .push_bind(run.executed_at)
-                .push_bind(run.run_id)
-                .push_bind(status.code())
+            query = query
+                .bind(script_id)
+                .bind(run.executed_at)
+                .bind(Arc::<str>::from(run.run_id))
+                .bind(status.code())
                 // Of a run whose beginning is lost, neither function nor caller is known.
-                .push_bind(start.map_or(SourceType::Api.code(), |start| start.source_type))
-                .push_bind(run.origin.version)
-                .push_bind(end.and_then(|end| end.response_time))
-                .push_bind(start.map_or("", |start| &start.function))
-                .push_bind(start.map_or("", |start| &start.source))
-                .push_bind(run.origin.stream)
-                .push_bind(*payload)
-                .push_bind(end.map(|end| end.finished_at))
-                .push_bind(end.and_then(|end| end.reason.as_deref()))
-                .push_bind(
-                    start.and_then(|start| start.traceparent.as_deref().map(payload::pack_traceparent)),
-                );
-        });
-        sql.build().persistent(false).execute(&mut *connection).await?;
+                .bind(start.map_or(SourceType::Api.code(), |start| start.source_type))
+                .bind(run.origin.version)
+                .bind(end.and_then(|end| end.response_time))
+                .bind(names.get(start.map_or("", |start| &start.function)))
+                .bind(names.get(start.map_or("", |start| &start.source)))
+                .bind(run.origin.stream)
+                .bind(*payload)
+                .bind(end.map(|end| end.finished_at))
+                .bind(end.and_then(|end| end.reason.as_deref()).map(|reason| names.get(reason)))
+                .bind(start.and_then(|start| start.traceparent.as_deref().map(payload::pack_traceparent)));
+        }
+        query.execute(&mut *connection).await?;
     }
     insert_payloads(connection, &payloads).await
 }
@@ -175,16 +185,16 @@ async fn insert_payloads(
         .iter()
         .filter_map(|(number, payload)| Some(((*number)?, payload)))
         .collect();
-    for chunk in some.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO run_payloads (number, input, output, error) ");
-        sql.push_values(chunk, |mut values, (number, payload)| {
-            values
-                .push_bind(*number)
-                .push_bind(payload.input)
-                .push_bind(payload.output)
-                .push_bind(payload.error);
-        });
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in INSERT_PAYLOADS.chunks(&some) {
+        let mut query = sqlx::query(sql);
+        for (number, payload) in chunk {
+            query = query
+                .bind(*number)
+                .bind(payload.input)
+                .bind(payload.output)
+                .bind(payload.error);
+        }
+        query.execute(&mut *connection).await?;
     }
     Ok(())
 }
