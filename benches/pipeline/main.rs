@@ -16,8 +16,8 @@ mod many_runs;
 mod page;
 mod report;
 mod retention;
-mod search;
 mod runs;
+mod search;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;

@@ -185,7 +185,7 @@ impl Stream {
                 file_start: 0,
             },
             carry: Vec::new(),
-            records,
+            records: records.into(),
             gap: None,
         }
     }

@@ -1,5 +1,13 @@
-//! How long data is kept: policies, what follows from them at a moment, and what a store must be able to delete. Pure
-//! but for the trait.
+//! How long data is kept: policies, what follows from them at a moment, and what a store must be able to delete. What
+//! its steps do is the same on every backend ([`steps`]).
+
+mod history;
+pub mod logs;
+pub mod pods;
+pub mod runs;
+pub mod sql;
+pub mod steps;
+pub mod usage;
 
 use std::{fmt, str::FromStr};
 

@@ -12,8 +12,8 @@ mod pg;
 mod property;
 mod replicas;
 mod retention;
-mod series;
 mod run_records;
+mod series;
 mod support;
 
 /// Each scenario as a test of each backend.
@@ -146,6 +146,11 @@ mod sqlite_file {
     #[tokio::test]
     async fn what_retention_deletes_makes_every_table_and_the_file_smaller() {
         crate::retention::every_table_and_the_file_shrink(&sqlite()).await;
+    }
+
+    #[tokio::test]
+    async fn what_retention_deletes_makes_every_table_of_postgres_smaller() {
+        crate::retention::every_table_of_postgres_shrinks(&crate::support::postgres()).await;
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Retention: what goes, what stays, and what comes late.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use scriptscope::{
@@ -9,11 +9,11 @@ use scriptscope::{
     store::{AppendOutcome, Budget, Cutoffs, Gap, Keep, OnDelete, Policy, Retained, SeenObject, Store, Wish},
 };
 
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::support::{
-    Backend, Feed, Sqlite, all_lines, all_runs, at, finished, line, log_query, pod, run, run_query, script,
-    stream_key,
+    Backend, Feed, Postgres, Sqlite, all_lines, all_runs, at, finished, line, log_query, pod, run, run_query,
+    script, stream_key,
 };
 
 const HOUR: i64 = 3_600_000_000;
@@ -393,7 +393,7 @@ pub async fn pages_go_on_while_rows_are_deleted(backend: &impl Backend) {
 }
 
 /// Rows of every table of a SQLite file.
-async fn table_rows(path: &std::path::Path) -> std::collections::BTreeMap<String, i64> {
+async fn sqlite_rows(path: &std::path::Path) -> BTreeMap<String, i64> {
     // Writing: on its end SQLite moves the write-ahead log into the file.
     let options = SqliteConnectOptions::new().filename(path);
     let mut file = SqliteConnection::connect_with(&options).await.unwrap();
@@ -403,7 +403,7 @@ async fn table_rows(path: &std::path::Path) -> std::collections::BTreeMap<String
     .fetch_all(&mut file)
     .await
     .unwrap();
-    let mut rows = std::collections::BTreeMap::new();
+    let mut rows = BTreeMap::new();
     for table in tables {
         let count = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
         rows.insert(table, count.fetch_one(&mut file).await.unwrap());
@@ -417,24 +417,39 @@ async fn table_rows(path: &std::path::Path) -> std::collections::BTreeMap<String
     rows
 }
 
-/// Twice: with data of two years ago in every table, and after retention.
-pub async fn every_table_and_the_file_shrink(backend: &Sqlite) {
-    let store = backend.open().await;
-    let a = script("a");
+/// Rows of every table of a Postgres database.
+async fn postgres_rows(url: &str) -> BTreeMap<String, i64> {
+    let mut database = PgConnection::connect(url).await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \
+         AND relname NOT LIKE '\\_sqlx%'",
+    )
+    .fetch_all(&mut database)
+    .await
+    .unwrap();
+    let mut rows = BTreeMap::new();
+    for table in tables {
+        let count = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
+        rows.insert(table, count.fetch_one(&mut database).await.unwrap());
+    }
+    rows
+}
+
+/// Data of two years ago, in every table.
+async fn store_old_data(store: &Arc<dyn Store>, a: &ScriptKey) {
     let mut random = fastrand::Rng::with_seed(9);
     for n in 0..30 {
         let version = n + 1;
-        let fingerprint = n.to_string();
         let begun = ago(700) + n * HOUR;
         store
-            .begin_deployment(&a, &fingerprint, 0, at(begun))
+            .begin_deployment(a, &n.to_string(), 0, at(begun))
             .await
             .unwrap();
         store
-            .set_deployment_state(&a, version, DeploymentState::Deployed, None, at(begun + 1))
+            .set_deployment_state(a, version, DeploymentState::Deployed, None, at(begun + 1))
             .await
             .unwrap();
-        let mut feed = Feed::open(&store, &a, &format!("u{n}"), version).await;
+        let feed = Feed::open(store, a, &format!("u{n}"), version).await;
         let mut records = Vec::new();
         for k in 0..200 {
             let [started, mut ended] = run(&format!("run_{n}_{k}"), begun + k, 5, RunStatus::Success);
@@ -450,26 +465,23 @@ pub async fn every_table_and_the_file_shrink(backend: &Sqlite) {
             bytes: 1,
         });
         store.append(vec![append]).await.unwrap();
-        feed.offset += 1_000;
     }
-    store.close().await;
-    drop(store);
-    let before = table_rows(&backend.path).await;
-    let size = std::fs::metadata(&backend.path).unwrap().len();
+}
 
-    let store = backend.open().await;
-    store.forget_pods(&a, &[], at(ago(8)), SMALL).await.unwrap();
+/// Deletes all that is past its time, of every kind.
+async fn retain_everything(store: &Arc<dyn Store>, a: &ScriptKey) {
+    store.forget_pods(a, &[], at(ago(8)), SMALL).await.unwrap();
     let budget = Budget {
         rows: 1_000,
         bytes: 1 << 20,
     };
-    retain_by(&store, &a, &policy().cutoffs(at(0)), budget).await;
-    while store.forget_pods(&a, &[], at(0), SMALL).await.unwrap().more {}
+    retain_by(store, a, &policy().cutoffs(at(0)), budget).await;
+    while store.forget_pods(a, &[], at(0), SMALL).await.unwrap().more {}
     while store.give_back_space().await.unwrap() {}
-    store.close().await;
-    drop(store);
-    let after = table_rows(&backend.path).await;
-    for (table, rows) in &before {
+}
+
+fn assert_shrunk(before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>) {
+    for (table, rows) in before {
         let left = after[table];
         match table.as_str() {
             // Names and lifetime figures stay; the others have one row a script.
@@ -481,9 +493,34 @@ pub async fn every_table_and_the_file_shrink(backend: &Sqlite) {
             ),
         }
     }
+}
+
+pub async fn every_table_and_the_file_shrink(backend: &Sqlite) {
+    let a = script("a");
+    let store = backend.open().await;
+    store_old_data(&store, &a).await;
+    store.close().await;
+    drop(store);
+    let before = sqlite_rows(&backend.path).await;
+    let size = std::fs::metadata(&backend.path).unwrap().len();
+
+    let store = backend.open().await;
+    retain_everything(&store, &a).await;
+    store.close().await;
+    drop(store);
+    assert_shrunk(&before, &sqlite_rows(&backend.path).await);
     let now = std::fs::metadata(&backend.path).unwrap().len();
     assert!(
         size > 12 << 20 && now < size / 2,
         "{size} bytes before, {now} after"
     );
+}
+
+pub async fn every_table_of_postgres_shrinks(backend: &Postgres) {
+    let a = script("a");
+    let store = backend.open().await;
+    store_old_data(&store, &a).await;
+    let before = postgres_rows(&backend.url).await;
+    retain_everything(&store, &a).await;
+    assert_shrunk(&before, &postgres_rows(&backend.url).await);
 }

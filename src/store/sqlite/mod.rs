@@ -15,7 +15,6 @@ mod segments;
 mod snapshot;
 mod statements;
 mod streams;
-mod usage;
 mod writer;
 
 use std::{
@@ -33,6 +32,7 @@ use tokio::{
     task,
 };
 
+pub(super) use self::segments::insert as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
