@@ -8,12 +8,9 @@ use tokio::{sync::watch, task};
 
 use super::{Inner, locks, segments};
 use crate::{
-    segment::{self, MAX_LINES, MAX_TEXT_BYTES},
+    segment::{self, FAN_IN, MAX_LINES, MAX_TEXT_BYTES},
     store::StoreError,
 };
-
-/// So many segments of a tier become one of the next.
-const FAN_IN: i64 = 16;
 
 /// Merges whenever something was stored, until the store is gone.
 pub async fn run(store: Weak<Inner>, mut stored: watch::Receiver<u64>) {
@@ -42,7 +39,7 @@ async fn merge_all_once(store: &Inner) -> Result<bool, StoreError> {
         "SELECT script_id, tier FROM log_segments WHERE NOT sealed \
          GROUP BY script_id, tier HAVING count(*) >= $1",
     )
-    .bind(FAN_IN)
+    .bind(i64::from(FAN_IN))
     .fetch_all(&store.readers)
     .await?;
     let mut any = false;
@@ -95,7 +92,7 @@ async fn choose(connection: &mut PgConnection, script_id: i64, tier: i64) -> Res
     )
     .bind(script_id)
     .bind(tier)
-    .bind(FAN_IN)
+    .bind(i64::from(FAN_IN))
     .fetch_all(&mut *connection)
     .await?;
     let mut choice = Choice {
@@ -103,7 +100,7 @@ async fn choose(connection: &mut PgConnection, script_id: i64, tier: i64) -> Res
         bodies: Vec::new(),
         full: false,
     };
-    if i64::try_from(rows.len()).unwrap_or(i64::MAX) < FAN_IN {
+    if i64::try_from(rows.len()).unwrap_or(i64::MAX) < i64::from(FAN_IN) {
         return Ok(choice);
     }
     let (mut lines, mut text_bytes) = (0, 0);

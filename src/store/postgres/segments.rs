@@ -39,7 +39,7 @@ pub async fn insert_one(
     .bind(number(info.lines))
     .bind(i16::from(info.levels.bits()))
     .bind(number(info.text_bytes))
-    .bind(tier)
+    .bind(tier.max(info.tier()))
     .bind(full || info.is_full())
     .bind(info.runs.as_bytes())
     .bind(segment.body.as_ref())

@@ -226,7 +226,7 @@ async fn remove<W: Write>(write: &mut W, ids: &[i64]) -> Result<Vec<Gone>, Store
     let mut statement = sql("DELETE FROM log_segments WHERE segment_id IN (");
     push_list(&mut statement, ids.iter().copied());
     statement.push(
-        ") RETURNING segment_id, lines, CAST(length(body) + length(runs) AS BIGINT), tier, \
+        " RETURNING segment_id, lines, CAST(length(body) + length(runs) AS BIGINT), tier, \
          CAST(CASE WHEN sealed THEN 1 ELSE 0 END AS BIGINT)",
     );
     let mut gone = Vec::new();
