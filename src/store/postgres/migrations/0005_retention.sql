@@ -33,8 +33,6 @@ ALTER TABLE streams ADD COLUMN runs BIGINT NOT NULL DEFAULT 0;
 UPDATE streams SET runs = c.n FROM (SELECT stream_id, count(*) AS n FROM runs GROUP BY stream_id) c
 WHERE c.stream_id = streams.id;
 
-CREATE INDEX gaps_of_stream ON gaps (stream_id);
-
 -- The large tables are vacuumed after each hundredth part that was deleted, not each fifth: what retention frees is used
 -- again at once, and no vacuum is long.
 ALTER TABLE runs SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05);

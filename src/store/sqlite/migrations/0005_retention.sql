@@ -33,5 +33,3 @@ ALTER TABLE pods ADD COLUMN gone_at INTEGER;
 ALTER TABLE streams ADD COLUMN runs INTEGER NOT NULL DEFAULT 0;
 UPDATE streams SET runs = n FROM (SELECT stream_id, count(*) AS n FROM runs GROUP BY stream_id) c
 WHERE c.stream_id = streams.id;
-
-CREATE INDEX gaps_of_stream ON gaps (stream_id);
