@@ -123,6 +123,11 @@ pub(super) fn rows(uri: &Uri, table: Table, paging: Paging) -> Result<RowsReques
     Ok(request)
 }
 
+/// The filter that a query string such as that of `GET .../runs` asks for, checked against `table`.
+pub fn filter_of_query(uri: &Uri, table: Table) -> Result<Filter, ApiError> {
+    rows(uri, table, Paging::Pages).map(|request| request.filter)
+}
+
 /// Refuses every query key but these, each once.
 pub(super) fn only<const N: usize>(uri: &Uri, keys: [&str; N]) -> Result<[Option<String>; N], ApiError> {
     let mut values = [const { None }; N];
