@@ -13,8 +13,12 @@ use sqlx::{QueryBuilder, Sqlite};
 
 /// An input's first byte says what the rest is: `?` a query string, anything else a `ScriptExport`'s spec.
 pub fn check(data: &[u8]) {
-    let Some((&form, rest)) = data.split_first() else { return };
-    let Ok(text) = std::str::from_utf8(rest) else { return };
+    let Some((&form, rest)) = data.split_first() else {
+        return;
+    };
+    let Ok(text) = std::str::from_utf8(rest) else {
+        return;
+    };
     for table in [Table::Runs, Table::Logs] {
         let filter = match form {
             b'?' => query(text, table),
@@ -49,7 +53,10 @@ fn export(text: &str, table: Table) -> Option<Filter> {
 /// What was let in can be applied, and survives being written down and sent.
 fn usable(filter: &Filter, table: Table) {
     let written = serde_json::to_string(filter).expect("a filter can be written");
-    assert_eq!(&serde_json::from_str::<Filter>(&written).expect("and read"), filter);
+    assert_eq!(
+        &serde_json::from_str::<Filter>(&written).expect("and read"),
+        filter
+    );
     let encoded: String = written.bytes().map(|b| format!("%{b:02x}")).collect();
     // A request is bounded; the API server bounds an export.
     let fits = filter.conditions.len() <= 32 && filter.conditions.iter().all(|c| c.values.len() <= 50);

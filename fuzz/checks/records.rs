@@ -14,11 +14,17 @@ const MAX_CARRY: usize = 8 << 10;
 /// An input is a seed for the cuts, then lines whose first byte says how the runtime wrote them: `o` and `e` for a line
 /// of standard output and error, `O` and `E` for an unfinished one; any other byte is the first of an entry as it is.
 pub fn check(data: &[u8]) {
-    let Some((&seed, text)) = data.split_first() else { return };
+    let Some((&seed, text)) = data.split_first() else {
+        return;
+    };
     let stream = stream(text);
     let whole = read(7, [&stream[..]]);
     let expected = whole.described();
-    same(&expected, &whole, &read(7, stream.split_inclusive(|b| *b == b'\n')));
+    same(
+        &expected,
+        &whole,
+        &read(7, stream.split_inclusive(|b| *b == b'\n')),
+    );
     same(&expected, &whole, &read(7, cut(&stream, seed)));
     // Nothing is remembered that was not printed; escapes and framing take a little more.
     assert!(whole.carry.len() <= 2 * stream.len() + MAX_CARRY);

@@ -1,0 +1,337 @@
+//! Faults, and a checker that knows every line printed: `faults [--soak] [NEMESIS...]`.
+//!
+//! Pods print (as kubelet and the runtime write it) while a nemesis kills, cuts and stops the agent, the operator's
+//! ingest and store, and what is between them. Then nothing is in the way any more, and the store must hold every line
+//! and run once, in order, with figures that say the same.
+//!
+//! `FAULT_SEEDS` says how many seeds each nemesis gets, `SEED` names one, `FAULT_JOBS` how many run at a time.
+
+#![allow(clippy::expect_used)] // tests
+
+mod bed;
+mod checker;
+mod nemesis;
+mod pod;
+mod proxy;
+#[path = "../common/testbed.rs"]
+#[allow(dead_code)] // shared with the benchmarks
+mod testbed;
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+use bed::Bed;
+use checker::Verdict;
+use nemesis::{Nemesis, Rotation};
+use pod::Pod;
+use testbed::Stored;
+
+/// Pods of a run; those that delete pods have as many more that come later.
+const PODS: usize = 3;
+const ROTATE_EVERY: Duration = Duration::from_millis(100);
+/// Rotations of a container while nothing unread may be removed.
+const FEW_ROTATIONS: u32 = 3;
+
+fn main() -> ExitCode {
+    testbed::serve_if_asked();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(run())
+}
+
+fn setting(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// What came of the seeds of a nemesis.
+#[derive(Default)]
+struct Total {
+    seeds: usize,
+    faults: u64,
+    verdict: Verdict,
+    failed: usize,
+}
+
+async fn run() -> ExitCode {
+    let named: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |nemesis: &Nemesis| named.is_empty() || named.iter().any(|name| name == nemesis.name());
+    let seeds: Vec<u64> = match setting("SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=setting("FAULT_SEEDS").unwrap_or(2)).collect(),
+    };
+    let jobs = usize::try_from(setting("FAULT_JOBS").unwrap_or(6)).expect("a number of jobs");
+    let began = Instant::now();
+    let slots = Arc::new(Semaphore::new(jobs));
+    let has_disks = bed::may_take_disks_away();
+    let mut tasks = JoinSet::new();
+    let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
+    for (place, nemesis) in Nemesis::ALL.into_iter().enumerate().filter(|(_, n)| wanted(n)) {
+        if nemesis.needs_disks() && !has_disks {
+            println!(
+                "{}: left out, since it needs root and a file system with immutable files",
+                nemesis.name()
+            );
+            continue;
+        }
+        totals.entry(place).or_default();
+        for &seed in &seeds {
+            let slots = Arc::clone(&slots);
+            tasks.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                (place, seed, one(nemesis, seed).await)
+            });
+        }
+    }
+    while let Some(Ok((place, seed, outcome))) = tasks.join_next().await {
+        let total = totals.entry(place).or_default();
+        total.seeds += 1;
+        report(Nemesis::ALL[place], seed, outcome, total);
+    }
+    conclude(&totals, began.elapsed())
+}
+
+fn report(nemesis: Nemesis, seed: u64, outcome: io::Result<Outcome>, total: &mut Total) {
+    let problem = match outcome {
+        Ok(outcome) => {
+            total.faults += outcome.faults;
+            total.verdict.lines += outcome.verdict.lines;
+            total.verdict.lost += outcome.verdict.lost;
+            total.verdict.doubled += outcome.verdict.doubled;
+            total.verdict.gaps += outcome.verdict.gaps;
+            if outcome.verdict.problems.is_empty() {
+                return;
+            }
+            format!("{}\n{}", outcome.verdict.problems.join("\n"), outcome.diary)
+        }
+        Err(error) => error.to_string(),
+    };
+    total.failed += 1;
+    println!(
+        "{} SEED={seed} failed after {} others: {problem}",
+        nemesis.name(),
+        total.seeds - 1
+    );
+}
+
+fn conclude(totals: &BTreeMap<usize, Total>, took: Duration) -> ExitCode {
+    println!(
+        "{:<26} {:<9} {:>5} {:>7} {:>9} {:>5} {:>8} {:>5}",
+        "nemesis", "store", "seeds", "faults", "lines", "lost", "doubled", "gaps"
+    );
+    let mut failed = 0;
+    for (place, total) in totals {
+        println!(
+            "{:<26} {:<9} {:>5} {:>7} {:>9} {:>5} {:>8} {:>5}",
+            Nemesis::ALL[*place].name(),
+            "sqlite",
+            total.seeds,
+            total.faults,
+            total.verdict.lines,
+            total.verdict.lost,
+            total.verdict.doubled,
+            total.verdict.gaps
+        );
+        failed += usize::from(total.failed > 0);
+    }
+    let sum = |part: fn(&Total) -> usize| totals.values().map(part).sum::<usize>();
+    println!(
+        "{} faults injected, {} lines printed, {} lost, {} doubled, in {:.0} s",
+        totals.values().map(|total| total.faults).sum::<u64>(),
+        sum(|total| total.verdict.lines),
+        sum(|total| total.verdict.lost),
+        sum(|total| total.verdict.doubled),
+        took.as_secs_f64()
+    );
+    println!("{} passed, {failed} failed", totals.len() - failed);
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+struct Outcome {
+    verdict: Verdict,
+    faults: u64,
+    diary: String,
+}
+
+/// One seed of a nemesis.
+async fn one(nemesis: Nemesis, seed: u64) -> io::Result<Outcome> {
+    let mut random = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ nemesis as u64);
+    let count = if nemesis.deletes_pods() { 2 * PODS } else { PODS };
+    let known: Vec<testbed::Pod> = (0..count)
+        .map(|n| testbed::Pod {
+            uid: format!("u{n}"),
+            script: format!("s{}", n / 2),
+        })
+        .collect();
+    let mut bed = Bed::start(known.clone(), nemesis.small_disk(), None).await?;
+    let (finish, mut done) = watch::channel(false);
+    let mut writer = Writer {
+        nemesis,
+        logs: bed.logs(),
+        agent: bed.agent_id(),
+        random: Rng::with_seed(random.u64(..)),
+        waiting: known,
+        pods: Vec::new(),
+        gone: Vec::new(),
+    };
+    let writing = async {
+        let result = writer.write().await;
+        finish.send_replace(true);
+        result
+    };
+    let (written, tormented) = tokio::join!(writing, nemesis.torment(&mut bed, &mut random, &mut done));
+    written?;
+    tormented?;
+    bed.heal().await?;
+    let pods: Vec<Pod> = writer.pods.into_iter().chain(writer.gone).collect();
+    bed.wait_for(&expected(&pods, nemesis)).await;
+    if nemesis.may_lose() {
+        last_line_is_stored(&bed, &pods).await;
+    }
+    bed.end().await;
+    let (diary, faults) = (bed.diary(), bed.faults);
+    // Futures of database rows are bound to their thread; the bed, with its disk, lives as long as the check.
+    let checking = tokio::task::spawn_blocking(move || {
+        let check = checker::check(bed.store(), &pods, &bed.seen, nemesis.may_lose());
+        tokio::runtime::Handle::current().block_on(check)
+    });
+    Ok(Outcome {
+        verdict: checking.await?.map_err(io::Error::other)?,
+        faults,
+        diary,
+    })
+}
+
+/// What each script must have stored.
+fn expected(pods: &[Pod], nemesis: Nemesis) -> BTreeMap<String, Stored> {
+    let mut scripts: BTreeMap<String, Stored> = BTreeMap::new();
+    for pod in pods {
+        let stored = scripts.entry(pod.bed.script.clone()).or_default();
+        if !nemesis.may_lose() {
+            stored.lines += i64::try_from(pod.lines()).expect("a count");
+            stored.ended += i64::try_from(pod.ended()).expect("a count");
+        }
+    }
+    scripts
+}
+
+/// Where lines may be lost, the last ones are not.
+async fn last_line_is_stored(bed: &Bed, pods: &[Pod]) {
+    for pod in pods {
+        if let Some(line) = pod.printed.last().and_then(|printed| printed.lines.last()) {
+            bed.wait_for_line(&pod.bed.script, &line.message).await;
+        }
+    }
+}
+
+/// Plays the pods and kubelet.
+struct Writer {
+    nemesis: Nemesis,
+    logs: std::path::PathBuf,
+    agent: Option<u32>,
+    random: Rng,
+    waiting: Vec<testbed::Pod>,
+    pods: Vec<Pod>,
+    gone: Vec<Pod>,
+}
+
+impl Writer {
+    async fn write(&mut self) -> io::Result<()> {
+        let steps = self.random.usize(20..50);
+        // A container that dies costs the two seconds until its last line counts as unfinished for good.
+        let mut restarts = usize::from(self.nemesis.rotation() == Rotation::Rare && self.random.u8(..4) == 0);
+        let mut rotated = Instant::now();
+        while self.pods.len() < PODS {
+            self.start_pod()?;
+        }
+        for _ in 0..steps {
+            for at in 0..self.pods.len() {
+                let burst = if self.random.u8(..20) == 0 { 60 } else { 4 };
+                for _ in 0..self.random.usize(..burst) {
+                    self.pods[at].print(&mut self.random)?;
+                }
+            }
+            if self.nemesis.rotation() == Rotation::Fast {
+                if rotated.elapsed() >= ROTATE_EVERY {
+                    rotated = Instant::now();
+                    for pod in &mut self.pods {
+                        pod.rotate(&mut self.random)?;
+                    }
+                }
+            } else if self.random.u8(..20) == 0 {
+                let at = self.random.usize(..self.pods.len());
+                if self.pods[at].rotations < FEW_ROTATIONS {
+                    self.pods[at].rotate(&mut self.random)?;
+                }
+            }
+            if restarts > 0 && self.random.u8(..10) == 0 {
+                restarts -= 1;
+                let at = self.random.usize(..self.pods.len());
+                self.pods[at].restart()?;
+            }
+            if self.nemesis.deletes_pods() && !self.waiting.is_empty() && self.random.u8(..5) == 0 {
+                self.replace_pod().await?;
+            }
+            sleep(Duration::from_micros(self.random.u64(..15_000))).await;
+        }
+        if self.nemesis.deletes_pods() {
+            self.replace_pod().await?;
+        }
+        for pod in &mut self.pods {
+            pod.complete(&mut self.random)?;
+            pod.print(&mut self.random)?;
+            pod.complete(&mut self.random)?;
+        }
+        Ok(())
+    }
+
+    fn start_pod(&mut self) -> io::Result<()> {
+        if !self.waiting.is_empty() {
+            let pod = self.waiting.remove(0);
+            self.pods
+                .push(Pod::start(&self.logs, pod, self.nemesis.habits())?);
+        }
+        Ok(())
+    }
+
+    /// A pod prints its last and is gone in the same moment; another one comes. What the agent has open is not lost.
+    async fn replace_pod(&mut self) -> io::Result<()> {
+        let at = self.random.usize(..self.pods.len());
+        let mut pod = self.pods.swap_remove(at);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.is_open(&pod.current()) && Instant::now() < deadline {
+            sleep(Duration::from_millis(2)).await;
+        }
+        for _ in 0..self.random.usize(..30) {
+            pod.print(&mut self.random)?;
+        }
+        pod.delete()?;
+        self.gone.push(pod);
+        self.start_pod()
+    }
+
+    fn is_open(&self, path: &Path) -> bool {
+        let Some(agent) = self.agent else { return false };
+        let Ok(files) = fs::read_dir(format!("/proc/{agent}/fd")) else {
+            return false;
+        };
+        files
+            .flatten()
+            .any(|file| fs::read_link(file.path()).is_ok_and(|target| target == path))
+    }
+}
