@@ -191,11 +191,18 @@ impl Stream {
     }
 
     fn hold(&mut self, file: Held) {
-        let same = |id: &String| Some(id) == file.identity.as_ref();
-        let is_known = file.file.is_compressed()
-            && (self.done_identities.iter().any(same)
-                || self.files.iter().filter_map(|f| f.identity.as_ref()).any(same));
-        if is_known {
+        let is_same = |id: Option<&String>| id.is_some() && id == file.identity.as_ref();
+        let is_copy = file.file.is_compressed();
+        let held = self
+            .files
+            .iter_mut()
+            .find(|held| is_copy && is_same(held.identity.as_ref()));
+        let is_held = held.is_some();
+        if let Some(held) = held {
+            // Renamed and compressed between two listings: by its old name it would pass for the newest.
+            held.name.rotated.clone_from(&file.name.rotated);
+        }
+        if is_held || (is_copy && self.done_identities.iter().any(|id| is_same(Some(id)))) {
             // A compressed copy. Not to be opened again.
             self.done.extend(file.name.rotated);
         } else {

@@ -127,6 +127,11 @@ pub struct Stored {
 pub fn serve_if_asked() {
     let Ok(config) = env::var(ROLE) else { return };
     let config: Config = serde_json::from_str(&config).expect("a configuration of the testbed");
+    // Standard output is where it says its address.
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

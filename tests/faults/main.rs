@@ -1,10 +1,11 @@
-//! Faults, and a checker that knows every line printed: `faults [--soak] [NEMESIS...]`.
+//! Faults, and a checker that knows every line printed: `faults [NEMESIS...]`.
 //!
 //! Pods print (as kubelet and the runtime write it) while a nemesis kills, cuts and stops the agent, the operator's
 //! ingest and store, and what is between them. Then nothing is in the way any more, and the store must hold every line
 //! and run once, in order, with figures that say the same.
 //!
-//! `FAULT_SEEDS` says how many seeds each nemesis gets, `SEED` names one, `FAULT_JOBS` how many run at a time.
+//! `FAULT_SEEDS` says how many seeds each nemesis gets, `SEED` names one, `FAULT_JOBS` how many run at a time;
+//! `SOAK_MINUTES` asks for longer runs with random seeds until that time is over.
 
 #![allow(clippy::expect_used)] // tests
 
@@ -41,6 +42,7 @@ use testbed::Stored;
 
 /// Pods of a run; those that delete pods have as many more that come later.
 const PODS: usize = 3;
+const TELL_EVERY: Duration = Duration::from_mins(1);
 const ROTATE_EVERY: Duration = Duration::from_millis(100);
 /// Rotations of a container while nothing unread may be removed.
 const FEW_ROTATIONS: u32 = 3;
@@ -66,18 +68,12 @@ struct Total {
 
 async fn run() -> ExitCode {
     let named: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let wanted = |nemesis: &Nemesis| named.is_empty() || named.iter().any(|name| name == nemesis.name());
-    let seeds: Vec<u64> = match setting("SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=setting("FAULT_SEEDS").unwrap_or(2)).collect(),
-    };
-    let jobs = usize::try_from(setting("FAULT_JOBS").unwrap_or(6)).expect("a number of jobs");
-    let began = Instant::now();
-    let slots = Arc::new(Semaphore::new(jobs));
     let has_disks = bed::may_take_disks_away();
-    let mut tasks = JoinSet::new();
     let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
-    for (place, nemesis) in Nemesis::ALL.into_iter().enumerate().filter(|(_, n)| wanted(n)) {
+    for (place, nemesis) in Nemesis::ALL.into_iter().enumerate() {
+        if !named.is_empty() && !named.iter().any(|name| name == nemesis.name()) {
+            continue;
+        }
         if nemesis.needs_disks() && !has_disks {
             println!(
                 "{}: left out, since it needs root and a file system with immutable files",
@@ -85,24 +81,62 @@ async fn run() -> ExitCode {
             );
             continue;
         }
-        totals.entry(place).or_default();
-        for &seed in &seeds {
-            let slots = Arc::clone(&slots);
-            tasks.spawn(async move {
-                let _slot = slots.acquire_owned().await;
-                (place, seed, one(nemesis, seed).await)
-            });
+        totals.insert(place, Total::default());
+    }
+    let places: Vec<usize> = totals.keys().copied().collect();
+    let began = Instant::now();
+    let soak = setting("SOAK_MINUTES").map(Duration::from_mins);
+    let mut tasks = JoinSet::new();
+    let slots = Arc::new(Semaphore::new(
+        usize::try_from(setting("FAULT_JOBS").unwrap_or(6)).expect("a number of jobs"),
+    ));
+    let mut told = Instant::now();
+    for (place, seed) in schedule(&places, soak.is_some()) {
+        let slot = Arc::clone(&slots).acquire_owned().await;
+        let length = if soak.is_some() {
+            Length::Long
+        } else {
+            Length::Short
+        };
+        tasks.spawn(async move {
+            let outcome = one(Nemesis::ALL[place], seed, length).await;
+            drop(slot);
+            (place, seed, outcome)
+        });
+        while let Some(Ok((place, seed, outcome))) = tasks.try_join_next() {
+            report(place, seed, outcome, &mut totals);
+        }
+        if soak.is_some_and(|time| began.elapsed() > time) {
+            break;
+        }
+        if soak.is_some() && told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            println!("{}", sum(&totals, began.elapsed()));
         }
     }
     while let Some(Ok((place, seed, outcome))) = tasks.join_next().await {
-        let total = totals.entry(place).or_default();
-        total.seeds += 1;
-        report(Nemesis::ALL[place], seed, outcome, total);
+        report(place, seed, outcome, &mut totals);
     }
     conclude(&totals, began.elapsed())
 }
 
-fn report(nemesis: Nemesis, seed: u64, outcome: io::Result<Outcome>, total: &mut Total) {
+/// Nemeses and seeds: as many as asked for, or chosen at random without end.
+fn schedule(places: &[usize], endless: bool) -> Box<dyn Iterator<Item = (usize, u64)> + '_> {
+    if endless && !places.is_empty() {
+        return Box::new(std::iter::repeat_with(|| {
+            (places[fastrand::usize(..places.len())], fastrand::u64(..))
+        }));
+    }
+    let seeds = match setting("SEED") {
+        Some(seed) => seed..=seed,
+        None => 1..=setting("FAULT_SEEDS").unwrap_or(2),
+    };
+    Box::new(seeds.flat_map(|seed| places.iter().map(move |place| (*place, seed))))
+}
+
+fn report(place: usize, seed: u64, outcome: io::Result<Outcome>, totals: &mut BTreeMap<usize, Total>) {
+    let total = totals.entry(place).or_default();
+    total.seeds += 1;
     let problem = match outcome {
         Ok(outcome) => {
             total.faults += outcome.faults;
@@ -118,11 +152,19 @@ fn report(nemesis: Nemesis, seed: u64, outcome: io::Result<Outcome>, total: &mut
         Err(error) => error.to_string(),
     };
     total.failed += 1;
-    println!(
-        "{} SEED={seed} failed after {} others: {problem}",
-        nemesis.name(),
-        total.seeds - 1
-    );
+    println!("{} SEED={seed} failed: {problem}", Nemesis::ALL[place].name());
+}
+
+fn sum(totals: &BTreeMap<usize, Total>, took: Duration) -> String {
+    let sum = |part: fn(&Total) -> usize| totals.values().map(part).sum::<usize>();
+    format!(
+        "{} faults injected, {} lines printed, {} lost, {} doubled, in {:.0} s",
+        totals.values().map(|total| total.faults).sum::<u64>(),
+        sum(|total| total.verdict.lines),
+        sum(|total| total.verdict.lost),
+        sum(|total| total.verdict.doubled),
+        took.as_secs_f64()
+    )
 }
 
 fn conclude(totals: &BTreeMap<usize, Total>, took: Duration) -> ExitCode {
@@ -145,15 +187,7 @@ fn conclude(totals: &BTreeMap<usize, Total>, took: Duration) -> ExitCode {
         );
         failed += usize::from(total.failed > 0);
     }
-    let sum = |part: fn(&Total) -> usize| totals.values().map(part).sum::<usize>();
-    println!(
-        "{} faults injected, {} lines printed, {} lost, {} doubled, in {:.0} s",
-        totals.values().map(|total| total.faults).sum::<u64>(),
-        sum(|total| total.verdict.lines),
-        sum(|total| total.verdict.lost),
-        sum(|total| total.verdict.doubled),
-        took.as_secs_f64()
-    );
+    println!("{}", sum(totals, took));
     println!("{} passed, {failed} failed", totals.len() - failed);
     if failed == 0 {
         ExitCode::SUCCESS
@@ -168,8 +202,17 @@ struct Outcome {
     diary: String,
 }
 
+/// How long pods print.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// Half a second or so.
+    Short,
+    /// Ten times as long.
+    Long,
+}
+
 /// One seed of a nemesis.
-async fn one(nemesis: Nemesis, seed: u64) -> io::Result<Outcome> {
+async fn one(nemesis: Nemesis, seed: u64, length: Length) -> io::Result<Outcome> {
     let mut random = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ nemesis as u64);
     let count = if nemesis.deletes_pods() { 2 * PODS } else { PODS };
     let known: Vec<testbed::Pod> = (0..count)
@@ -182,6 +225,7 @@ async fn one(nemesis: Nemesis, seed: u64) -> io::Result<Outcome> {
     let (finish, mut done) = watch::channel(false);
     let mut writer = Writer {
         nemesis,
+        length,
         logs: bed.logs(),
         agent: bed.agent_id(),
         random: Rng::with_seed(random.u64(..)),
@@ -242,6 +286,7 @@ async fn last_line_is_stored(bed: &Bed, pods: &[Pod]) {
 /// Plays the pods and kubelet.
 struct Writer {
     nemesis: Nemesis,
+    length: Length,
     logs: std::path::PathBuf,
     agent: Option<u32>,
     random: Rng,
@@ -252,12 +297,22 @@ struct Writer {
 
 impl Writer {
     async fn write(&mut self) -> io::Result<()> {
-        let steps = self.random.usize(20..50);
+        let steps = match self.length {
+            Length::Short => self.random.usize(20..50),
+            Length::Long => self.random.usize(200..500),
+        };
         // A container that dies costs the two seconds until its last line counts as unfinished for good.
         let mut restarts = usize::from(self.nemesis.rotation() == Rotation::Rare && self.random.u8(..4) == 0);
         let mut rotated = Instant::now();
         while self.pods.len() < PODS {
             self.start_pod()?;
+        }
+        if self.nemesis.rotation() == Rotation::Fast {
+            // Of files that were removed before an agent ever saw the container nobody can know.
+            for at in 0..self.pods.len() {
+                self.pods[at].print(&mut self.random)?;
+                self.is_followed(at).await;
+            }
         }
         for _ in 0..steps {
             for at in 0..self.pods.len() {
@@ -312,17 +367,22 @@ impl Writer {
     /// A pod prints its last and is gone in the same moment; another one comes. What the agent has open is not lost.
     async fn replace_pod(&mut self) -> io::Result<()> {
         let at = self.random.usize(..self.pods.len());
+        self.is_followed(at).await;
         let mut pod = self.pods.swap_remove(at);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !self.is_open(&pod.current()) && Instant::now() < deadline {
-            sleep(Duration::from_millis(2)).await;
-        }
         for _ in 0..self.random.usize(..30) {
             pod.print(&mut self.random)?;
         }
         pod.delete()?;
         self.gone.push(pod);
         self.start_pod()
+    }
+
+    /// Waits until the agent has a pod's file open.
+    async fn is_followed(&self, at: usize) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.is_open(&self.pods[at].current()) && Instant::now() < deadline {
+            sleep(Duration::from_millis(2)).await;
+        }
     }
 
     fn is_open(&self, path: &Path) -> bool {

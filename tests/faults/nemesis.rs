@@ -127,6 +127,10 @@ impl Nemesis {
             bed.start_agent(1)?;
             bed.faults += 1;
         }
+        if self.rotation() == Rotation::Fast {
+            // The pods are followed first.
+            sleep(Duration::from_millis(700)).await;
+        }
         loop {
             tokio::select! {
                 _ = done.wait_for(|done| *done) => return Ok(()),

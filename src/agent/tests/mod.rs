@@ -275,6 +275,25 @@ fn nothing_is_lost_or_twice_whatever_happens() {
 }
 
 #[test]
+fn a_file_compressed_between_two_looks_keeps_its_place() {
+    let mut world = World::new();
+    world.operator.unknown = true;
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.round();
+    for _ in 0..2 {
+        pod.rotate();
+        pod.print(10);
+    }
+    world.wait(600);
+    world.round();
+    // Only now is it said where to begin, so the files are put in order again.
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, false, "compressed");
+}
+
+#[test]
 fn waiting_grows_to_five_seconds() {
     assert_eq!(backoff(1, 1.0), Duration::from_millis(100));
     assert_eq!(backoff(3, 1.0), Duration::from_millis(400));
