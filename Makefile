@@ -16,11 +16,16 @@ demo: ## Everything from nothing: cluster, chart, a sample script, three calls, 
 	@scripts/demo
 
 .PHONY: test
-test: ## All tests, with those on a real cluster (its own, removed at the end)
+test: deps-test ## All tests, with those on a real cluster (its own, removed at the end)
 	@tests/run all
 
+.PHONY: deps-test
+deps-test: ## Install Postgres for the tests, if there is none, from Debian's packages
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+
 .PHONY: check
-check: ## The fast loop: format, clippy, tests that need no cluster
+check: deps-test ## The fast loop: format, clippy, tests that need no cluster
 	@tests/run fast
 
 .PHONY: e2e

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The most bytes in a chunk. Far more than the longest line that a runtime writes (16 KiB).
-const MAX_CHUNK_BYTES: usize = 1 << 20;
+pub(super) const MAX_CHUNK_BYTES: usize = 1 << 20;
 
 /// An open file of a stream.
 pub(super) struct Held {
@@ -26,10 +26,17 @@ pub(super) struct Held {
 
 impl Held {
     /// None if the name no longer stands for the file listed.
-    pub fn open(folder: &Path, listed: &Listed, now: Instant) -> Option<Self> {
-        let mut file = LogFile::open(&folder.join(listed.name.to_string()), listed.name.compressed).ok()?;
-        let facts = file.facts().ok()?;
-        (facts.inode == listed.inode).then(|| Self {
+    pub fn open(folder: &Path, listed: &Listed, now: Instant) -> io::Result<Option<Self>> {
+        let opened = LogFile::open(&folder.join(listed.name.to_string()), listed.name.compressed);
+        let mut file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let facts = file.facts()?;
+        if facts.inode != listed.inode {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             identity: file.identity(false).unwrap_or_default(),
             file,
             inode: facts.inode,
@@ -38,7 +45,7 @@ impl Held {
             deleted: facts.deleted,
             changed: now.checked_sub(facts.age).unwrap_or(now),
             end: None,
-        })
+        }))
     }
 
     /// Looks how the file has changed.
@@ -54,22 +61,21 @@ impl Held {
         }
     }
 
-    /// Bytes from `offset` on that end with a line, and the file's identity. None if there is no such line yet.
+    /// Reads bytes from `offset` on that end with a line into `buffer`; says how many, and the file's identity. None if
+    /// there is no such line yet.
     pub fn read(
         &mut self,
         offset: u64,
-        budget: usize,
+        buffer: &mut [u8],
         sealed: bool,
-    ) -> io::Result<Option<(String, Vec<u8>)>> {
-        let limit = budget.min(MAX_CHUNK_BYTES);
+    ) -> io::Result<Option<(String, usize)>> {
+        let limit = buffer.len().min(MAX_CHUNK_BYTES);
         let length = if self.file.is_compressed() {
             limit
         } else {
             usize::try_from(self.size - offset).unwrap_or(limit).min(limit)
         };
-        let mut bytes = vec![0; length];
-        let count = self.file.read_at(offset, &mut bytes)?;
-        bytes.truncate(count);
+        let count = self.file.read_at(offset, &mut buffer[..length])?;
         let is_end = if self.file.is_compressed() {
             count < length
         } else {
@@ -77,17 +83,18 @@ impl Held {
         };
         if count == 0 {
             self.end = self.file.decompressed_size();
+            self.file.rest();
             return Ok(None);
         }
-        match memchr::memrchr(b'\n', &bytes) {
-            Some(end) => bytes.truncate(end + 1),
-            None if count >= MAX_CHUNK_BYTES || (sealed && is_end) => {}
+        let count = match memchr::memrchr(b'\n', &buffer[..count]) {
+            Some(end) => end + 1,
+            None if count >= MAX_CHUNK_BYTES || (sealed && is_end) => count,
             None => return Ok(None),
-        }
+        };
         if self.identity.is_none() {
             self.identity = self.file.identity(sealed)?;
         }
-        Ok(self.identity.clone().map(|identity| (identity, bytes)))
+        Ok(self.identity.clone().map(|identity| (identity, count)))
     }
 }
 

@@ -31,12 +31,14 @@ pub(super) struct FileFacts {
 /// An open log file.
 pub(super) struct LogFile {
     file: File,
+    compressed: bool,
+    /// There only while the file is being read: a decoder takes a hundred times the memory of an open file.
     gzip: Option<Gzip>,
 }
 
 /// A decoder only goes forward, so the last bytes are kept: a reader comes back for the line that it cut.
 struct Gzip {
-    decoder: MultiGzDecoder<File>,
+    decoder: MultiGzDecoder<FromStart>,
     /// Decompressed bytes so far.
     at: u64,
     last: Vec<u8>,
@@ -44,18 +46,45 @@ struct Gzip {
 
 const KEPT_BYTES: usize = 64 << 10;
 
+/// Reads a file from its start, whoever else reads it: copies of a descriptor share their place in the file.
+struct FromStart {
+    file: File,
+    at: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
 impl LogFile {
     pub fn open(path: &Path, compressed: bool) -> io::Result<Self> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let gzip = compressed.then(|| Gzip::begin(&file)).transpose()?;
-        Ok(Self { file, gzip })
+        Ok(Self {
+            file,
+            compressed,
+            gzip: None,
+        })
     }
 
     pub fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+
+    /// Whether it holds a decoder.
+    pub fn is_decoding(&self) -> bool {
         self.gzip.is_some()
+    }
+
+    /// Lets the decoder go; reading begins another one.
+    pub fn rest(&mut self) {
+        self.gzip = None;
     }
 
     pub fn facts(&self) -> io::Result<FileFacts> {
@@ -75,18 +104,28 @@ impl LogFile {
 
     /// Fills `buffer` from `offset` on (in decompressed bytes) as far as the file goes; says how far.
     pub fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let Self { file, gzip } = self;
-        match gzip {
-            Some(gzip) => gzip.read_at(file, offset, buffer),
-            None => fill(buffer, |rest, done| file.read_at(rest, offset + done as u64)),
+        let Self { file, gzip, .. } = self;
+        if !self.compressed {
+            return fill(buffer, |rest, done| file.read_at(rest, offset + done as u64));
         }
+        let mut decoder = match gzip.take() {
+            Some(gzip) => gzip,
+            None => Gzip::begin(file)?,
+        };
+        let count = decoder.read_at(file, offset, buffer);
+        *gzip = Some(decoder);
+        count
     }
 
     /// The identity of a file: a hash of its first line, which holds a time in nanoseconds. None while that line is not
     /// complete; `sealed` says that it will not be.
     pub fn identity(&mut self, sealed: bool) -> io::Result<Option<String>> {
         let mut start = [0; IDENTITY_BYTES];
-        let length = self.read_at(0, &mut start)?;
+        let length = if self.compressed {
+            Gzip::begin(&self.file)?.read_at(&self.file, 0, &mut start)?
+        } else {
+            self.read_at(0, &mut start)?
+        };
         let start = &start[..length];
         let line = match memchr::memchr(b'\n', start) {
             Some(end) => &start[..end],
@@ -104,10 +143,12 @@ impl LogFile {
 
 impl Gzip {
     fn begin(file: &File) -> io::Result<Self> {
-        let mut copy = file.try_clone()?;
-        io::Seek::rewind(&mut copy)?;
+        let from_start = FromStart {
+            file: file.try_clone()?,
+            at: 0,
+        };
         Ok(Self {
-            decoder: MultiGzDecoder::new(copy),
+            decoder: MultiGzDecoder::new(from_start),
             at: 0,
             last: Vec::new(),
         })

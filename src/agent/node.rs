@@ -1,22 +1,31 @@
-//! All streams of a node: finding them, asking about them, filling batches fairly.
+//! All streams of a node: finding them, asking about them, handing out batches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs, io,
-    ops::Bound,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
+    batches::{self, Turns},
+    buffers::Buffers,
     follow::Settle,
     layout::{LogName, PodFolder, pod_folder},
     stream::{Standing, Stream},
+    watch::{Changes, Place, Watch},
 };
-use crate::ingest::wire::{Chunk, ChunkHeader, ChunkResult, StreamKey, StreamState};
+use crate::ingest::wire::{ChunkHeader, ChunkResult, StreamKey, StreamState};
 
-/// How often folders are listed.
+/// How often folders are listed where the kernel does not tell of changes.
 pub(super) const LISTING_INTERVAL: Duration = Duration::from_millis(500);
+/// How often they are listed where it does, should it have missed some.
+const WATCHED_LISTING_INTERVAL: Duration = Duration::from_secs(15);
+/// So many listings in a row that find what the kernel did not tell mean that it does not tell.
+const MAX_MISSED: u32 = 3;
 /// How long until the operator is asked again about a stream that it does not know.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long until it is asked again about one that is not a script's.
@@ -25,9 +34,15 @@ const ASK_IGNORED_AGAIN: Duration = Duration::from_mins(1);
 const KEEP_UNKNOWN: Duration = Duration::from_mins(15);
 /// The most streams asked about at once.
 const MAX_QUESTIONS: usize = 500;
-/// The most bytes, and chunks, in a batch.
-const MAX_BATCH_BYTES: usize = 4 << 20;
-const MAX_BATCH_CHUNKS: usize = 1_000;
+
+/// Chunks to deliver together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// What they are.
+    pub headers: Vec<ChunkHeader>,
+    /// Their bytes, one after the other.
+    pub bytes: Bytes,
+}
 
 /// What to tell the operator now.
 #[derive(Debug, Default)]
@@ -35,32 +50,57 @@ pub(super) struct Work {
     /// Streams to ask about.
     pub questions: Vec<StreamKey>,
     /// Chunks to deliver.
-    pub chunks: Vec<Chunk>,
+    pub batch: Option<Batch>,
+}
+
+/// How often to look, and how long to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub settle: Settle,
+    /// Between two looks at files that are not at rest.
+    pub poll: Duration,
+    /// From the first line of a batch until it is sent, so that it has more than that line.
+    pub gather: Duration,
 }
 
 /// The streams of a node.
 pub(super) struct Node {
     folder: PathBuf,
-    settle: Settle,
+    pace: Pace,
     streams: BTreeMap<StreamKey, Stream>,
     /// Container folders that are no script's, and until when that stands.
     ignored: HashMap<PathBuf, Instant>,
+    watch: Option<Watch>,
+    /// Containers that wrote since the last look, and since when there are any.
+    written: HashSet<(String, String)>,
+    written_since: Option<Instant>,
+    /// There is more than the last batch took.
+    more: bool,
     next_listing: Instant,
-    listing_failed: bool,
-    /// The stream served last, so that the next one has its turn.
-    served: Option<StreamKey>,
+    next_look: Instant,
+    missed: u32,
+    failing: bool,
+    turns: Turns,
+    buffers: Buffers,
 }
 
 impl Node {
-    pub fn new(folder: PathBuf, settle: Settle, now: Instant) -> Self {
+    pub fn new(folder: PathBuf, pace: Pace, now: Instant) -> Self {
         Self {
             folder,
-            settle,
+            pace,
             streams: BTreeMap::new(),
             ignored: HashMap::new(),
+            watch: None,
+            written: HashSet::new(),
+            written_since: None,
+            more: false,
             next_listing: now,
-            listing_failed: false,
-            served: None,
+            next_look: now,
+            missed: 0,
+            failing: false,
+            turns: Turns::default(),
+            buffers: batches::buffers(),
         }
     }
 
@@ -69,22 +109,127 @@ impl Node {
         self.streams.len()
     }
 
-    /// Looks at the files and says what to tell the operator.
-    pub fn poll(&mut self, now: Instant) -> Work {
-        self.look(now);
-        Work {
-            questions: self.questions(now),
-            chunks: self.chunks(now),
+    // --- being told of changes
+
+    /// From now on the kernel tells of changes: the descriptor is readable when it does.
+    pub fn watch(&mut self) -> io::Result<OwnedFd> {
+        let watch = Watch::new()?;
+        let descriptor = watch.descriptor()?;
+        self.watch = Some(watch);
+        Ok(descriptor)
+    }
+
+    /// Whether the kernel tells of changes.
+    pub fn is_watching(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Takes in what the kernel tells; files that appeared are opened. Says whether it told anything.
+    pub fn told(&mut self, now: Instant) -> bool {
+        let Some(watch) = &mut self.watch else {
+            return false;
+        };
+        let changes = match watch.changes() {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.unwatch(&error, now);
+                return false;
+            }
+        };
+        let told = !changes.is_empty();
+        self.take_in(changes, now);
+        told
+    }
+
+    fn take_in(&mut self, changes: Changes, now: Instant) {
+        if changes.everything {
+            tracing::debug!("The kernel told of more changes than it could hold.");
+            self.next_listing = now;
+        }
+        for pod in changes.pods {
+            let listed = self.list_pod(&pod, now);
+            self.note_listing(listed);
+        }
+        if !changes.written.is_empty() {
+            self.written_since.get_or_insert(now);
+            self.written.extend(changes.written);
         }
     }
 
-    /// Looks at the files: opens what is new, forgets what is read. What is under way to the operator stays as it is.
+    fn unwatch(&mut self, error: &io::Error, now: Instant) {
+        tracing::warn!(
+            %error,
+            "The kernel does not tell of changes of log files (are fs.inotify.max_user_watches and max_user_instances \
+             large enough?); looking for them all the time instead."
+        );
+        self.watch = None;
+        self.next_listing = now;
+    }
+
+    // --- looking
+
+    /// When to look next.
+    pub fn look_at(&self) -> Instant {
+        self.next_listing.min(self.next_look)
+    }
+
+    /// When there may be something to tell the operator.
+    pub fn tell_at(&self, now: Instant) -> Instant {
+        if self.more {
+            return now;
+        }
+        let written = self.written_since.map(|since| since + self.pace.gather);
+        let asking = self.streams.values().filter(|s| s.standing == Standing::Asking);
+        let ask = asking.map(|stream| stream.ask_at).min();
+        written.into_iter().chain(ask).fold(self.look_at(), Instant::min)
+    }
+
+    /// How many bytes there are to read of streams of which nothing is under way, as of the last look.
+    pub fn backlog(&self) -> u64 {
+        let idle = self.streams.values().filter(|stream| !stream.is_under_way());
+        idle.map(Stream::unread).fold(0, u64::saturating_add)
+    }
+
+    /// Looks at files that may have changed: opens what is new, forgets what is read. What is under way to the operator
+    /// stays as it is.
     pub fn look(&mut self, now: Instant) {
+        let written: Vec<_> = std::mem::take(&mut self.written).into_iter().collect();
+        for (pod, container) in written {
+            self.refresh(&pod, &container, now);
+        }
+        self.written_since = None;
         if now >= self.next_listing {
             self.list(now);
-            self.next_listing = now + LISTING_INTERVAL;
         }
+        let watching = self.watch.is_some();
+        let mut at_rest = watching;
         for stream in self.streams.values_mut() {
+            if watching && stream.is_steady() {
+                continue;
+            }
+            at_rest = false;
+            if let Err(error) = stream.adopt_again(now) {
+                tracing::debug!(%error, "A log file can still not be opened.");
+            }
+            stream.refresh(now);
+        }
+        self.forget(now);
+        self.next_look = if at_rest {
+            self.next_listing
+        } else {
+            now + self.pace.poll
+        };
+    }
+
+    fn refresh(&mut self, pod: &str, container: &str, now: Instant) {
+        let Some(pod) = pod_folder(pod) else { return };
+        let first = first_of(&pod, container);
+        let of_container = |key: &StreamKey| key.pod_uid == pod.uid && key.container == container;
+        for (_, stream) in self
+            .streams
+            .range_mut(first..)
+            .take_while(|(key, _)| of_container(key))
+        {
             stream.refresh(now);
         }
     }
@@ -92,31 +237,100 @@ impl Node {
     // --- finding streams
 
     fn list(&mut self, now: Instant) {
-        let result = self.list_pods(now);
-        if let Err(error) = &result
-            && !self.listing_failed
-        {
-            tracing::warn!(folder = %self.folder.display(), %error, "The log folder can not be listed.");
-        }
-        self.listing_failed = result.is_err();
-    }
-
-    fn list_pods(&mut self, now: Instant) -> io::Result<()> {
-        self.ignored.retain(|_, until| *until > now);
-        // Per container, the restarts that have a file.
-        let mut seen: HashMap<PathBuf, BTreeSet<u32>> = HashMap::new();
-        for (name, path) in folders(&self.folder)? {
-            let Some(pod) = pod_folder(&name) else { continue };
-            for (container, path) in if_exists(folders(&path))? {
-                if !self.ignored.contains_key(&path) {
-                    let restarts = if_exists(restarts(&path))?;
-                    self.open(&pod, &container, &path, &restarts, now);
-                    seen.insert(path, restarts);
-                }
+        let interval = if self.watch.is_some() {
+            WATCHED_LISTING_INTERVAL
+        } else {
+            LISTING_INTERVAL
+        };
+        self.next_listing = now + interval;
+        // What the kernel has told already is no surprise.
+        self.told(now);
+        let before = self.unread_and_files();
+        let listed = self.list_all(now);
+        let found = self.unread_and_files() != before;
+        self.note_listing(listed);
+        if self.watch.is_some() {
+            let missed = found && before.1 > 0 && !self.told(now);
+            self.missed = if missed { self.missed + 1 } else { 0 };
+            if self.missed >= MAX_MISSED {
+                let error = io::Error::other("changes were found of which it did not tell");
+                self.unwatch(&error, now);
             }
         }
-        self.close(&seen, now);
-        Ok(())
+    }
+
+    /// Something that differs when a listing has found something new.
+    fn unread_and_files(&self) -> (u64, usize) {
+        let unread = self.streams.values().map(Stream::unread);
+        (unread.fold(0, u64::saturating_add), self.streams.len())
+    }
+
+    /// One warning until it works again.
+    fn note_listing(&mut self, listed: io::Result<()>) {
+        if let Err(error) = &listed
+            && !self.failing
+        {
+            tracing::warn!(folder = %self.folder.display(), %error, "Log files can not be opened or listed; trying again.");
+        }
+        self.failing = listed.is_err();
+    }
+
+    fn list_all(&mut self, now: Instant) -> io::Result<()> {
+        self.ignored.retain(|_, until| *until > now);
+        self.watch_folder(&self.folder.clone(), || Place::Root, now);
+        let names: BTreeSet<String> = folders(&self.folder)?.into_iter().map(|(name, _)| name).collect();
+        let gone: BTreeSet<String> = self.streams.keys().map(folder_name).collect();
+        let mut result = Ok(());
+        for name in names.iter().chain(gone.difference(&names)) {
+            result = self.list_pod(name, now).and(result);
+        }
+        result
+    }
+
+    /// Opens what is new in a pod's folder, and notes what is gone.
+    fn list_pod(&mut self, name: &str, now: Instant) -> io::Result<()> {
+        let Some(pod) = pod_folder(name) else {
+            return Ok(());
+        };
+        let path = self.folder.join(name);
+        self.watch_folder(&path, || Place::Pod(name.to_owned()), now);
+        // Per container, the restarts that have a file.
+        let mut seen: HashMap<String, BTreeSet<u32>> = HashMap::new();
+        let mut result = Ok(());
+        for (container, path) in if_exists(folders(&path))? {
+            if self.ignored.contains_key(&path) {
+                continue;
+            }
+            let place = || Place::Container(name.to_owned(), container.clone());
+            self.watch_folder(&path, place, now);
+            let restarts = if_exists(restarts(&path))?;
+            result = self.open(&pod, &container, &path, &restarts, now).and(result);
+            seen.insert(container, restarts);
+        }
+        let first = first_of(&pod, "");
+        for (key, stream) in self
+            .streams
+            .range_mut(first..)
+            .take_while(|(key, _)| key.pod_uid == pod.uid)
+        {
+            let restarts = seen.get(&key.container);
+            stream.listed = restarts.is_some_and(|all| all.contains(&key.restart));
+            if restarts.is_none_or(|all| all.last().is_some_and(|last| *last > key.restart)) {
+                stream.over_since.get_or_insert(now);
+            }
+            stream.refresh(now);
+        }
+        // To be looked at, and told to the operator, without delay.
+        self.next_look = self.next_look.min(now + self.pace.gather);
+        result
+    }
+
+    fn watch_folder(&mut self, path: &Path, place: impl FnOnce() -> Place, now: Instant) {
+        if let Some(watch) = &mut self.watch
+            && let Err(error) = watch.add(path, place())
+        {
+            self.unwatch(&error, now);
+        }
     }
 
     fn open(
@@ -126,37 +340,27 @@ impl Node {
         path: &Path,
         restarts: &BTreeSet<u32>,
         now: Instant,
-    ) {
+    ) -> io::Result<()> {
+        let mut result = Ok(());
         for restart in restarts {
             let key = StreamKey {
-                namespace: pod.namespace.clone(),
-                pod: pod.pod.clone(),
-                pod_uid: pod.uid.clone(),
-                container: container.to_owned(),
                 restart: *restart,
+                ..first_of(pod, container)
             };
+            let settle = self.pace.settle;
             let stream = self
                 .streams
                 .entry(key)
-                .or_insert_with_key(|key| Stream::new(key.clone(), path.to_owned(), self.settle, now));
-            if let Err(error) = stream.adopt(now)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(folder = %path.display(), %error, "A container's log folder can not be listed.");
-            }
+                .or_insert_with_key(|key| Stream::new(key.clone(), path.to_owned(), settle, now));
+            result = if_exists(stream.adopt(now)).and(result);
         }
+        result
     }
 
-    /// Notes which containers are no more, and forgets what is read.
-    fn close(&mut self, seen: &HashMap<PathBuf, BTreeSet<u32>>, now: Instant) {
+    /// Forgets streams that are read and gone.
+    fn forget(&mut self, now: Instant) {
         self.streams.retain(|key, stream| {
-            let restarts = seen.get(stream.folder());
-            let is_over = restarts.is_none_or(|all| all.last().is_some_and(|last| *last > key.restart));
-            if is_over {
-                stream.over_since.get_or_insert(now);
-            }
-            let is_listed = restarts.is_some_and(|all| all.contains(&key.restart));
-            if is_listed {
+            if stream.listed {
                 return true;
             }
             let waited = stream.over_since.map(|since| now.duration_since(since));
@@ -175,7 +379,8 @@ impl Node {
 
     // --- asking
 
-    fn questions(&self, now: Instant) -> Vec<StreamKey> {
+    /// Streams to ask the operator about now.
+    pub fn questions(&self, now: Instant) -> Vec<StreamKey> {
         let asking = self.streams.values();
         asking
             .filter(|stream| stream.standing == Standing::Asking && stream.ask_at <= now)
@@ -191,11 +396,18 @@ impl Node {
                 continue;
             };
             match answer {
-                StreamState::Follow { position } => stream.seek(position),
+                StreamState::Follow { position } => {
+                    stream.seek(position);
+                    stream.refresh(now);
+                    self.next_look = now;
+                }
                 StreamState::Unknown => stream.ask_at = now + ASK_AGAIN,
                 StreamState::Ignore => {
-                    self.ignored
-                        .insert(stream.folder().to_owned(), now + ASK_IGNORED_AGAIN);
+                    let folder = stream.folder().to_owned();
+                    if let Some(watch) = &mut self.watch {
+                        watch.remove(&folder);
+                    }
+                    self.ignored.insert(folder, now + ASK_IGNORED_AGAIN);
                     self.streams.remove(key);
                 }
             }
@@ -204,31 +416,11 @@ impl Node {
 
     // --- shipping
 
-    /// Chunks of all streams in turn, as many as a batch takes.
-    fn chunks(&mut self, now: Instant) -> Vec<Chunk> {
-        let mut chunks = Vec::new();
-        let mut budget = MAX_BATCH_BYTES;
-        loop {
-            let before = chunks.len();
-            let start = self.served.clone();
-            let after = start.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let up_to = start.as_ref().map(|key| (Bound::Unbounded, Bound::Included(key)));
-            for range in [Some((after, Bound::Unbounded)), up_to].into_iter().flatten() {
-                for (key, stream) in self.streams.range_mut::<StreamKey, _>(range) {
-                    if budget == 0 || chunks.len() >= MAX_BATCH_CHUNKS {
-                        return chunks;
-                    }
-                    if let Some(chunk) = stream.chunk(budget, now) {
-                        budget -= chunk.bytes.len();
-                        self.served = Some(key.clone());
-                        chunks.push(chunk);
-                    }
-                }
-            }
-            if chunks.len() == before {
-                return chunks;
-            }
-        }
+    /// Chunks of the streams of which nothing is under way.
+    pub fn batch(&mut self, now: Instant) -> Option<Batch> {
+        let filled = self.turns.fill(&self.buffers, self.streams.values_mut(), now);
+        self.more = filled.is_full;
+        filled.batch
     }
 
     /// The operator's word on the chunks of a batch; says how many bytes were stored.
@@ -242,16 +434,34 @@ impl Node {
                 stored += u64::from(header.length);
             }
         }
-        self.rewind();
+        self.returned(headers);
+        // What was written meanwhile, or could not be read before this was stored.
+        self.next_look = self.next_look.min(now + self.pace.gather);
         stored
     }
 
-    /// Whatever is under way does not count: read it again from the committed position.
-    pub fn rewind(&mut self) {
-        for stream in self.streams.values_mut() {
-            stream.rewind();
+    /// A batch is no longer under way: what is not committed is to be read again.
+    pub fn returned(&mut self, headers: &[ChunkHeader]) {
+        for header in headers {
+            if let Some(stream) = self.streams.get_mut(&header.stream) {
+                stream.rewind();
+            }
         }
     }
+}
+
+fn first_of(pod: &PodFolder, container: &str) -> StreamKey {
+    StreamKey {
+        namespace: pod.namespace.clone(),
+        pod: pod.pod.clone(),
+        pod_uid: pod.uid.clone(),
+        container: container.to_owned(),
+        restart: 0,
+    }
+}
+
+fn folder_name(key: &StreamKey) -> String {
+    format!("{}_{}_{}", key.namespace, key.pod, key.pod_uid)
 }
 
 fn folders(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {

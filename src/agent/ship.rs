@@ -2,12 +2,15 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use reqwest::{Client, StatusCode, header};
+use bytes::Bytes;
+use futures::stream;
+use reqwest::{Body, Client, RequestBuilder, StatusCode, header};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::node::Batch;
 use crate::ingest::wire::{
-    BATCHES_PATH, BatchResponse, Chunk, ChunkResult, STREAMS_PATH, StreamKey, StreamState, StreamsRequest,
-    StreamsResponse, WireError, encode_batch,
+    BATCHES_PATH, BatchResponse, ChunkResult, STREAMS_PATH, StreamKey, StreamState, StreamsRequest,
+    StreamsResponse, WireError, encode_header,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,35 +63,30 @@ impl Operator {
             streams: streams.to_vec(),
         };
         let body = serde_json::to_vec(&request).map_err(WireError::from)?;
-        let answer: StreamsResponse = self.post(STREAMS_PATH, "application/json", body).await?;
+        let request = self.request(STREAMS_PATH, "application/json").await?;
+        let answer: StreamsResponse = answer(request.body(body)).await?;
         same_length(streams.len(), answer.streams)
     }
 
-    /// What became of each chunk.
-    pub async fn deliver(&self, chunks: &[Chunk]) -> Result<Vec<ChunkResult>, ShipError> {
-        let body = encode_batch(&self.node, chunks)?;
-        let answer: BatchResponse = self.post(BATCHES_PATH, "application/octet-stream", body).await?;
-        same_length(chunks.len(), answer.chunks)
+    /// What became of each chunk. The body goes out as it lies in memory.
+    pub async fn deliver(&self, batch: Batch) -> Result<Vec<ChunkResult>, ShipError> {
+        let count = batch.headers.len();
+        let start = Bytes::from(encode_header(&self.node, batch.headers)?);
+        let length = start.len() + batch.bytes.len();
+        let parts = stream::iter([start, batch.bytes].map(Ok::<_, io::Error>));
+        let request = self
+            .request(BATCHES_PATH, "application/octet-stream")
+            .await?
+            .header(header::CONTENT_LENGTH, length)
+            .body(Body::wrap_stream(parts));
+        let answer: BatchResponse = answer(request).await?;
+        same_length(count, answer.chunks)
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, kind: &str, body: Vec<u8>) -> Result<T, ShipError> {
-        let response = self
-            .client
-            .post(format!("{}{path}", self.url))
-            .bearer_auth(self.token().await?)
-            .header(header::CONTENT_TYPE, kind)
-            .body(body)
-            .send()
-            .await?;
-        let status = response.status();
-        let body = response.bytes().await?;
-        if !status.is_success() {
-            return Err(ShipError::Status {
-                status,
-                message: message(&body),
-            });
-        }
-        serde_json::from_slice(&body).map_err(|error| ShipError::Answer(error.to_string()))
+    async fn request(&self, path: &str, kind: &str) -> Result<RequestBuilder, ShipError> {
+        let request = self.client.post(format!("{}{path}", self.url));
+        let request = request.bearer_auth(self.token().await?);
+        Ok(request.header(header::CONTENT_TYPE, kind))
     }
 
     /// Read each time, since kubelet renews it.
@@ -103,6 +101,19 @@ impl Operator {
             token => Ok(token.to_owned()),
         }
     }
+}
+
+async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ShipError> {
+    let response = request.send().await?;
+    let status = response.status();
+    let body = response.bytes().await?;
+    if !status.is_success() {
+        return Err(ShipError::Status {
+            status,
+            message: message(&body),
+        });
+    }
+    serde_json::from_slice(&body).map_err(|error| ShipError::Answer(error.to_string()))
 }
 
 fn same_length<T>(asked: usize, answers: Vec<T>) -> Result<Vec<T>, ShipError> {

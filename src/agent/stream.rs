@@ -7,13 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
 use super::{
+    buffers::Buffer,
     follow::{self, Facts, Located, Settle, Step},
-    held::{Held, list},
+    held::{Held, MAX_CHUNK_BYTES, list},
 };
-use crate::ingest::wire::{Chunk, ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey};
+use crate::ingest::wire::{ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey};
 
 /// So many files of a stream are kept open though they were deleted: a disk must not fill because of us.
 const MAX_HELD_FILES: usize = 16;
@@ -43,6 +42,10 @@ pub(super) struct Stream {
     pub ask_at: Instant,
     /// Since when its container is no more.
     pub over_since: Option<Instant>,
+    /// Its folder has a file of it.
+    pub listed: bool,
+    /// Number of the batch that its last chunk was put into.
+    pub batch: u64,
     folder: PathBuf,
     settle: Settle,
     /// In the order they were written; the first is being read.
@@ -61,7 +64,14 @@ pub(super) struct Stream {
     /// Offset in the stream of the first file's first byte, once known.
     first_start: Option<u64>,
     gap: Option<GapReason>,
+    /// Bytes known to be lost in that gap.
+    lost: u64,
+    /// The gap is in the batch under way.
     gap_shipped: bool,
+    /// It was in any batch, so it is stored if the committed offset has moved.
+    gap_tried: bool,
+    /// Its folder could not be listed, or a file not opened; to be tried again.
+    unlisted: bool,
 }
 
 impl Stream {
@@ -71,6 +81,8 @@ impl Stream {
             standing: Standing::Asking,
             ask_at: now,
             over_since: None,
+            listed: true,
+            batch: 0,
             folder,
             settle,
             files: VecDeque::new(),
@@ -83,7 +95,10 @@ impl Stream {
             end_shipped: false,
             first_start: None,
             gap: None,
+            lost: 0,
             gap_shipped: false,
+            gap_tried: false,
+            unlisted: false,
         }
     }
 
@@ -97,23 +112,89 @@ impl Stream {
         &self.folder
     }
 
+    /// Whether bytes of it are on their way to the operator.
+    pub fn is_under_way(&self) -> bool {
+        self.end_shipped || !self.is_settled()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.next == self.committed.offset + self.lost
+    }
+
+    /// How many bytes there are to read; of compressed files, which do not say, a chunk's worth.
+    pub fn unread(&self) -> u64 {
+        if self.standing != Standing::Following || self.end_shipped {
+            return 0;
+        }
+        let size = |file: &Held| match file.file.is_compressed() {
+            false => file.size,
+            true => MAX_CHUNK_BYTES as u64,
+        };
+        let start = self.first_start.unwrap_or(self.next);
+        let all: u64 = self.files.iter().map(size).sum();
+        match self.files.front() {
+            Some(first) if first.file.is_compressed() => all,
+            _ => all.saturating_sub(self.next.saturating_sub(start)),
+        }
+    }
+
+    /// Whether there is nothing to do before something is written or the folder changes.
+    pub fn is_steady(&self) -> bool {
+        match self.standing {
+            Standing::Ended => true,
+            Standing::Asking => !self.unlisted,
+            Standing::Following => {
+                let waits = self.over_since.is_some() || self.left.is_some() || self.files.len() > 1;
+                !waits && !self.unlisted && self.unread() == 0
+            }
+        }
+    }
+
+    /// Whether reading it takes a decoder.
+    pub fn is_compressed(&self) -> bool {
+        self.files.front().is_some_and(|file| file.file.is_compressed())
+    }
+
+    /// Whether it holds one.
+    pub fn is_decoding(&self) -> bool {
+        self.files.iter().any(|file| file.file.is_decoding())
+    }
+
     // --- what the operator says
 
     /// Follow the stream from here on.
     pub fn seek(&mut self, position: Position) {
         self.standing = Standing::Following;
-        let here = self.files.front().is_some_and(|file| {
-            file.identity.as_deref() == Some(&*position.file) && self.first_start == Some(position.file_start)
-        });
-        if !here {
+        if position != self.committed {
+            // The bytes after the gap are stored; only the answer was lost.
+            if self.gap_tried && position.offset > self.committed.offset {
+                self.gap = None;
+                self.gap_tried = false;
+            }
+            self.lost = 0;
+        }
+        if !self.is_at(&position) {
             self.first_start = None;
             // Files that were read may be needed again.
             self.unordered = !self.done.is_empty();
+            self.unlisted |= self.unordered;
             self.done.clear();
             self.done_identities.clear();
         }
         self.committed = position;
         self.rewind();
+    }
+
+    /// Whether the first file is where a position lies, or begins at it.
+    fn is_at(&self, position: &Position) -> bool {
+        let Some(start) = self.first_start else {
+            return false;
+        };
+        let first = self.files.front().and_then(|file| file.identity.as_deref());
+        let is_in_first = first == Some(&*position.file) && start == position.file_start;
+        let is_at_end_of_last =
+            position.offset == start && self.done_identities.back() == Some(&position.file);
+        is_in_first || is_at_end_of_last || *position == self.committed
     }
 
     /// What became of a chunk. Chunks are answered in the order they were shipped. Where the operator no longer knows
@@ -123,6 +204,8 @@ impl Stream {
             ChunkResult::Committed { position } => {
                 if std::mem::take(&mut self.gap_shipped) {
                     self.gap = None;
+                    self.lost = 0;
+                    self.gap_tried = false;
                 }
                 self.committed = position.clone();
                 if self.end_shipped && position.offset == self.next {
@@ -134,13 +217,14 @@ impl Stream {
                 self.standing = Standing::Asking;
                 self.ask_at = ask_at;
                 self.rewind();
+                self.files.iter_mut().for_each(|file| file.file.rest());
             }
         }
     }
 
     /// Nothing that is shipped and not committed counts.
     pub fn rewind(&mut self) {
-        self.next = self.committed.offset;
+        self.next = self.committed.offset + self.lost;
         self.end_shipped = false;
         self.gap_shipped = false;
     }
@@ -158,36 +242,52 @@ impl Stream {
         if self.standing == Standing::Ended {
             return Ok(());
         }
+        let mut adopted = Ok(false);
         for _ in 0..LISTINGS {
-            let listed = list(&self.folder, self.key.restart)?;
-            let held: Vec<_> = self.files.iter().map(|f| (f.inode, f.name.clone())).collect();
-            let changes = follow::compare(&held, &listed, &self.done);
-            let opened: Option<Vec<Held>> = changes
-                .open
-                .iter()
-                .map(|file| Held::open(&self.folder, file, now))
-                .collect();
-            // A file renamed in between would be opened under a wrong name or missed.
-            let Some(opened) = opened else { continue };
-            if !opened.is_empty() && list(&self.folder, self.key.restart)? != listed {
-                continue;
+            adopted = self.adopt_listing(now);
+            if !matches!(adopted, Ok(false)) {
+                break;
             }
-            for (place, name) in changes.renamed {
-                self.files[place].name = name;
-            }
-            for file in opened {
-                self.hold(file);
-            }
-            self.done
-                .retain(|time| listed.iter().any(|f| f.name.rotated.as_ref() == Some(time)));
-            if self.unordered {
-                let files = self.files.make_contiguous();
-                files.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
-                self.unordered = false;
-            }
-            break;
         }
-        Ok(())
+        self.unlisted = !matches!(adopted, Ok(true));
+        adopted.map(|_| ())
+    }
+
+    /// Tries again what [`Self::adopt`] could not do.
+    pub fn adopt_again(&mut self, now: Instant) -> io::Result<()> {
+        if self.unlisted { self.adopt(now) } else { Ok(()) }
+    }
+
+    /// Says whether the folder kept still meanwhile.
+    fn adopt_listing(&mut self, now: Instant) -> io::Result<bool> {
+        let listed = list(&self.folder, self.key.restart)?;
+        let held: Vec<_> = self.files.iter().map(|f| (f.inode, f.name.clone())).collect();
+        let changes = follow::compare(&held, &listed, &self.done);
+        let mut opened = Vec::new();
+        for file in &changes.open {
+            // A file renamed in between would be opened under a wrong name or missed.
+            match Held::open(&self.folder, file, now)? {
+                Some(file) => opened.push(file),
+                None => return Ok(false),
+            }
+        }
+        if !opened.is_empty() && list(&self.folder, self.key.restart)? != listed {
+            return Ok(false);
+        }
+        for (place, name) in changes.renamed {
+            self.files[place].name = name;
+        }
+        for file in opened {
+            self.hold(file);
+        }
+        self.done
+            .retain(|time| listed.iter().any(|f| f.name.rotated.as_ref() == Some(time)));
+        if self.unordered {
+            let files = self.files.make_contiguous();
+            files.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
+            self.unordered = false;
+        }
+        Ok(true)
     }
 
     fn hold(&mut self, file: Held) {
@@ -232,25 +332,36 @@ impl Stream {
             }
         }
         while self.files.len() > MAX_HELD_FILES
-            && self.next == self.committed.offset
+            && !self.is_under_way()
             && self.files.front().is_some_and(|file| file.deleted)
         {
-            self.give_up_first();
+            self.give_up_first(now);
         }
     }
 
-    fn give_up_first(&mut self) {
+    /// Lets the first file go; a gap if it was not read to its end.
+    fn give_up_first(&mut self, now: Instant) {
+        let unread = match (self.files.front(), self.first_start) {
+            (Some(first), Some(start)) if !first.file.is_compressed() => {
+                Some((start + first.size).saturating_sub(self.next))
+            }
+            _ => None,
+        };
+        if unread == Some(0) {
+            self.next_file(now);
+            return;
+        }
         self.files.pop_front();
         self.gap = Some(GapReason::FileRotatedAway);
-        if self.first_start.is_some() {
-            self.first_start = Some(self.next);
-        }
+        self.lost += unread.unwrap_or(0);
+        self.next = self.committed.offset + self.lost;
+        self.first_start = self.first_start.map(|_| self.next);
     }
 
     // --- reading
 
-    /// The next bytes to ship, at most `budget`.
-    pub fn chunk(&mut self, budget: usize, now: Instant) -> Option<Chunk> {
+    /// Reads the next bytes to ship into `buffer`, as many as it takes.
+    pub fn chunk(&mut self, buffer: &mut Buffer, now: Instant) -> Option<ChunkHeader> {
         loop {
             if self.standing != Standing::Following || self.end_shipped || self.unordered {
                 return None;
@@ -273,14 +384,20 @@ impl Stream {
                 quiet: now.duration_since(first.changed),
             };
             let step = follow::step(&facts, self.settle);
-            let is_settled = self.next == self.committed.offset;
+            let is_settled = self.next == self.committed.offset + self.lost;
             match step {
-                Step::Read { sealed } => match first.read(read, budget, sealed) {
-                    Ok(Some((file, bytes))) => return Some(self.chunk_of(file, start, bytes)),
+                Step::Read { sealed } => match first.read(read, buffer.rest(), sealed) {
+                    Ok(Some((file, count))) => {
+                        buffer.fill(count);
+                        return Some(self.chunk_of(file, start, count));
+                    }
                     // The end of a compressed file is known only now.
                     Ok(None) if first.end.is_some() => {}
                     Ok(None) => return None,
-                    Err(error) => return self.unreadable(read, &error),
+                    Err(error) => {
+                        self.unreadable(read, &error);
+                        return None;
+                    }
                 },
                 Step::Wait => return None,
                 // Of nothing there is no end to tell.
@@ -298,7 +415,7 @@ impl Stream {
                     self.first_start = Some(self.next);
                 }
                 Step::NextFile => self.next_file(now),
-                Step::End => return Some(self.end_chunk(start)),
+                Step::End => return self.end_chunk(start, buffer),
             }
         }
     }
@@ -310,7 +427,7 @@ impl Stream {
             Located::NotYet => return None,
             Located::Lost => {
                 self.gap = Some(GapReason::FileRotatedAway);
-                self.committed.offset
+                self.next
             }
             Located::In(place) => {
                 for _ in 0..place {
@@ -340,37 +457,40 @@ impl Stream {
         self.first_start = Some(self.next);
     }
 
-    fn chunk_of(&mut self, file: String, file_start: u64, bytes: Vec<u8>) -> Chunk {
-        let gap = (self.next == self.committed.offset).then_some(self.gap).flatten();
+    fn chunk_of(&mut self, file: String, file_start: u64, count: usize) -> ChunkHeader {
+        let gap = self.gap.filter(|_| self.is_settled());
         let header = ChunkHeader {
             stream: self.key.clone(),
             offset: self.next,
             file,
             file_start,
-            length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            length: u32::try_from(count).unwrap_or(u32::MAX),
             gap: gap.map(|reason| reason.as_str().to_owned()),
         };
         self.gap_shipped |= gap.is_some();
-        self.next += bytes.len() as u64;
-        Chunk {
-            header,
-            bytes: Bytes::from(bytes),
-        }
+        self.gap_tried |= gap.is_some();
+        self.next += count as u64;
+        header
     }
 
-    fn end_chunk(&mut self, start: u64) -> Chunk {
+    fn end_chunk(&mut self, start: u64, buffer: &mut Buffer) -> Option<ChunkHeader> {
+        buffer
+            .rest()
+            .get_mut(..END_OF_STREAM.len())?
+            .copy_from_slice(END_OF_STREAM);
+        buffer.fill(END_OF_STREAM.len());
         // An empty file has no identity; the end then lies at the end of the file before.
         let (file, start) = match self.files.front().and_then(|file| file.identity.clone()) {
             Some(identity) => (identity, start),
             None => (self.committed.file.clone(), self.committed.file_start),
         };
-        let chunk = self.chunk_of(file, start, END_OF_STREAM.to_vec());
+        let header = self.chunk_of(file, start, END_OF_STREAM.len());
         self.end_shipped = true;
-        chunk
+        Some(header)
     }
 
     /// A damaged compressed file ends here; anything else is tried again.
-    fn unreadable(&mut self, read: u64, error: &io::Error) -> Option<Chunk> {
+    fn unreadable(&mut self, read: u64, error: &io::Error) {
         tracing::warn!(
             pod = self.key.pod,
             container = self.key.container,
@@ -382,8 +502,8 @@ impl Stream {
             && first.file.is_compressed()
         {
             first.end = Some(read);
+            first.file.rest();
             self.gap = Some(GapReason::Unreadable);
         }
-        None
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     parse::Parser,
-    record::Record,
+    record::Event,
     wire::{Chunk, ChunkHeader, GapReason, Position, StreamKey},
 };
 use crate::{
@@ -156,15 +156,12 @@ fn prepare(
         parser.feed(&chunk.bytes);
     }
     let parsed = parser.finish();
-    let mut lines = 0;
-    let mut ended = Vec::new();
-    for record in &parsed.records {
-        match record {
-            Record::Line(_) => lines += 1,
-            Record::RunFinished(run) => ended.push((run.status, run.duration_micros)),
-            Record::RunStarted(_) => {}
-        }
-    }
+    let lines = parsed.records.lines.len() as u64;
+    let ended = parsed.records.events().filter_map(|event| match event {
+        Event::Finished(run) => Some((run.status, run.duration_micros)),
+        Event::Started(_) => None,
+    });
+    let ended = ended.collect();
     Some(Prepared {
         append: Append {
             stream: checkpoint.id,

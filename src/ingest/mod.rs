@@ -3,6 +3,7 @@
 mod access;
 mod batch;
 mod checkpoints;
+pub mod lines;
 pub mod parse;
 pub mod record;
 mod service;

@@ -208,22 +208,24 @@ pub enum WireError {
     Header(#[from] serde_json::Error),
 }
 
+/// Writes the first part of a batch body; the chunks' bytes follow it.
+pub fn encode_header(node: &str, chunks: Vec<ChunkHeader>) -> Result<Vec<u8>, WireError> {
+    let mut start = vec![0; 4];
+    let node = node.to_owned();
+    serde_json::to_writer(&mut start, &BatchHeader { node, chunks })?;
+    let length = u32::try_from(start.len() - 4).unwrap_or(u32::MAX);
+    start[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(start)
+}
+
 /// Writes a batch body.
 pub fn encode_batch(node: &str, chunks: &[Chunk]) -> Result<Vec<u8>, WireError> {
-    let header = serde_json::to_vec(&BatchHeader {
-        node: node.to_owned(),
-        chunks: chunks
-            .iter()
-            .map(|c| ChunkHeader {
-                length: u32::try_from(c.bytes.len()).unwrap_or(u32::MAX),
-                ..c.header.clone()
-            })
-            .collect(),
-    })?;
-    let total = 4 + header.len() + chunks.iter().map(|c| c.bytes.len()).sum::<usize>();
-    let mut body = Vec::with_capacity(total);
-    body.extend_from_slice(&u32::try_from(header.len()).unwrap_or(u32::MAX).to_be_bytes());
-    body.extend_from_slice(&header);
+    let headers = chunks.iter().map(|c| ChunkHeader {
+        length: u32::try_from(c.bytes.len()).unwrap_or(u32::MAX),
+        ..c.header.clone()
+    });
+    let mut body = encode_header(node, headers.collect())?;
+    body.reserve(chunks.iter().map(|c| c.bytes.len()).sum());
     for chunk in chunks {
         body.extend_from_slice(&chunk.bytes);
     }

@@ -58,7 +58,7 @@ const BUFFER: usize = 256;
 /// Options of `scriptscope operator`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The database, such as `sqlite:///var/lib/scriptscope/scriptscope.db`.
+    /// The database, such as `sqlite:///var/lib/scriptscope/scriptscope.db` or `postgres://user@host:5432/database`.
     #[arg(
         long,
         env = "SCRIPTSCOPE_DATABASE_URL",

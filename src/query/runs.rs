@@ -1,6 +1,6 @@
 //! The condition of a query for runs, as SQL with bound parameters.
 
-use sqlx::{Database, Encode, QueryBuilder, Sqlite, Type};
+use sqlx::{Database, Encode, Postgres, QueryBuilder, Sqlite, Type};
 
 use super::micros_range;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType, TimeRange,
         milliseconds_to_micros,
     },
-    store::RunCursor,
+    store::{RunCursor, storable},
 };
 
 /// What databases write differently.
@@ -22,6 +22,12 @@ pub trait Dialect: Database {
 impl Dialect for Sqlite {
     const POSITION: &'static str = "instr";
     const LOWER: (&'static str, &'static str) = ("lower(", ")");
+}
+
+impl Dialect for Postgres {
+    const POSITION: &'static str = "strpos";
+    // By the rules of C, whatever the database's: of ASCII letters alone.
+    const LOWER: (&'static str, &'static str) = ("lower(", " COLLATE \"C\")");
 }
 
 /// Appends ` WHERE ...` for the runs (table alias `r`) of a script in a range that pass a filter and come after a row.
@@ -53,7 +59,7 @@ where
                 .push(", r.run_id) < (")
                 .push_bind(after.executed_on.as_microsecond())
                 .push(", ")
-                .push_bind(after.run_id.clone())
+                .push_bind(storable(after.run_id.clone()))
                 .push(")");
         }
         _ if range.to.is_some() => {
@@ -136,7 +142,12 @@ where
     })?;
     match (condition.operator, kind) {
         (Operator::Equals | Operator::NotEquals, Kind::Text(name)) => {
-            push_list(sql, name, condition, condition.values.iter().cloned());
+            push_list(
+                sql,
+                name,
+                condition,
+                condition.values.iter().cloned().map(storable),
+            );
         }
         (Operator::Contains, Kind::Text(name)) => push_contains(sql, name, &condition.values),
         (Operator::Contains, Kind::Number(name, _)) => {
@@ -221,7 +232,7 @@ where
             .push(text)
             .push(after)
             .push(", ")
-            .push_bind(value.to_ascii_lowercase())
+            .push_bind(storable(value.to_ascii_lowercase()))
             .push(") > 0");
     }
     sql.push(")");

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{
+    ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray, builder::StringBuilder,
+};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
 use parquet::{
@@ -34,13 +36,14 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     ]))
 });
 
-/// Writes lines as a segment; none where there is no line. Sorts them.
-pub fn encode(lines: &mut [LineRef<'_>]) -> Result<Option<Segment>, SegmentError> {
-    lines.sort_unstable_by_key(|line| line.key);
-    let (Some(first), Some(last)) = (lines.first(), lines.last()) else {
+/// Writes lines as a segment, in whatever order they come; none where there is no line.
+pub fn encode(lines: &[LineRef<'_>]) -> Result<Option<Segment>, SegmentError> {
+    let order = order(lines);
+    let (Some(&first), Some(&last)) = (order.first(), order.last()) else {
         return Ok(None);
     };
-    let runs: HashSet<&str> = lines.iter().filter_map(|line| line.run_id).collect();
+    let (first, last) = (&lines[first], &lines[last]);
+    let runs = distinct_runs(lines);
     let info = SegmentInfo {
         min_time: first.key.micros,
         max_time: last.key.micros,
@@ -56,13 +59,40 @@ pub fn encode(lines: &mut [LineRef<'_>]) -> Result<Option<Segment>, SegmentError
         .with_properties(properties()?)
         .with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&SCHEMA), options)?;
-    for group in lines.chunks(ROWS_PER_GROUP) {
-        writer.write(&batch(group)?)?;
+    let mut group: Vec<&LineRef<'_>> = Vec::with_capacity(ROWS_PER_GROUP.min(lines.len()));
+    for rows in order.chunks(ROWS_PER_GROUP) {
+        group.clear();
+        group.extend(rows.iter().map(|&row| &lines[row]));
+        writer.write(&batch(&group)?)?;
     }
     Ok(Some(Segment {
         info,
         body: Bytes::from(writer.into_inner()?),
     }))
+}
+
+/// Places of the lines, the oldest line first. The lines are a few stretches in order each (one a stream), which a merge
+/// sort makes use of; numbers are sorted in their stead, since they are a fraction of a line's size.
+fn order(lines: &[LineRef<'_>]) -> Vec<usize> {
+    if lines.is_sorted_by_key(|line| line.key) {
+        return (0..lines.len()).collect();
+    }
+    let mut keys: Vec<(i64, usize)> = lines.iter().map(|line| line.key.micros).zip(0..).collect();
+    keys.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| lines[a.1].key.cmp(&lines[b.1].key)));
+    keys.into_iter().map(|(_, place)| place).collect()
+}
+
+/// The runs that lines belong to. Those of one run mostly come one after the other.
+fn distinct_runs<'a>(lines: &[LineRef<'a>]) -> HashSet<&'a str> {
+    let mut runs = HashSet::new();
+    let mut last = None;
+    for line in lines {
+        if line.run_id != last {
+            runs.extend(line.run_id);
+            last = line.run_id;
+        }
+    }
+    runs
 }
 
 fn properties() -> Result<WriterProperties, SegmentError> {
@@ -84,11 +114,14 @@ fn properties() -> Result<WriterProperties, SegmentError> {
     Ok(builder.build())
 }
 
-fn batch(lines: &[LineRef<'_>]) -> Result<RecordBatch, SegmentError> {
-    fn text<'a>(lines: &'a [LineRef<'_>], value: fn(&LineRef<'a>) -> Option<&'a str>) -> ArrayRef {
-        Arc::new(lines.iter().map(value).collect::<StringArray>())
+fn batch(lines: &[&LineRef<'_>]) -> Result<RecordBatch, SegmentError> {
+    fn text<'a>(lines: &[&LineRef<'a>], value: fn(&LineRef<'a>) -> Option<&'a str>) -> ArrayRef {
+        let bytes = lines.iter().map(|line| value(line).map_or(0, str::len)).sum();
+        let mut array = StringBuilder::with_capacity(lines.len(), bytes);
+        lines.iter().for_each(|line| array.append_option(value(line)));
+        Arc::new(array.finish())
     }
-    let integers = |value: fn(&LineRef<'_>) -> i64| lines.iter().map(value);
+    let integers = |value: fn(&LineRef<'_>) -> i64| lines.iter().map(move |line| value(line));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(
             TimestampMicrosecondArray::from_iter_values(integers(|l| l.key.micros)).with_timezone("UTC"),

@@ -6,6 +6,7 @@
 //! time decodes little else. What a store must know to leave a segment alone is its [`SegmentInfo`].
 
 mod encode;
+mod merge;
 mod runs;
 mod scan;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use crate::model::{LogId, LogLevel};
 
 pub use encode::encode;
+pub use merge::merge;
 pub use runs::RunSet;
 pub use scan::{count, decode, scan};
 
@@ -115,6 +117,13 @@ pub struct SegmentInfo {
     pub text_bytes: usize,
     /// Which runs may occur.
     pub runs: RunSet,
+}
+
+impl SegmentInfo {
+    /// Whether it is so large that it is never merged with others.
+    pub fn is_full(&self) -> bool {
+        self.lines >= MAX_LINES || self.text_bytes >= MAX_TEXT_BYTES
+    }
 }
 
 /// A segment.

@@ -95,7 +95,7 @@ fn overlaps(group: &RowGroupMetaData, range: &Range<i64>) -> bool {
     }
 }
 
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     timestamp: &'a TimestampMicrosecondArray,
     stream: &'a Int64Array,
     offset: &'a Int64Array,
@@ -118,7 +118,7 @@ fn optional(array: &StringArray, row: usize) -> Option<&str> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a RecordBatch) -> Result<Self, SegmentError> {
+    pub(super) fn of(batch: &'a RecordBatch) -> Result<Self, SegmentError> {
         Ok(Self {
             timestamp: column(batch, "timestamp")?,
             stream: column(batch, "stream")?,
@@ -131,7 +131,7 @@ impl<'a> Columns<'a> {
         })
     }
 
-    fn line(&self, row: usize) -> Result<LineRef<'a>, SegmentError> {
+    pub(super) fn line(&self, row: usize) -> Result<LineRef<'a>, SegmentError> {
         let level = self.level.value(row);
         Ok(LineRef {
             key: LineKey {
@@ -184,8 +184,8 @@ mod tests {
         let count = i64::try_from(ROWS_PER_GROUP).unwrap() * 2 + 10;
         let mut lines: Vec<SegmentLine> = (0..count).map(|n| line((n * 7_919) % count, n)).collect();
         lines.sort_by_key(|l| l.key);
-        let mut refs: Vec<_> = lines.iter().rev().map(SegmentLine::as_ref).collect();
-        let segment = encode(&mut refs).unwrap().unwrap();
+        let refs: Vec<_> = lines.iter().rev().map(SegmentLine::as_ref).collect();
+        let segment = encode(&refs).unwrap().unwrap();
         assert_eq!((segment.info.min_time, segment.info.max_time), (0, count - 1));
         assert_eq!(
             segment.info.levels,
@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn no_lines_make_no_segment_and_a_small_one_is_small() {
-        assert!(encode(&mut []).unwrap().is_none());
-        let small = encode(&mut [line(1, 1).as_ref()]).unwrap().unwrap();
+        assert!(encode(&[]).unwrap().is_none());
+        let small = encode(&[line(1, 1).as_ref()]).unwrap().unwrap();
         assert!(small.body.len() < 1_500, "{} bytes", small.body.len());
         assert!(
             scan(&Bytes::from_static(b"not parquet"), &(0..9), |_| {

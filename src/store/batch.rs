@@ -1,17 +1,21 @@
 //! Appends made ready before any lock is taken: payloads compressed, lines encoded, everything checked that can be.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
-use super::{Append, Gap, PodRecord, StoreError, payload};
+use super::{Append, AppendOutcome, CloseRuns, Gap, PodRecord, StoreError, payload, run_changes::StoredRun};
 use crate::{
     ingest::{
-        record::{NewLine, Record, RunFinished, RunStarted},
-        wire::Position,
+        lines::Lines,
+        record::{Event, RunFinished, RunStarted},
+        wire::{Position, StreamKey},
     },
-    model::{LogId, LogLevel, RunStatus},
-    segment::{self, LineKey, LineRef, Segment, SegmentLine},
+    model::{LogId, LogLevel, RunError, RunStatus},
+    segment::{self, LineKey, LineRef, Segment},
 };
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
@@ -110,10 +114,17 @@ pub struct PreparedAppend {
     pub gap: Option<(Gap, i64)>,
     /// What happened to runs, in order.
     pub events: Vec<RunEvent>,
-    /// The lines.
-    pub lines: Vec<SegmentLine>,
+    /// The lines; all can be numbered.
+    pub lines: Lines,
     /// Lines per hour and level.
     pub line_counts: BTreeMap<(i64, LogLevel), i64>,
+}
+
+impl PreparedAppend {
+    /// Whether it brings anything besides a new position.
+    pub fn is_visible(&self) -> bool {
+        !(self.lines.is_empty() && self.events.is_empty() && self.gap.is_none())
+    }
 }
 
 /// The lines of one script in a batch.
@@ -181,12 +192,33 @@ impl Batch {
 
     /// The lines of these appends as a segment.
     pub fn encode(&self, members: &[usize]) -> Result<Option<Segment>, StoreError> {
-        let mut lines: Vec<LineRef<'_>> = members
-            .iter()
-            .filter_map(|&n| self.appends.get(n))
-            .flat_map(|append| append.lines.iter().map(SegmentLine::as_ref))
-            .collect();
-        Ok(segment::encode(&mut lines)?)
+        let members = members.iter().filter_map(|&n| self.appends.get(n));
+        let count = members.clone().map(|append| append.lines.len()).sum();
+        let mut lines: Vec<LineRef<'_>> = Vec::with_capacity(count);
+        for append in members {
+            lines.extend(append.line_refs());
+        }
+        Ok(segment::encode(&lines)?)
+    }
+}
+
+impl PreparedAppend {
+    fn line_refs(&self) -> impl Iterator<Item = LineRef<'_>> {
+        self.lines.iter().map(|line| LineRef {
+            key: LineKey {
+                micros: line.micros,
+                id: LogId {
+                    stream: self.stream,
+                    // Both were found to fit when the append was made ready.
+                    offset: i64::try_from(line.offset).unwrap_or(i64::MAX),
+                    index: i32::try_from(line.index).unwrap_or(i32::MAX),
+                },
+            },
+            level: line.level,
+            run_id: line.run_id,
+            message: line.message,
+            attributes: line.attributes,
+        })
     }
 }
 
@@ -206,44 +238,54 @@ fn prepare_append(
             append.expected_offset, append.position.offset
         )));
     }
-    let (mut events, mut lines, mut line_counts) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for record in append.records {
-        match record {
-            Record::RunStarted(started) => events.push(RunEvent::Start(start(started))),
-            Record::RunFinished(finished) => events.extend(end(finished).map(RunEvent::End)),
-            Record::Line(new) => {
-                let line = line(stream, new)?;
-                *line_counts
-                    .entry((hour_of(line.key.micros), line.level))
-                    .or_insert(0) += 1;
-                lines.push(line);
-            }
-        }
-    }
-    let time = lines.first().map_or(now.as_microsecond(), |line| line.key.micros);
+    let (records, lines) = append.records.into_parts();
+    let line_counts = count_lines(stream, &lines)?;
+    let events = records.filter_map(|event| match event {
+        Event::Started(started) => Some(RunEvent::Start(start(started))),
+        Event::Finished(finished) => end(finished).map(RunEvent::End),
+    });
+    let events = events.collect();
+    let time = lines
+        .iter()
+        .next()
+        .map_or(now.as_microsecond(), |line| line.micros);
+    let mut position = append.position;
+    position.file = storable(position.file);
     Ok(PreparedAppend {
         stream,
         owner,
         expected_offset: number(append.expected_offset)?,
-        offset: number(append.position.offset)?,
-        file_start: number(append.position.file_start)?,
-        position: append.position,
+        offset: number(position.offset)?,
+        file_start: number(position.file_start)?,
+        position,
         carry: append.carry,
-        gap: append.gap.map(|gap| (gap, time)),
+        gap: append.gap.map(|gap| {
+            let reason = storable(gap.reason);
+            (Gap { reason, ..gap }, time)
+        }),
         events,
         lines,
         line_counts,
     })
 }
 
+/// A text as every database can keep it: Postgres has no NUL in its texts, so none has.
+pub fn storable(text: String) -> String {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    }
+}
+
 fn start(started: RunStarted) -> Start {
     Start {
-        run_id: started.run_id,
+        run_id: storable(started.run_id),
         executed_at: started.time.as_microsecond(),
-        function: started.function,
+        function: storable(started.function),
         source_type: started.source_type.code(),
-        source: started.source,
-        traceparent: started.traceparent,
+        source: storable(started.source),
+        traceparent: started.traceparent.map(storable),
         input: started.input.map(|json| payload::pack(json.get())),
     }
 }
@@ -258,7 +300,7 @@ fn end(finished: RunFinished) -> Option<End> {
         RunStatus::InProgress => return None,
     };
     Some(End {
-        run_id: finished.run_id,
+        run_id: storable(finished.run_id),
         finished_at,
         began_at: finished_at
             .saturating_sub(duration)
@@ -269,7 +311,7 @@ fn end(finished: RunFinished) -> Option<End> {
             .error
             .as_ref()
             .filter(|_| !success)
-            .map(|e| e.reason.clone()),
+            .map(|e| storable(e.reason.clone())),
         output: finished.output.map(|json| payload::pack(json.get())),
         error: finished
             .error
@@ -278,24 +320,85 @@ fn end(finished: RunFinished) -> Option<End> {
     })
 }
 
-fn line(stream: i64, new: NewLine) -> Result<SegmentLine, StoreError> {
-    let too_large = || {
-        StoreError::Unusable(format!(
-            "a line of stream {stream} lies beyond what can be numbered"
-        ))
+/// Lines per hour and level; fails where a line can not be numbered.
+fn count_lines(stream: i64, lines: &Lines) -> Result<BTreeMap<(i64, LogLevel), i64>, StoreError> {
+    let mut counts = BTreeMap::new();
+    // Nearly all lines are of the hour and level of the line before.
+    let mut current: Option<(i64, LogLevel, i64)> = None;
+    for line in lines.iter() {
+        if i64::try_from(line.offset).is_err() || i32::try_from(line.index).is_err() {
+            return Err(StoreError::Unusable(format!(
+                "a line of stream {stream} lies beyond what can be numbered"
+            )));
+        }
+        let hour = hour_of(line.micros);
+        match &mut current {
+            Some((of, level, count)) if (*of, *level) == (hour, line.level) => *count += 1,
+            _ => {
+                if let Some((hour, level, count)) = current.replace((hour, line.level, 1)) {
+                    *counts.entry((hour, level)).or_insert(0) += count;
+                }
+            }
+        }
+    }
+    if let Some((hour, level, count)) = current {
+        *counts.entry((hour, level)).or_insert(0) += count;
+    }
+    Ok(counts)
+}
+
+/// About how much memory appends take, in KiB; never more than there is room for.
+pub fn kib(appends: &[Append], room: u32) -> u32 {
+    let bytes: usize = appends
+        .iter()
+        .map(|append| append.carry.len() + append.records.bytes())
+        .sum();
+    u32::try_from(bytes.div_ceil(1024)).map_or(room, |kib| kib.clamp(1, room))
+}
+
+/// What becomes of an append, given how far each stream is committed; notes the new position.
+pub fn decide(append: &PreparedAppend, positions: &mut HashMap<i64, (i64, Position)>) -> AppendOutcome {
+    match positions.get_mut(&append.stream) {
+        Some((offset, _)) if *offset == append.expected_offset && append.owner.is_some() => {
+            let position = append.position.clone();
+            positions.insert(append.stream, (append.offset, position.clone()));
+            AppendOutcome::Committed(position)
+        }
+        Some((_, position)) if append.owner.is_some() => AppendOutcome::Conflict(position.clone()),
+        _ => AppendOutcome::Unknown,
+    }
+}
+
+/// The first whole microsecond that is not before `time`.
+pub fn micros_up(time: Timestamp) -> i64 {
+    let floor = time.as_microsecond();
+    floor + i64::from(Timestamp::from_microsecond(floor).is_ok_and(|floor| floor < time))
+}
+
+/// The end of a run that a pod left in progress.
+pub fn forced_end(run_id: String, run: &StoredRun, close_runs: &CloseRuns) -> End {
+    let error = RunError {
+        reason: close_runs.reason.clone(),
+        kind: None,
+        message: close_runs.message.clone(),
+        traceback: None,
     };
-    Ok(SegmentLine {
-        key: LineKey {
-            micros: new.time.as_microsecond(),
-            id: LogId {
-                stream,
-                offset: i64::try_from(new.offset).map_err(|_| too_large())?,
-                index: i32::try_from(new.index).map_err(|_| too_large())?,
-            },
-        },
-        level: new.level,
-        run_id: new.run_id,
-        message: new.message,
-        attributes: new.attributes,
-    })
+    End {
+        run_id,
+        // The clocks of two machines: a run never ends before it began.
+        finished_at: close_runs.time.as_microsecond().max(run.executed_at),
+        began_at: run.executed_at,
+        status: RunStatus::Failed,
+        response_time: None,
+        reason: Some(storable(close_runs.reason.clone())),
+        output: None,
+        error: serde_json::to_string(&error)
+            .ok()
+            .map(|json| payload::pack(&json)),
+    }
+}
+
+/// Whether a stream is what the registered pod prints as the script.
+pub fn belongs(key: &StreamKey, pod: &PodRecord) -> bool {
+    key.container == pod.container && key.pod == pod.name && key.namespace == pod.script.namespace
 }

@@ -5,9 +5,13 @@
 
 mod batch;
 mod changes;
+mod counts;
 mod digest;
 mod payload;
+pub mod postgres;
+mod rows;
 mod run_changes;
+mod search;
 pub mod sqlite;
 
 use std::{path::Path, sync::Arc};
@@ -17,7 +21,7 @@ use jiff::Timestamp;
 
 use crate::{
     ingest::{
-        record::Record,
+        record::Records,
         wire::{Position, StreamKey},
     },
     model::{
@@ -25,6 +29,8 @@ use crate::{
         VersionFigures,
     },
 };
+
+pub use batch::storable;
 
 /// A pod of a script, remembered longer than the cluster does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +74,7 @@ pub struct Append {
     /// The new carry.
     pub carry: Vec<u8>,
     /// What happened, in order.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// Bytes that could not be read, just before these.
     pub gap: Option<Gap>,
 }
@@ -277,7 +283,7 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// Opens the store at `url`: `sqlite:///path/to/file`.
+/// Opens the store at `url`: `sqlite:///path/to/file` or `postgres://user:password@host:port/database`.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     match url.split_once("://") {
         Some(("sqlite", path)) if path.len() > 1 && path.starts_with('/') => {
@@ -286,10 +292,19 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
         Some(("sqlite", _)) => Err(StoreError::Unusable(
             "the store's URL needs an absolute path: sqlite:///var/lib/scriptscope/store.db".to_owned(),
         )),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
         // The URL itself may hold a password: only its scheme is repeated.
         other => Err(StoreError::Unusable(format!(
-            "a store of the kind {:?} is not supported; expected sqlite:///path",
+            "a store of the kind {:?} is not supported; expected sqlite:///path or postgres://user:password@host:port/database",
             other.map_or("", |(scheme, _)| scheme)
         ))),
     }
+}
+
+fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros).map_err(|_| StoreError::Corrupt(format!("the time {micros}")))
+}
+
+fn optional_time(micros: Option<i64>) -> Result<Option<Timestamp>, StoreError> {
+    micros.map(time).transpose()
 }

@@ -3,9 +3,13 @@
 //! The rules: the first beginning of a run id stands; only a run in progress is closed, once; an end without a
 //! beginning makes the whole run.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    mem,
+};
 
 use super::{
+    StoreError,
     batch::{End, RunEvent, Start, hour_of},
     digest::Digest,
 };
@@ -14,8 +18,8 @@ use crate::model::RunStatus;
 /// A run that the store has.
 #[derive(Clone, Debug)]
 pub struct StoredRun {
-    /// Its row.
-    pub row: i64,
+    /// Number of its payload's row, if it has one.
+    pub payload: Option<i64>,
     /// Whether it is still in progress.
     pub in_progress: bool,
     /// When it began.
@@ -230,6 +234,16 @@ impl Rollups {
     }
 }
 
+/// The digest of both, as bytes; empty where nothing is new.
+pub fn merged_digest(stored: Option<&Vec<u8>>, new: &mut Ended) -> Result<Vec<u8>, StoreError> {
+    if new.succeeded == 0 {
+        return Ok(Vec::new());
+    }
+    let mut digest = stored.map_or_else(|| Ok(Digest::default()), |bytes| Digest::decode(bytes))?;
+    digest.merge(mem::take(&mut new.digest));
+    Ok(digest.encode())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +280,7 @@ mod tests {
 
     fn stored(in_progress: bool) -> HashMap<String, StoredRun> {
         let run = StoredRun {
-            row: 9,
+            payload: None,
             in_progress,
             executed_at: 5,
             version: 2,

@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use scriptscope::{
     ingest::{record::Record, wire::StreamKey},
-    model::{Filter, RunStatus},
+    model::{Column, Filter, Operator, RunStatus},
     store::{AppendOutcome, CloseRuns, Gap, StoreError},
 };
 use serde_json::value::RawValue;
 
 use crate::support::{
-    Backend, Feed, all_lines, all_runs, at, finished, line, log_query, pod, position, run, run_query, script,
-    started, stream_key,
+    Backend, Feed, all_lines, all_runs, at, filter, finished, line, log_query, pod, position, run, run_query,
+    script, started, stream_key,
 };
 
 pub async fn the_same_bytes_are_stored_once(backend: &impl Backend) {
@@ -410,4 +410,37 @@ pub async fn a_lost_stream_and_a_backward_position_are_refused(backend: &impl Ba
         matches!(&refused, Err(StoreError::Unusable(text)) if text.contains("go back")),
         "{refused:?}"
     );
+}
+
+pub async fn a_nul_is_kept_as_a_replacement_character(backend: &impl Backend) {
+    let store = backend.open().await;
+    let a = script("a");
+    let mut feed = Feed::open(&store, &a, "u", 1).await;
+    let mut began = started("r\0", at(0));
+    (began.function, began.source) = ("f\0".into(), "\0s".into());
+    began.traceparent = Some("\0".into());
+    let mut text = line(0, 1, "a\0b");
+    text.run_id = Some("r\0".into());
+    feed.send(vec![
+        Record::RunStarted(began),
+        Record::Line(text),
+        Record::RunFinished(finished("r\0", at(5), 5, RunStatus::Failed)),
+    ])
+    .await;
+    for filter in [
+        Filter::default(),
+        filter(Column::RunId, Operator::Equals, &["r\0"]),
+        filter(Column::Source, Operator::Contains, &["\0S"]),
+    ] {
+        let runs = all_runs(&store, run_query(&a, filter)).await;
+        assert_eq!(runs.len(), 1);
+        assert_eq!((&*runs[0].run_id, &*runs[0].function), ("r\u{fffd}", "f\u{fffd}"));
+        assert_eq!(runs[0].source, "\u{fffd}s");
+        assert_eq!(runs[0].status, RunStatus::Failed);
+    }
+    assert!(store.run(&a, "r\0").await.unwrap().is_some());
+    // The text of a line is kept as it is, and its run is that run.
+    let lines = all_lines(&store, log_query(&a, Filter::default())).await;
+    assert_eq!(lines[0].message, "a\0b");
+    assert_eq!(lines[0].run_id.as_deref(), Some("r\u{fffd}"));
 }

@@ -6,23 +6,37 @@ mod figures;
 mod filters;
 mod ingest;
 mod logs;
+#[path = "../common/postgres.rs"]
+#[allow(dead_code)] // the fault tests use more of it
+mod pg;
+mod replicas;
 mod support;
 
 /// Each scenario as a test of each backend.
 macro_rules! suite {
-    ($backend:ident: $($module:ident { $($scenario:ident),+ $(,)? })+) => {
-        mod $backend {
-            $(mod $module {
-                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $scenario() {
-                    crate::$module::$scenario(&crate::support::$backend()).await;
-                })+
+    ($($module:ident { $($scenario:ident),+ $(,)? })+) => {
+        mod sqlite {
+            $(backend! { sqlite $module $($scenario)+ })+
+        }
+        mod postgres {
+            $(backend! { postgres $module $($scenario)+ })+
+        }
+    };
+}
+
+/// The scenarios of a module as tests of one backend.
+macro_rules! backend {
+    ($backend:ident $module:ident $($scenario:ident)+) => {
+        mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() {
+                crate::$module::$scenario(&crate::support::$backend()).await;
             })+
         }
     };
 }
 
-suite! { sqlite:
+suite! {
     deployments {
         versions_only_go_up,
         a_deployment_is_begun_once,
@@ -40,6 +54,7 @@ suite! { sqlite:
         payloads_come_back,
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
+        a_nul_is_kept_as_a_replacement_character,
     }
     figures {
         one_failure_of_three_is_33_33_per_cent,
@@ -140,7 +155,8 @@ mod sqlite_file {
     #[tokio::test]
     async fn a_url_that_can_not_be_opened_says_why() {
         for (url, why) in [
-            ("postgres://user:secret@db/x", "\"postgres\" is not supported"),
+            ("postgres://user:secret@db:port/x", "URL is not understood"),
+            ("mysql://user:secret@db/x", "\"mysql\" is not supported"),
             ("sqlite://relative.db", "absolute path"),
             ("nonsense", "expected sqlite:///path"),
             ("sqlite:///proc/nowhere/store.db", "/proc/nowhere can not be made"),

@@ -50,6 +50,23 @@ impl Backend for Sqlite {
     }
 }
 
+pub struct Postgres {
+    pub url: String,
+}
+
+pub fn postgres() -> Postgres {
+    Postgres {
+        url: crate::pg::Cluster::shared().new_database(),
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    async fn try_open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        store::open(&self.url).await
+    }
+}
+
 pub fn script(name: &str) -> ScriptKey {
     ScriptKey::new("shop", name)
 }
@@ -115,7 +132,7 @@ impl Feed {
             expected_offset: self.offset,
             position: position(self.offset + 1_000),
             carry: vec![],
-            records,
+            records: records.into(),
             gap: None,
         }
     }

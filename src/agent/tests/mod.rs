@@ -5,7 +5,10 @@ mod world;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use self::world::{Container, KEPT, Network, World};
-use super::{BACKOFF_MAX, backoff};
+use super::{
+    batches::BATCH_BYTES,
+    rounds::{BACKOFF_MAX, backoff},
+};
 use crate::ingest::wire::{StreamKey, StreamState};
 
 #[test]
@@ -108,7 +111,7 @@ fn what_can_not_be_read_is_a_gap_with_its_reason() {
     world.restart_agent();
     world.drain();
     let stored = &world.operator.streams[&pod.key];
-    assert_eq!(stored.gaps, ["FileRotatedAway"]);
+    assert_eq!(stored.gaps, [gap("FileRotatedAway")]);
     let printed = String::from_utf8_lossy(&pod.printed[&0]).into_owned();
     let text = world.stored(&pod.key, 0);
     assert!(text.lines().count() < printed.lines().count());
@@ -120,7 +123,7 @@ fn what_can_not_be_read_is_a_gap_with_its_reason() {
     world.drain();
     assert_eq!(
         world.operator.streams[&pod.key].gaps,
-        ["FileRotatedAway", "FileTruncated"]
+        [gap("FileRotatedAway"), gap("FileTruncated")]
     );
     assert!(world.stored(&pod.key, 0).ends_with(line));
 }
@@ -156,7 +159,10 @@ fn a_write_long_after_rotation_is_told_of() {
     world.round();
     pod.print(10);
     world.drain();
-    assert_eq!(world.operator.streams[&pod.key].gaps, ["WrittenAfterRotation"]);
+    assert_eq!(
+        world.operator.streams[&pod.key].gaps,
+        [gap("WrittenAfterRotation")]
+    );
     assert_eq!(world.stored(&pod.key, 0).lines().count(), 3);
 }
 
@@ -165,13 +171,15 @@ fn a_pod_of_no_script_is_let_go() {
     let mut world = World::new();
     let mut pod = Container::start(world.logs.path(), "a");
     pod.print(10);
-    let work = world.node.poll(world.now);
-    assert_eq!(work.questions, [pod.key.clone()]);
+    world.node.look(world.now);
+    let questions = world.node.questions(world.now);
+    assert_eq!(questions, [pod.key.clone()]);
     world
         .node
-        .answered(&work.questions, vec![StreamState::Ignore], world.now);
+        .answered(&questions, vec![StreamState::Ignore], world.now);
     world.wait(30_000);
-    assert!(world.node.poll(world.now).questions.is_empty());
+    world.node.look(world.now);
+    assert!(world.node.questions(world.now).is_empty());
     // Its Deployment may have been adopted since.
     world.wait(31_000);
     world.drain();
@@ -190,15 +198,13 @@ fn batches_are_bounded_and_streams_take_turns() {
     world.round();
     let mut shares: BTreeMap<StreamKey, usize> = BTreeMap::new();
     for _ in 0..3 {
-        let work = world.node.poll(world.now);
-        let bytes: usize = work.chunks.iter().map(|c| c.bytes.len()).sum();
-        assert!(bytes <= 4 << 20, "{bytes}");
-        for chunk in &work.chunks {
-            *shares.entry(chunk.header.stream.clone()).or_default() += chunk.bytes.len();
+        let batch = world.node.batch(world.now).unwrap();
+        assert!(batch.bytes.len() <= BATCH_BYTES, "{}", batch.bytes.len());
+        for header in &batch.headers {
+            *shares.entry(header.stream.clone()).or_default() += header.length as usize;
         }
-        let results = world.operator.append(&work.chunks);
-        let headers: Vec<_> = work.chunks.into_iter().map(|c| c.header).collect();
-        world.node.delivered(&headers, &results, world.now);
+        let results = world.operator.append(&batch);
+        world.node.delivered(&batch.headers, &results, world.now);
     }
     assert_eq!(shares.len(), pods.len(), "every stream had its turn: {shares:?}");
     world.drain();
@@ -299,4 +305,9 @@ fn waiting_grows_to_five_seconds() {
     assert_eq!(backoff(3, 1.0), Duration::from_millis(400));
     assert_eq!(backoff(3, 0.0), Duration::from_millis(200));
     assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_MAX);
+}
+
+/// A gap of which nobody knows how many bytes it has.
+fn gap(reason: &str) -> (String, u64) {
+    (reason.to_owned(), 0)
 }

@@ -10,8 +10,17 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 
-use crate::agent::{SETTLE, node::Node};
-use crate::ingest::wire::{Chunk, ChunkHeader, ChunkResult, END_OF_STREAM, Position, StreamKey, StreamState};
+use crate::agent::{
+    SETTLE,
+    node::{Batch, Node, Pace},
+};
+use crate::ingest::wire::{ChunkHeader, ChunkResult, END_OF_STREAM, Position, StreamKey, StreamState};
+
+const PACE: Pace = Pace {
+    settle: SETTLE,
+    poll: Duration::from_millis(10),
+    gather: Duration::ZERO,
+};
 
 /// Rotated files that kubelet keeps.
 pub const KEPT: usize = 3;
@@ -137,7 +146,8 @@ impl Container {
 pub struct Stored {
     pub position: Position,
     pub bytes: Vec<u8>,
-    pub gaps: Vec<String>,
+    /// Reason and lost bytes.
+    pub gaps: Vec<(String, u64)>,
 }
 
 /// An operator that appends at the committed offset only.
@@ -160,19 +170,25 @@ impl Operator {
         questions.iter().map(answer).collect()
     }
 
-    pub fn append(&mut self, chunks: &[Chunk]) -> Vec<ChunkResult> {
-        let append = |chunk: &Chunk| {
-            let header = &chunk.header;
+    pub fn append(&mut self, batch: &Batch) -> Vec<ChunkResult> {
+        let mut rest = &batch.bytes[..];
+        let append = |header: &ChunkHeader| {
+            let bytes = rest.split_off(..header.length as usize).unwrap();
             let stored = self.streams.get_mut(&header.stream).unwrap();
-            let follows = header.offset == stored.position.offset;
             assert!(header.file_start <= header.offset);
+            let follows = header.offset == stored.position.offset
+                || (header.gap.is_some() && header.offset > stored.position.offset);
             if !follows {
                 return ChunkResult::Conflict {
                     position: stored.position.clone(),
                 };
             }
-            stored.bytes.extend(&chunk.bytes);
-            stored.gaps.extend(header.gap.clone());
+            if let Some(reason) = &header.gap {
+                stored
+                    .gaps
+                    .push((reason.clone(), header.offset - stored.position.offset));
+            }
+            stored.bytes.extend(bytes);
             stored.position = Position {
                 offset: header.offset + u64::from(header.length),
                 file: header.file.clone(),
@@ -182,7 +198,7 @@ impl Operator {
                 position: stored.position.clone(),
             }
         };
-        chunks.iter().map(append).collect()
+        batch.headers.iter().map(append).collect()
     }
 }
 
@@ -207,7 +223,7 @@ impl World {
         let logs = tempfile::tempdir().unwrap();
         let now = Instant::now();
         Self {
-            node: Node::new(logs.path().to_owned(), SETTLE, now),
+            node: Node::new(logs.path().to_owned(), PACE, now),
             logs,
             operator: Operator::default(),
             network: Network::Works,
@@ -216,7 +232,7 @@ impl World {
     }
 
     pub fn restart_agent(&mut self) {
-        self.node = Node::new(self.logs.path().to_owned(), SETTLE, self.now);
+        self.node = Node::new(self.logs.path().to_owned(), PACE, self.now);
     }
 
     pub fn wait(&mut self, millis: u64) {
@@ -225,21 +241,21 @@ impl World {
 
     /// One round of the agent; says whether it had anything to tell.
     pub fn round(&mut self) -> bool {
-        let work = self.node.poll(self.now);
-        let busy = !work.questions.is_empty() || !work.chunks.is_empty();
-        if self.network == Network::LosesRequests {
-            self.node.rewind();
-            return busy;
+        self.node.look(self.now);
+        let batch = self.node.batch(self.now);
+        let questions = self.node.questions(self.now);
+        let busy = !questions.is_empty() || batch.is_some();
+        if let Some(batch) = batch {
+            let results = (self.network != Network::LosesRequests).then(|| self.operator.append(&batch));
+            match results.filter(|_| self.network == Network::Works) {
+                Some(results) => _ = self.node.delivered(&batch.headers, &results, self.now),
+                None => self.node.returned(&batch.headers),
+            }
         }
-        let results = self.operator.append(&work.chunks);
-        let answers = self.operator.answer(&work.questions);
-        if self.network == Network::LosesAnswers {
-            self.node.rewind();
-            return busy;
+        if self.network == Network::Works {
+            let answers = self.operator.answer(&questions);
+            self.node.answered(&questions, answers, self.now);
         }
-        let headers: Vec<ChunkHeader> = work.chunks.into_iter().map(|c| c.header).collect();
-        self.node.delivered(&headers, &results, self.now);
-        self.node.answered(&work.questions, answers, self.now);
         busy
     }
 

@@ -25,7 +25,7 @@ use self::{
     control::Origin,
     cri::Output,
 };
-use super::record::{NewLine, Record};
+use super::{lines::Line, record::Records};
 use crate::model::LogLevel;
 
 pub use self::carry::CarryError;
@@ -36,7 +36,7 @@ pub struct Parser {
     state: State,
     offset: u64,
     received: Timestamp,
-    records: Vec<Record>,
+    records: Records,
     newest: Option<Timestamp>,
 }
 
@@ -44,7 +44,7 @@ pub struct Parser {
 #[derive(Debug)]
 pub struct Parsed {
     /// What happened, in order.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// What the next parser of this stream must be given.
     pub carry: Vec<u8>,
     /// Offset in the stream of the byte after the last one read.
@@ -69,7 +69,7 @@ impl Parser {
             state: State::default(),
             offset,
             received,
-            records: Vec::new(),
+            records: Records::default(),
             newest: None,
         }
     }
@@ -226,25 +226,29 @@ impl Parser {
             return false;
         };
         self.state.echoes.expect(&found.echo);
-        self.records.push(Record::Line(found.line));
+        self.records.lines.push(&found.line.as_line());
         true
     }
 
     fn plain(&mut self, level: LogLevel, origin: Origin, text: &[u8], cut: u64) {
         let text = String::from_utf8_lossy(text);
+        let marked;
         let message = match cut {
-            0 => text.into_owned(),
-            _ => format!("{text} [cut: {cut} bytes]"),
+            0 => &*text,
+            _ => {
+                marked = format!("{text} [cut: {cut} bytes]");
+                &marked
+            }
         };
-        self.records.push(Record::Line(NewLine {
+        self.records.lines.push(&Line {
             offset: origin.offset,
             index: 0,
-            time: origin.time,
+            micros: origin.time.as_microsecond(),
             level,
             run_id: None,
             message,
             attributes: None,
-        }));
+        });
     }
 }
 

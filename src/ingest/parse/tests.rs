@@ -1,11 +1,22 @@
 use super::*;
-use crate::model::{RunStatus, SourceType};
+use crate::{
+    ingest::record::{NewLine, Record},
+    model::{RunStatus, SourceType},
+};
 
 const SCRIPT: &[u8] = include_bytes!("../../../tests/fixtures/logs/script.log");
 const PRETTY: &str = include_str!("../../../tests/fixtures/logs/span_pretty.json");
 
 fn received() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// [`super::Parsed`] with the records one by one.
+struct Parsed {
+    records: Vec<Record>,
+    carry: Vec<u8>,
+    offset: u64,
+    newest: Option<Timestamp>,
 }
 
 fn parse(bytes: &[u8]) -> Parsed {
@@ -225,9 +236,12 @@ fn lost_bytes_end_what_was_before_them() {
     parser.feed(b"2025-05-14T06:07:28Z stdout P half\n");
     parser.skip_to(1000);
     parser.feed(b"2025-05-14T06:07:29Z stdout F whole\n");
-    let parsed = parser.finish();
-    assert_eq!(messages(&parsed), ["half", "whole"]);
-    assert_eq!(line(&parsed.records[1]).offset, 1000);
+    let records: Vec<Record> = parser.finish().records.into_iter().collect();
+    let lines: Vec<_> = records
+        .iter()
+        .map(|r| (line(r).offset, &*line(r).message))
+        .collect();
+    assert_eq!(lines, [(0, "half"), (1000, "whole")]);
 }
 
 #[test]

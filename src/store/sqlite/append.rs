@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups, runs_write, segments, streams};
+use super::{ROWS_PER_STATEMENT, push_list, rollups, runs_write, segments};
 use crate::{
     ingest::wire::Position,
     model::ScriptKey,
     store::{
         AppendOutcome, StoreError,
-        batch::{Batch, Owner, PreparedAppend, RunEvent},
+        batch::{Batch, Owner, PreparedAppend, RunEvent, decide},
+        rows::position,
         run_changes::{self, Origin, Rollups},
     },
 };
@@ -35,7 +36,7 @@ pub async fn apply(
             if let Some(owner) = append.owner.as_deref().filter(|_| stored) {
                 touched.insert(append.stream);
                 committed.push((append, owner));
-                if !(append.lines.is_empty() && append.events.is_empty() && append.gap.is_none()) {
+                if append.is_visible() {
                     changed.insert(owner.pod.script.clone());
                 }
             }
@@ -50,18 +51,6 @@ pub async fn apply(
     let last: BTreeMap<i64, &PreparedAppend> = committed.iter().map(|(a, _)| (a.stream, *a)).collect();
     store_checkpoints(connection, &last.into_values().collect::<Vec<_>>()).await?;
     Ok(answers)
-}
-
-fn decide(append: &PreparedAppend, positions: &mut HashMap<i64, (i64, Position)>) -> AppendOutcome {
-    match positions.get_mut(&append.stream) {
-        Some((offset, _)) if *offset == append.expected_offset && append.owner.is_some() => {
-            let position = append.position.clone();
-            positions.insert(append.stream, (append.offset, position.clone()));
-            AppendOutcome::Committed(position)
-        }
-        Some((_, position)) if append.owner.is_some() => AppendOutcome::Conflict(position.clone()),
-        _ => AppendOutcome::Unknown,
-    }
 }
 
 async fn load_positions(
@@ -81,7 +70,7 @@ async fn load_positions(
         push_list(&mut sql, chunk.iter().copied());
         for row in sql.build().persistent(false).fetch_all(&mut *connection).await? {
             let offset = row.try_get("committed_offset")?;
-            positions.insert(row.try_get("id")?, (offset, streams::position(&row)?));
+            positions.insert(row.try_get("id")?, (offset, position(&row)?));
         }
     }
     Ok(positions)
@@ -139,7 +128,7 @@ async fn store_runs(
                 runs_write::load(connection, script_id, &ids.into_iter().collect::<Vec<_>>()).await?;
             let changes = run_changes::apply(stored, events);
             runs_write::insert(connection, script_id, &changes.new).await?;
-            runs_write::close(connection, &changes.closed).await?;
+            runs_write::close(connection, script_id, &changes.closed).await?;
             sums.add(&changes);
         }
         rollups::add(connection, script_id, sums).await?;

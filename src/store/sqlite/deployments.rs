@@ -1,13 +1,13 @@
 //! Scripts and the deployments they went through.
 
 use jiff::Timestamp;
-use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
-use super::{optional_time, time};
+use super::time;
 use crate::{
     model::{Deployment, DeploymentState, ScriptKey},
-    store::StoreError,
+    store::{StoreError, rows::deployment, storable},
 };
 
 const COLUMNS: &str = "SELECT version, deployment_id, fingerprint, state, reason, started_at, deployed_at, ended_at FROM deployments";
@@ -109,7 +109,7 @@ pub async fn set_state(
     .bind(&script.namespace)
     .bind(&script.name)
     .bind(state.as_str())
-    .bind(reason)
+    .bind(reason.map(|reason| storable(reason.to_owned())))
     .bind(deployed)
     .bind(state.is_ended())
     .bind(now.as_microsecond())
@@ -152,21 +152,6 @@ pub async fn list(
         .iter()
         .map(deployment)
         .collect()
-}
-
-fn deployment(row: &SqliteRow) -> Result<Deployment, StoreError> {
-    let state: String = row.try_get("state")?;
-    Ok(Deployment {
-        version: row.try_get("version")?,
-        deployment_id: row.try_get("deployment_id")?,
-        state: DeploymentState::parse(&state)
-            .ok_or_else(|| StoreError::Corrupt(format!("the deployment state {state:?}")))?,
-        reason: row.try_get("reason")?,
-        fingerprint: row.try_get("fingerprint")?,
-        started_at: time(row.try_get("started_at")?)?,
-        deployed_at: optional_time(row.try_get("deployed_at")?)?,
-        ended_at: optional_time(row.try_get("ended_at")?)?,
-    })
 }
 
 /// See [`crate::store::Store::scripts`].

@@ -1,59 +1,24 @@
 //! Figures: lifetime ones from the totals, those of a window from the rows.
 
 use futures::TryStreamExt;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
-use super::{optional_time, segments};
+use super::segments;
 use crate::{
-    model::{Figures, Filter, RunStatus, TimeRange, VersionFigures, failure_rate_basis_points},
+    model::{Figures, Filter, TimeRange, VersionFigures},
     query::{micros_range, push_runs_where},
     store::{
         StoreError,
-        digest::{Digest, EXACT_UP_TO, Percentiles, exact_percentiles},
+        counts::Counts,
+        digest::{Digest, EXACT_UP_TO, exact_percentiles},
     },
 };
-
-/// Counts from which figures are made.
-#[derive(Default)]
-struct Counts {
-    succeeded: i64,
-    failed: i64,
-    in_progress: i64,
-    logs: i64,
-    last_run_at: Option<i64>,
-}
-
-impl Counts {
-    fn figures(&self, percentiles: Percentiles) -> Result<Figures, StoreError> {
-        let [p50, p90, p99] = percentiles;
-        Ok(Figures {
-            total_runs: self.succeeded + self.failed + self.in_progress,
-            succeeded_runs: self.succeeded,
-            failed_runs: self.failed,
-            in_progress_runs: self.in_progress,
-            failure_rate_basis_points: failure_rate_basis_points(self.succeeded, self.failed),
-            p50_microseconds: p50,
-            p90_microseconds: p90,
-            p99_microseconds: p99,
-            total_logs: self.logs,
-            last_run_time: optional_time(self.last_run_at)?,
-        })
-    }
-
-    fn add(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
-        self.succeeded += row.try_get::<i64, _>("succeeded")?;
-        self.failed += row.try_get::<i64, _>("failed")?;
-        self.logs += row.try_get::<i64, _>("lines")?;
-        self.last_run_at = self.last_run_at.max(row.try_get("last_run_at")?);
-        Ok(())
-    }
-}
 
 /// See [`crate::store::Store::figures`].
 pub async fn lifetime(readers: &SqlitePool, script_id: i64) -> Result<Figures, StoreError> {
     let mut snapshot = readers.begin().await?;
     let mut counts = Counts::default();
-    let mut digest = Digest::default();
+    let mut digests = Vec::new();
     let rows = sqlx::query(
         "SELECT succeeded, failed, lines, last_run_at, digest FROM version_totals WHERE script_id = ?",
     )
@@ -62,12 +27,11 @@ pub async fn lifetime(readers: &SqlitePool, script_id: i64) -> Result<Figures, S
     .await?;
     for row in &rows {
         counts.add(row)?;
-        digest.merge(Digest::decode(row.try_get("digest")?)?);
+        digests.push(Digest::decode(row.try_get("digest")?)?);
     }
     counts.in_progress = in_progress(&mut snapshot, script_id, None).await?;
-    let percentiles = percentiles(&mut snapshot, script_id, None, counts.succeeded, digest).await?;
     snapshot.rollback().await?;
-    counts.figures(percentiles)
+    counts.figures(Digest::merged(digests).percentiles())
 }
 
 /// See [`crate::store::Store::version_figures`].
@@ -92,11 +56,9 @@ pub async fn by_version(
         counts.add(row)?;
         counts.in_progress = in_progress(&mut snapshot, script_id, Some(version)).await?;
         let digest = Digest::decode(row.try_get("digest")?)?;
-        let percentiles =
-            percentiles(&mut snapshot, script_id, Some(version), counts.succeeded, digest).await?;
         versions.push(VersionFigures {
             version,
-            figures: counts.figures(percentiles)?,
+            figures: counts.figures(digest.percentiles())?,
         });
     }
     snapshot.rollback().await?;
@@ -117,29 +79,6 @@ async fn in_progress(
     Ok(sql.build_query_scalar().fetch_one(snapshot).await?)
 }
 
-/// Exact while there are few successful runs and each still has its row, else from the digest.
-async fn percentiles(
-    snapshot: &mut SqliteConnection,
-    script_id: i64,
-    version: Option<i64>,
-    succeeded: i64,
-    digest: Digest,
-) -> Result<Percentiles, StoreError> {
-    if succeeded <= EXACT_UP_TO {
-        let mut sql =
-            QueryBuilder::<Sqlite>::new("SELECT response_time FROM runs WHERE status = 1 AND script_id = ");
-        sql.push_bind(script_id);
-        if let Some(version) = version {
-            sql.push(" AND version = ").push_bind(version);
-        }
-        let mut values: Vec<i64> = sql.build_query_scalar().fetch_all(snapshot).await?;
-        if i64::try_from(values.len()).is_ok_and(|count| count == succeeded) {
-            return Ok(exact_percentiles(&mut values));
-        }
-    }
-    Ok(digest.percentiles())
-}
-
 /// See [`crate::store::Store::window_figures`].
 pub async fn window(
     readers: &SqlitePool,
@@ -153,15 +92,7 @@ pub async fn window(
     push_runs_where(&mut sql, script_id, &range, filter, None)?;
     sql.push(" GROUP BY r.status");
     for row in sql.build().persistent(false).fetch_all(&mut *snapshot).await? {
-        let status: u8 = row.try_get(0)?;
-        let count: i64 = row.try_get(1)?;
-        match RunStatus::from_code(status) {
-            Some(RunStatus::InProgress) => counts.in_progress = count,
-            Some(RunStatus::Success) => counts.succeeded = count,
-            Some(RunStatus::Failed) => counts.failed = count,
-            None => return Err(StoreError::Corrupt(format!("the run status {status}"))),
-        }
-        counts.last_run_at = counts.last_run_at.max(row.try_get(2)?);
+        counts.set(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)?;
     }
     let mut sql = QueryBuilder::<Sqlite>::new("SELECT r.response_time FROM runs r");
     push_runs_where(&mut sql, script_id, &range, filter, None)?;

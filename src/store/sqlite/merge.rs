@@ -9,7 +9,7 @@ use tokio::{sync::watch, task};
 
 use super::{Inner, push_list, segments};
 use crate::{
-    segment::{self, LineRef, MAX_LINES, MAX_TEXT_BYTES, Segment, SegmentLine},
+    segment::{self, MAX_LINES, MAX_TEXT_BYTES, Segment},
     store::StoreError,
 };
 
@@ -52,7 +52,7 @@ pub async fn merge_once(store: &Inner) -> Result<bool, StoreError> {
     let (script_id, tier): (i64, i64) = (full.try_get("script_id")?, full.try_get("tier")?);
     let choice = choose(&store.readers, script_id, tier).await?;
     let Choice { ids, bodies, full } = choice;
-    let merged = task::spawn_blocking(move || merge(&bodies))
+    let merged = task::spawn_blocking(move || segment::merge(&bodies))
         .await
         .map_err(|_| StoreError::Corrupt("segments can not be merged".to_owned()))??;
     let Some(merged) = merged else {
@@ -111,15 +111,6 @@ async fn choose(readers: &SqlitePool, script_id: i64, tier: i64) -> Result<Choic
     }
     snapshot.rollback().await?;
     Ok(choice)
-}
-
-fn merge(bodies: &[Bytes]) -> Result<Option<Segment>, StoreError> {
-    let mut lines: Vec<SegmentLine> = Vec::new();
-    for body in bodies {
-        lines.append(&mut segment::decode(body)?);
-    }
-    let mut lines: Vec<LineRef<'_>> = lines.iter().map(SegmentLine::as_ref).collect();
-    Ok(segment::encode(&mut lines)?)
 }
 
 /// Puts the merged segment in the place of its parts, unless one of them has gone meanwhile.

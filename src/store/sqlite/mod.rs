@@ -24,7 +24,6 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use sqlx::{Encode, QueryBuilder, Sqlite, SqlitePool, Type};
 use tokio::{
     sync::{Semaphore, watch},
@@ -35,11 +34,12 @@ use self::{open::Opened, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
     StoreError, StreamCheckpoint,
-    batch::{Batch, Owner},
+    batch::{Batch, Owner, belongs, kib},
     changes::Changes,
+    time,
 };
 use crate::{
-    ingest::{record::Record, wire::StreamKey},
+    ingest::wire::StreamKey,
     model::{
         Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
         VersionFigures,
@@ -145,33 +145,6 @@ impl Inner {
     }
 }
 
-/// About how much memory appends take, in KiB; never more than there is room for.
-fn kib(appends: &[Append]) -> u32 {
-    let bytes: usize = appends
-        .iter()
-        .map(|append| append.carry.len() + append.records.iter().map(record_bytes).sum::<usize>())
-        .sum();
-    u32::try_from(bytes.div_ceil(1024)).map_or(ROOM_KIB, |kib| kib.clamp(1, ROOM_KIB))
-}
-
-fn record_bytes(record: &Record) -> usize {
-    let json = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
-    // 200: what a record takes besides its text.
-    200 + match record {
-        Record::RunStarted(started) => json(&started.input),
-        Record::RunFinished(finished) => json(&finished.output),
-        Record::Line(line) => line.message.len() + line.attributes.as_ref().map_or(0, String::len),
-    }
-}
-
-fn time(micros: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(micros).map_err(|_| StoreError::Corrupt(format!("the time {micros}")))
-}
-
-fn optional_time(micros: Option<i64>) -> Result<Option<Timestamp>, StoreError> {
-    micros.map(time).transpose()
-}
-
 /// Appends bound values, separated by commas, and the closing bracket.
 fn push_list<'v, T>(sql: &mut QueryBuilder<Sqlite>, values: impl IntoIterator<Item = T>)
 where
@@ -242,10 +215,7 @@ impl Store for SqliteStore {
     async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
         let lookups = &self.0.lookups;
         let mut pods = streams::pods(lookups, keys.iter().map(|key| key.pod_uid.as_str())).await?;
-        let wanted = |key: &&StreamKey| {
-            pods.get(&key.pod_uid)
-                .is_some_and(|pod| streams::belongs(key, pod))
-        };
+        let wanted = |key: &&StreamKey| pods.get(&key.pod_uid).is_some_and(|pod| belongs(key, pod));
         let wanted: Vec<&StreamKey> = keys.iter().filter(wanted).collect();
         pods.retain(|uid, _| wanted.iter().any(|key| key.pod_uid == *uid));
         let mut found = streams::checkpoints(lookups, &pods).await?;
@@ -264,7 +234,7 @@ impl Store for SqliteStore {
         Ok(keys
             .iter()
             .map(|key| {
-                pods.get(&key.pod_uid).filter(|pod| streams::belongs(key, pod))?;
+                pods.get(&key.pod_uid).filter(|pod| belongs(key, pod))?;
                 found.get(&(key.pod_uid.clone(), key.restart)).cloned()
             })
             .collect())
@@ -277,7 +247,7 @@ impl Store for SqliteStore {
         let _room = self
             .0
             .room
-            .acquire_many(kib(&appends))
+            .acquire_many(kib(&appends, ROOM_KIB))
             .await
             .map_err(|_| StoreError::Unusable("the store is closed".to_owned()))?;
         let owners = self.0.owners(&appends).await?;

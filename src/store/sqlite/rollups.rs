@@ -1,14 +1,13 @@
 //! Adding to the rollups: one digest read, merged and written a group and transaction, however many runs it has.
 
-use std::{collections::BTreeMap, mem};
+use std::collections::BTreeMap;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::ROWS_PER_STATEMENT;
 use crate::store::{
     StoreError,
-    digest::Digest,
-    run_changes::{Ended, Rollups, Totals},
+    run_changes::{Ended, Rollups, Totals, merged_digest},
 };
 
 /// An empty digest in an upsert leaves the stored one as it is.
@@ -49,7 +48,7 @@ async fn add_runs(
         }
         let mut digests = Vec::with_capacity(chunk.len());
         for (key, ended) in chunk.iter_mut() {
-            digests.push(merged(stored.get(key), ended)?);
+            digests.push(merged_digest(stored.get(key), ended)?);
         }
         let mut sql = QueryBuilder::<Sqlite>::new(
             "INSERT INTO run_rollups (script_id, hour, version, function, succeeded, failed, digest) ",
@@ -74,16 +73,6 @@ async fn add_runs(
         sql.build().persistent(false).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// The digest of both, as bytes; empty where nothing is new.
-fn merged(stored: Option<&Vec<u8>>, new: &mut Ended) -> Result<Vec<u8>, StoreError> {
-    if new.succeeded == 0 {
-        return Ok(Vec::new());
-    }
-    let mut digest = stored.map_or_else(|| Ok(Digest::default()), |bytes| Digest::decode(bytes))?;
-    digest.merge(mem::take(&mut new.digest));
-    Ok(digest.encode())
 }
 
 async fn add_lines(
@@ -124,7 +113,7 @@ async fn add_totals(
         .bind(version)
         .fetch_optional(&mut *connection)
         .await?;
-        let digest = merged(stored.as_ref(), &mut totals.ended)?;
+        let digest = merged_digest(stored.as_ref(), &mut totals.ended)?;
         let sql = "INSERT INTO version_totals (script_id, version, succeeded, failed, lines, last_run_at, digest) \
              VALUES (?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (script_id, version) DO UPDATE SET \

@@ -1,16 +1,15 @@
 //! Reading runs.
 
-use serde_json::value::RawValue;
-use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
-use super::{optional_time, time};
+use super::time;
 use crate::{
-    model::{Run, RunDetail, RunError, RunStatus, SourceType},
+    model::{Run, RunDetail},
     query::{push_runs_order, push_runs_where},
-    store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload},
+    store::{Page, PodRecord, RunCursor, RunQuery, StoreError, payload, rows, storable},
 };
 
-const COLUMNS: &str = "SELECT r.id, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
+const COLUMNS: &str = "SELECT r.payload, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, \
      r.function, r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent \
      FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid";
 
@@ -37,7 +36,7 @@ pub async fn page(
         .fetch_all(readers)
         .await?
         .iter()
-        .map(run)
+        .map(rows::run)
         .collect::<Result<Vec<_>, _>>()?;
     let more = rows.len() > query.limit;
     rows.truncate(query.limit);
@@ -58,64 +57,18 @@ pub async fn detail(
     let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE r.script_id = ? AND r.run_id = ?"));
     let Some(row) = sqlx::query(sql)
         .bind(script_id)
-        .bind(run_id)
+        .bind(storable(run_id.to_owned()))
         .fetch_optional(&mut *snapshot)
         .await?
     else {
         return Ok(None);
     };
-    let payloads = sqlx::query("SELECT input, output, error FROM run_payloads WHERE run = ?")
-        .bind(row.try_get::<i64, _>("id")?)
+    let payloads = sqlx::query("SELECT input, output, error FROM run_payloads WHERE number = ?")
+        .bind(row.try_get::<Option<i64>, _>("payload")?)
         .fetch_optional(&mut *snapshot)
         .await?;
     snapshot.rollback().await?;
-    let text = |name: &str| -> Result<Option<String>, StoreError> {
-        let Some(row) = &payloads else {
-            return Ok(None);
-        };
-        let bytes: Option<&[u8]> = row.try_get(name)?;
-        bytes.map(payload::unpack).transpose()
-    };
-    let error = text("error")?
-        .map(|json| serde_json::from_str::<RunError>(&json))
-        .transpose()
-        .map_err(|_| wrong(run_id))?;
-    Ok(Some(RunDetail {
-        run: run(&row)?,
-        input: raw(text("input")?, run_id)?,
-        output: raw(text("output")?, run_id)?,
-        error,
-    }))
-}
-
-fn wrong(run_id: &str) -> StoreError {
-    StoreError::Corrupt(format!("a payload of the run {run_id:?}"))
-}
-
-fn raw(json: Option<String>, run_id: &str) -> Result<Option<Box<RawValue>>, StoreError> {
-    json.map(|json| RawValue::from_string(json).map_err(|_| wrong(run_id)))
-        .transpose()
-}
-
-fn run(row: &SqliteRow) -> Result<Run, StoreError> {
-    let status: u8 = row.try_get("status")?;
-    let source_type: u8 = row.try_get("source_type")?;
-    Ok(Run {
-        run_id: row.try_get("run_id")?,
-        status: RunStatus::from_code(status)
-            .ok_or_else(|| StoreError::Corrupt(format!("the run status {status}")))?,
-        reason: row.try_get("reason")?,
-        deployment_version: row.try_get("version")?,
-        deployment_id: row.try_get("deployment_id")?,
-        response_time_micros: row.try_get("response_time")?,
-        function: row.try_get("function")?,
-        executed_on: time(row.try_get("executed_at")?)?,
-        finished_at: optional_time(row.try_get("finished_at")?)?,
-        source_type: SourceType::from_code(source_type)
-            .ok_or_else(|| StoreError::Corrupt(format!("the source type {source_type}")))?,
-        source: row.try_get("source")?,
-        traceparent: row.try_get("traceparent")?,
-    })
+    payload::detail(rows::run(&row)?, payloads.as_ref()).map(Some)
 }
 
 /// See [`crate::store::Store::pods_with_open_runs`].
@@ -132,6 +85,6 @@ pub async fn pods_with_open_runs(
     .fetch_all(readers)
     .await?
     .iter()
-    .map(|row| Ok((super::streams::pod(row)?, time(row.try_get("oldest")?)?)))
+    .map(|row| Ok((rows::pod(row)?, time(row.try_get("oldest")?)?)))
     .collect()
 }

@@ -1,20 +1,15 @@
 //! Segments of log lines: storing them and reading lines out of them.
 
-use std::{
-    cmp::Reverse,
-    ops::{ControlFlow, Range},
-};
+use std::ops::Range;
 
 use bytes::Bytes;
-use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, SqlitePool};
 use tokio::task;
 
-use super::time;
 use crate::{
     model::LogLine,
-    query::{LineFilter, micros_range},
-    segment::{self, LevelSet, LineKey, LineRef, RunSet, Segment, SegmentError, SegmentInfo},
-    store::{LogCursor, LogQuery, Page, StoreError},
+    segment::{self, Segment},
+    store::{LogCursor, LogQuery, Page, StoreError, rows::segment_info, search::Search},
 };
 
 /// Segments whose particulars are read at once.
@@ -30,7 +25,7 @@ pub async fn insert(
 ) -> Result<(), StoreError> {
     let info = &segment.info;
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let sealed = full || info.lines >= segment::MAX_LINES || info.text_bytes >= segment::MAX_TEXT_BYTES;
+    let sealed = full || info.is_full();
     sqlx::query(
         "INSERT INTO log_segments \
          (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
@@ -70,7 +65,7 @@ pub async fn page(
     query: &LogQuery,
 ) -> Result<Page<LogLine, LogCursor>, StoreError> {
     let mut search = Search::new(query)?;
-    if search.wanted == 1 || search.range.is_empty() {
+    if search.is_empty() {
         return Ok(Page {
             rows: Vec::new(),
             next: None,
@@ -97,7 +92,7 @@ pub async fn page(
         .await?;
         for row in &rows {
             let segment_id: i64 = row.try_get("segment_id")?;
-            let info = info(row)?;
+            let info = segment_info(row)?;
             after = (info.max_time, segment_id);
             if search.is_done(info.max_time) {
                 break 'search;
@@ -118,120 +113,6 @@ pub async fn page(
     }
     snapshot.rollback().await?;
     Ok(search.page())
-}
-
-/// Particulars from the columns of the same names; the number of lines is not needed by readers.
-fn info(row: &SqliteRow) -> Result<SegmentInfo, StoreError> {
-    let runs: &[u8] = row.try_get("runs")?;
-    let count = |name: &str| -> Result<usize, StoreError> {
-        Ok(usize::try_from(row.try_get::<i64, _>(name)?).unwrap_or_default())
-    };
-    Ok(SegmentInfo {
-        min_time: row.try_get("min_time")?,
-        max_time: row.try_get("max_time")?,
-        lines: count("lines")?,
-        levels: LevelSet::from_bits(row.try_get("levels")?),
-        text_bytes: count("text_bytes")?,
-        runs: RunSet::from_bytes(runs)
-            .ok_or_else(|| StoreError::Corrupt("the runs of a segment".to_owned()))?,
-    })
-}
-
-/// The newest lines found so far.
-struct Search {
-    filter: LineFilter,
-    range: Range<i64>,
-    before: Option<LineKey>,
-    /// One more than the page, to know whether there is a next.
-    wanted: usize,
-    found: Vec<(LineKey, LogLine)>,
-}
-
-impl Search {
-    fn new(query: &LogQuery) -> Result<Self, StoreError> {
-        let before = query.after.map(|cursor| LineKey {
-            micros: cursor.timestamp.as_microsecond(),
-            id: cursor.log_id,
-        });
-        let mut range = micros_range(&query.range);
-        if let Some(before) = before {
-            range.end = range.end.min(before.micros.saturating_add(1));
-        }
-        Ok(Self {
-            filter: LineFilter::new(&query.filter)?,
-            range,
-            before,
-            wanted: query.limit.saturating_add(1),
-            found: Vec::new(),
-        })
-    }
-
-    /// The key of the oldest line that is needed so far, if the page is full. Valid after [`Self::trim`].
-    fn oldest(&self) -> Option<LineKey> {
-        self.found.get(self.wanted - 1).map(|(key, _)| *key)
-    }
-
-    /// Whether a segment that ends at `max_time`, and all after it, have nothing to add.
-    fn is_done(&self, max_time: i64) -> bool {
-        self.oldest().is_some_and(|oldest| max_time < oldest.micros)
-    }
-
-    /// Keeps the newest lines only, in order.
-    fn trim(&mut self) {
-        self.found.sort_unstable_by_key(|(key, _)| Reverse(*key));
-        self.found.truncate(self.wanted);
-    }
-
-    /// Adds what a segment has.
-    fn read(&mut self, body: &Bytes) -> Result<(), StoreError> {
-        let mut failure = None;
-        let oldest = self.oldest();
-        let mut added = 0;
-        let range = self.range.clone();
-        let scanned: Result<(), SegmentError> = segment::scan(body, &range, |line| {
-            // Newest first: what comes after is older still, or there is enough from this segment alone.
-            if oldest.is_some_and(|oldest| line.key < oldest) || added == self.wanted {
-                return ControlFlow::Break(());
-            }
-            if self.before.is_some_and(|before| line.key >= before) || !self.filter.matches(&line) {
-                return ControlFlow::Continue(());
-            }
-            match log_line(&line) {
-                Ok(found) => self.found.push((line.key, found)),
-                Err(error) => failure = Some(error),
-            }
-            added += 1;
-            if failure.is_some() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        scanned?;
-        self.trim();
-        failure.map_or(Ok(()), Err)
-    }
-
-    fn page(mut self) -> Page<LogLine, LogCursor> {
-        let more = self.found.len() == self.wanted;
-        self.found.truncate(self.wanted - 1);
-        let rows: Vec<LogLine> = self.found.into_iter().map(|(_, line)| line).collect();
-        let next = rows.last().filter(|_| more).map(|line| LogCursor {
-            timestamp: line.timestamp,
-            log_id: line.log_id,
-        });
-        Page { rows, next }
-    }
-}
-
-fn log_line(line: &LineRef<'_>) -> Result<LogLine, StoreError> {
-    Ok(LogLine {
-        log_id: line.key.id,
-        level: line.level,
-        message: line.message.to_owned(),
-        timestamp: time(line.key.micros)?,
-        run_id: line.run_id.map(str::to_owned),
-    })
 }
 
 /// Lines in a range: whole segments by their count, those across an end by their lines.

@@ -2,13 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
 use super::{ROWS_PER_STATEMENT, deployments, push_list};
 use crate::{
-    ingest::wire::{Position, StreamKey},
-    model::ScriptKey,
-    store::{PodRecord, StoreError, StreamCheckpoint, batch::Owner},
+    ingest::wire::StreamKey,
+    store::{
+        PodRecord, StoreError, StreamCheckpoint,
+        batch::Owner,
+        rows::{owner, pod, position},
+    },
 };
 
 /// See [`crate::store::Store::register_pod`].
@@ -52,26 +55,6 @@ pub async fn pods(
     Ok(pods)
 }
 
-/// A pod from the columns `uid, name, container, version, deployment_id, namespace, script`.
-pub fn pod(row: &SqliteRow) -> Result<PodRecord, StoreError> {
-    Ok(PodRecord {
-        uid: row.try_get("uid")?,
-        name: row.try_get("name")?,
-        container: row.try_get("container")?,
-        script: ScriptKey::new(
-            row.try_get::<String, _>("namespace")?,
-            row.try_get::<String, _>("script")?,
-        ),
-        version: row.try_get("version")?,
-        deployment_id: row.try_get("deployment_id")?,
-    })
-}
-
-/// Whether a stream is what the registered pod prints as the script.
-pub fn belongs(key: &StreamKey, pod: &PodRecord) -> bool {
-    key.container == pod.container && key.pod == pod.name && key.namespace == pod.script.namespace
-}
-
 /// The checkpoints of streams of known pods that have one.
 pub async fn checkpoints(
     readers: &SqlitePool,
@@ -103,19 +86,6 @@ pub async fn checkpoints(
     Ok(found)
 }
 
-/// A position from the columns `committed_offset, file, file_start`.
-pub fn position(row: &SqliteRow) -> Result<Position, StoreError> {
-    let unsigned = |name: &str| -> Result<u64, StoreError> {
-        let number: i64 = row.try_get(name)?;
-        u64::try_from(number).map_err(|_| StoreError::Corrupt(format!("the {name} {number}")))
-    };
-    Ok(Position {
-        offset: unsigned("committed_offset")?,
-        file: row.try_get("file")?,
-        file_start: unsigned("file_start")?,
-    })
-}
-
 /// Makes streams that are not there yet.
 pub async fn create(connection: &mut SqliteConnection, keys: &[StreamKey]) -> Result<(), StoreError> {
     for chunk in keys.chunks(ROWS_PER_STATEMENT) {
@@ -143,11 +113,7 @@ pub async fn owners(readers: &SqlitePool, streams: &[i64]) -> Result<HashMap<i64
         );
         push_list(&mut sql, chunk.iter().copied());
         for row in sql.build().persistent(false).fetch_all(readers).await? {
-            let owner = Owner {
-                script_id: row.try_get("script_id")?,
-                pod: pod(&row)?,
-            };
-            owners.insert(row.try_get("id")?, Arc::new(owner));
+            owners.insert(row.try_get("id")?, owner(&row)?);
         }
     }
     Ok(owners)

@@ -1,0 +1,368 @@
+//! The store in a Postgres database, which several replicas of the operator may use at once.
+//!
+//! What keeps them apart: a stream's checkpoint row is locked while something is appended at it, and a script's runs
+//! and figures are changed under an advisory lock of the script ([`locks`]).
+
+mod append;
+mod deployments;
+mod figures;
+mod locks;
+mod merge;
+mod news;
+mod open;
+mod retry;
+mod rollups;
+mod runs_read;
+mod runs_write;
+mod segments;
+mod streams;
+mod writer;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::PgPool;
+use tokio::{
+    sync::{Semaphore, watch},
+    task,
+    time::sleep,
+};
+use uuid::Uuid;
+
+use self::{open::Opened, writer::Writer};
+use super::{
+    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
+    StoreError, StreamCheckpoint,
+    batch::{Batch, Owner, belongs, kib},
+    changes::Changes,
+};
+use crate::{
+    ingest::wire::StreamKey,
+    model::{
+        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
+        VersionFigures,
+    },
+};
+
+/// Text of all batches that are being made ready or wait for their commit, about; whoever comes later waits outside.
+const ROOM_KIB: u32 = 32 << 10;
+/// Streams whose owners are remembered.
+const OWNERS: usize = 10_000;
+/// What begins a transaction whose queries all see the same moment.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// A store in a Postgres database.
+pub struct PostgresStore(Arc<Inner>);
+
+struct Inner {
+    /// Of this replica, in this life.
+    id: String,
+    writer: Writer,
+    /// For what ingest needs to know and to write: it must not wait for queries.
+    pool: PgPool,
+    readers: PgPool,
+    /// KiB of batches that may wait for their commit.
+    room: Semaphore,
+    changes: Changes,
+    /// Scripts that have changed here, of which other replicas do not know yet.
+    untold: Mutex<BTreeSet<ScriptKey>>,
+    owners: Mutex<HashMap<i64, Arc<Owner>>>,
+    stored: watch::Sender<u64>,
+}
+
+impl PostgresStore {
+    /// Connects to the database at `url` and brings its tables up to date. Waits for a while for a server that can not
+    /// be reached.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Self::open_within(url, open::PATIENCE).await
+    }
+
+    /// The same with another time to wait for the server.
+    pub async fn open_within(url: &str, patience: Duration) -> Result<Self, StoreError> {
+        let Opened { pool, readers } = open::open(url, patience).await?;
+        let (stored, watch) = watch::channel(0);
+        let inner = Arc::new(Inner {
+            id: Uuid::now_v7().to_string(),
+            writer: Writer::start(&pool),
+            pool,
+            readers,
+            room: Semaphore::new(ROOM_KIB as usize),
+            changes: Changes::default(),
+            untold: Mutex::default(),
+            owners: Mutex::default(),
+            stored,
+        });
+        let listener = news::listener(&inner).await?;
+        let store = || Arc::downgrade(&inner);
+        tokio::spawn(news::hear(store(), listener, watch.clone()));
+        tokio::spawn(news::tell(store(), watch.clone()));
+        tokio::spawn(merge::run(store(), watch));
+        inner.stored.send_modify(|n| *n += 1);
+        Ok(Self(inner))
+    }
+}
+
+/// Does an async block, again and again while that promises anything. A macro, since a closure that lends to a future
+/// can not be shown to be `Send`.
+macro_rules! retried {
+    ($work:block) => {{
+        let mut pauses = retry::pauses();
+        loop {
+            let done: Result<_, StoreError> = async { $work }.await;
+            let error = match done {
+                Ok(value) => break Ok(value),
+                Err(error) => error,
+            };
+            match (retry::failure(&error), pauses.next()) {
+                (retry::Failure::Passing, Some(pause)) => sleep(pause).await,
+                _ => break Err(error),
+            }
+        }
+    }};
+}
+
+/// Does work, which must come to the same when done twice, in a transaction of its own.
+macro_rules! in_transaction {
+    ($store:expr, |$connection:ident| $work:expr) => {
+        retried!({
+            let mut transaction = $store.pool.begin().await?;
+            let $connection = &mut *transaction;
+            let value = $work.await?;
+            transaction.commit().await?;
+            Ok(value)
+        })
+    };
+}
+
+impl Inner {
+    async fn script_id(&self, script: &ScriptKey) -> Result<Option<i64>, StoreError> {
+        deployments::known_script(&mut *self.pool.acquire().await?, script).await
+    }
+
+    /// The owners of the streams of appends, in their order.
+    async fn owners(&self, appends: &[Append]) -> Result<Vec<Option<Arc<Owner>>>, StoreError> {
+        let known = || self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing: BTreeSet<i64> = {
+            let known = known();
+            appends
+                .iter()
+                .map(|a| a.stream)
+                .filter(|id| !known.contains_key(id))
+                .collect()
+        };
+        let mut loaded = HashMap::new();
+        if !missing.is_empty() {
+            let missing: Vec<i64> = missing.into_iter().collect();
+            loaded = retried!({ streams::owners(&self.pool, &missing).await })?;
+        }
+        let mut known = known();
+        let owners = appends
+            .iter()
+            .map(|a| loaded.get(&a.stream).or_else(|| known.get(&a.stream)).cloned())
+            .collect();
+        if known.len() + loaded.len() > OWNERS {
+            known.clear();
+        }
+        known.extend(loaded);
+        Ok(owners)
+    }
+
+    fn note(&self, scripts: BTreeSet<ScriptKey>) {
+        for script in &scripts {
+            self.changes.note(script);
+        }
+        self.untold
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(scripts);
+        self.stored.send_modify(|n| *n += 1);
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn begin_deployment(
+        &self,
+        script: &ScriptKey,
+        fingerprint: &str,
+        floor: i64,
+        now: Timestamp,
+    ) -> Result<Deployment, StoreError> {
+        in_transaction!(self.0, |c| deployments::begin(c, script, fingerprint, floor, now))
+    }
+
+    async fn set_deployment_state(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+        state: DeploymentState,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        in_transaction!(self.0, |c| deployments::set_state(
+            c, script, version, state, reason, now
+        ))
+    }
+
+    async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError> {
+        deployments::list(&self.0.pool, script, limit).await
+    }
+
+    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
+        if streams::pods(&self.0.pool, &[&pod.uid])
+            .await?
+            .contains_key(&pod.uid)
+        {
+            return Ok(());
+        }
+        in_transaction!(self.0, |c| streams::register_pod(c, pod))
+    }
+
+    async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
+        let pool = &self.0.pool;
+        let uids: BTreeSet<&str> = keys.iter().map(|key| key.pod_uid.as_str()).collect();
+        let mut pods = streams::pods(pool, &uids.into_iter().collect::<Vec<_>>()).await?;
+        let wanted = |key: &&StreamKey| pods.get(&key.pod_uid).is_some_and(|pod| belongs(key, pod));
+        let wanted: Vec<&StreamKey> = keys.iter().filter(wanted).collect();
+        pods.retain(|uid, _| wanted.iter().any(|key| key.pod_uid == *uid));
+        let mut found = streams::checkpoints(pool, &pods).await?;
+        let missing: Vec<&StreamKey> = wanted
+            .into_iter()
+            .filter(|key| !found.contains_key(&(key.pod_uid.clone(), key.restart)))
+            .collect();
+        if !missing.is_empty() {
+            in_transaction!(self.0, |c| streams::create(c, missing.clone()))?;
+            found = streams::checkpoints(pool, &pods).await?;
+        }
+        Ok(keys
+            .iter()
+            .map(|key| {
+                pods.get(&key.pod_uid).filter(|pod| belongs(key, pod))?;
+                found.get(&(key.pod_uid.clone(), key.restart)).cloned()
+            })
+            .collect())
+    }
+
+    async fn append(&self, appends: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+        if appends.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _room = self
+            .0
+            .room
+            .acquire_many(kib(&appends, ROOM_KIB))
+            .await
+            .map_err(|_| StoreError::Unusable("the store is closed".to_owned()))?;
+        let owners = self.0.owners(&appends).await?;
+        let now = Timestamp::now();
+        let batch = task::spawn_blocking(move || Batch::prepare(appends, owners, now))
+            .await
+            .map_err(|_| StoreError::Unusable("a batch could not be prepared".to_owned()))??;
+        let (outcomes, changed) = self.0.writer.append(batch).await?;
+        self.0.note(changed);
+        Ok(outcomes)
+    }
+
+    async fn close_runs(&self, close: &CloseRuns) -> Result<u64, StoreError> {
+        let closed = in_transaction!(self.0, |c| runs_write::close_of_pod(c, close))?;
+        if closed > 0 {
+            let pods = streams::pods(&self.0.pool, &[&close.pod_uid]).await?;
+            self.0.note(pods.into_values().map(|pod| pod.script).collect());
+        }
+        Ok(closed)
+    }
+
+    async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
+        runs_read::pods_with_open_runs(&self.0.pool).await
+    }
+
+    async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => figures::lifetime(&self.0.readers, id).await,
+            None => Ok(Figures::default()),
+        }
+    }
+
+    async fn version_figures(
+        &self,
+        script: &ScriptKey,
+        limit: usize,
+    ) -> Result<Vec<VersionFigures>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => figures::by_version(&self.0.readers, id, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn window_figures(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        filter: &Filter,
+    ) -> Result<Figures, StoreError> {
+        filter.check_runs()?;
+        match self.0.script_id(script).await? {
+            Some(id) => figures::window(&self.0.readers, id, range, filter).await,
+            None => Ok(Figures::default()),
+        }
+    }
+
+    fn changed_scripts(&self, since: u64) -> (Vec<ScriptKey>, u64) {
+        self.0.changes.since(since)
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => runs_read::page(&self.0.readers, id, query).await,
+            None => Ok(Page {
+                rows: Vec::new(),
+                next: None,
+            }),
+        }
+    }
+
+    async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => runs_read::detail(&self.0.readers, id, run_id).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
+        query.filter.check_logs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => segments::page(&self.0.readers, id, query).await,
+            None => Ok(Page {
+                rows: Vec::new(),
+                next: None,
+            }),
+        }
+    }
+
+    async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
+        deployments::scripts(&self.0.pool, namespace).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO health (id, checked_at) VALUES (1, $1) \
+             ON CONFLICT (id) DO UPDATE SET checked_at = excluded.checked_at",
+        )
+        .bind(Timestamp::now().as_microsecond())
+        .execute(&self.0.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.0.writer.close().await;
+        self.0.pool.close().await;
+        self.0.readers.close().await;
+    }
+}

@@ -1,0 +1,182 @@
+//! What rows of the tables mean, whichever database they are from.
+
+use std::sync::Arc;
+
+use sqlx::{Column, Row, TypeInfo, ValueRef, postgres::PgRow, sqlite::SqliteRow};
+
+use super::{PodRecord, StoreError, batch::Owner, optional_time, payload, run_changes::StoredRun, time};
+use crate::{
+    ingest::wire::Position,
+    model::{Deployment, DeploymentState, Run, RunStatus, ScriptKey, SourceType},
+    segment::{LevelSet, RunSet, SegmentInfo},
+};
+
+/// Columns of a row by their names.
+pub trait Fields {
+    /// A whole number of any width, which may be absent.
+    fn optional_number(&self, name: &str) -> Result<Option<i64>, StoreError>;
+    /// A text which may be absent.
+    fn optional_text(&self, name: &str) -> Result<Option<String>, StoreError>;
+    /// Bytes which may be absent.
+    fn optional_bytes(&self, name: &str) -> Result<Option<&[u8]>, StoreError>;
+
+    /// A whole number of any width.
+    fn number(&self, name: &str) -> Result<i64, StoreError> {
+        self.optional_number(name)?.ok_or_else(|| absent(name))
+    }
+
+    /// A text.
+    fn text(&self, name: &str) -> Result<String, StoreError> {
+        self.optional_text(name)?.ok_or_else(|| absent(name))
+    }
+
+    /// Bytes.
+    fn bytes(&self, name: &str) -> Result<&[u8], StoreError> {
+        self.optional_bytes(name)?.ok_or_else(|| absent(name))
+    }
+}
+
+fn absent(name: &str) -> StoreError {
+    StoreError::Corrupt(format!("a row without {name}"))
+}
+
+impl Fields for SqliteRow {
+    fn optional_number(&self, name: &str) -> Result<Option<i64>, StoreError> {
+        Ok(self.try_get(name)?)
+    }
+
+    fn optional_text(&self, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.try_get(name)?)
+    }
+
+    fn optional_bytes(&self, name: &str) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.try_get(name)?)
+    }
+}
+
+impl Fields for PgRow {
+    fn optional_number(&self, name: &str) -> Result<Option<i64>, StoreError> {
+        if self.try_column(name)?.type_info().name() == "INT2" {
+            return Ok(self.try_get::<Option<i16>, _>(name)?.map(i64::from));
+        }
+        Ok(self.try_get(name)?)
+    }
+
+    fn optional_text(&self, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.try_get(name)?)
+    }
+
+    fn optional_bytes(&self, name: &str) -> Result<Option<&[u8]>, StoreError> {
+        if self.try_get_raw(name)?.is_null() {
+            return Ok(None);
+        }
+        Ok(Some(self.try_get(name)?))
+    }
+}
+
+/// A code of the model's kept as a number.
+fn code<T>(row: &impl Fields, name: &str, from: fn(u8) -> Option<T>) -> Result<T, StoreError> {
+    let code = row.number(name)?;
+    u8::try_from(code)
+        .ok()
+        .and_then(from)
+        .ok_or_else(|| StoreError::Corrupt(format!("the {name} {code} of a run")))
+}
+
+/// A run as lists show it.
+pub fn run(row: &impl Fields) -> Result<Run, StoreError> {
+    Ok(Run {
+        run_id: row.text("run_id")?,
+        status: code(row, "status", RunStatus::from_code)?,
+        reason: row.optional_text("reason")?,
+        deployment_version: row.number("version")?,
+        deployment_id: row.text("deployment_id")?,
+        response_time_micros: row.optional_number("response_time")?,
+        function: row.text("function")?,
+        executed_on: time(row.number("executed_at")?)?,
+        finished_at: optional_time(row.optional_number("finished_at")?)?,
+        source_type: code(row, "source_type", SourceType::from_code)?,
+        source: row.text("source")?,
+        traceparent: row
+            .optional_bytes("traceparent")?
+            .map(payload::unpack_traceparent)
+            .transpose()?,
+    })
+}
+
+/// A run as events are applied to it.
+pub fn stored_run(row: &impl Fields) -> Result<StoredRun, StoreError> {
+    Ok(StoredRun {
+        payload: row.optional_number("payload")?,
+        in_progress: code(row, "status", RunStatus::from_code)? == RunStatus::InProgress,
+        executed_at: row.number("executed_at")?,
+        version: row.number("version")?,
+        function: row.text("function")?,
+    })
+}
+
+/// A pod from the columns `uid, name, container, version, deployment_id, namespace, script`.
+pub fn pod(row: &impl Fields) -> Result<PodRecord, StoreError> {
+    Ok(PodRecord {
+        uid: row.text("uid")?,
+        name: row.text("name")?,
+        container: row.text("container")?,
+        script: ScriptKey::new(row.text("namespace")?, row.text("script")?),
+        version: row.number("version")?,
+        deployment_id: row.text("deployment_id")?,
+    })
+}
+
+/// Whose a stream is, from the columns of [`pod`] and `script_id`.
+pub fn owner(row: &impl Fields) -> Result<Arc<Owner>, StoreError> {
+    Ok(Arc::new(Owner {
+        script_id: row.number("script_id")?,
+        pod: pod(row)?,
+    }))
+}
+
+/// A position from the columns `committed_offset, file, file_start`.
+pub fn position(row: &impl Fields) -> Result<Position, StoreError> {
+    let unsigned = |name: &str| -> Result<u64, StoreError> {
+        let number = row.number(name)?;
+        u64::try_from(number).map_err(|_| StoreError::Corrupt(format!("the {name} {number}")))
+    };
+    Ok(Position {
+        offset: unsigned("committed_offset")?,
+        file: row.text("file")?,
+        file_start: unsigned("file_start")?,
+    })
+}
+
+/// A deployment.
+pub fn deployment(row: &impl Fields) -> Result<Deployment, StoreError> {
+    let state = row.text("state")?;
+    Ok(Deployment {
+        version: row.number("version")?,
+        deployment_id: row.text("deployment_id")?,
+        state: DeploymentState::parse(&state)
+            .ok_or_else(|| StoreError::Corrupt(format!("the deployment state {state:?}")))?,
+        reason: row.optional_text("reason")?,
+        fingerprint: row.text("fingerprint")?,
+        started_at: time(row.number("started_at")?)?,
+        deployed_at: optional_time(row.optional_number("deployed_at")?)?,
+        ended_at: optional_time(row.optional_number("ended_at")?)?,
+    })
+}
+
+/// Particulars of a segment from the columns of the same names.
+pub fn segment_info(row: &impl Fields) -> Result<SegmentInfo, StoreError> {
+    let count = |name: &str| -> Result<usize, StoreError> {
+        Ok(usize::try_from(row.number(name)?).unwrap_or_default())
+    };
+    let levels = u8::try_from(row.number("levels")?).unwrap_or(u8::MAX);
+    Ok(SegmentInfo {
+        min_time: row.number("min_time")?,
+        max_time: row.number("max_time")?,
+        lines: count("lines")?,
+        levels: LevelSet::from_bits(levels),
+        text_bytes: count("text_bytes")?,
+        runs: RunSet::from_bytes(row.bytes("runs")?)
+            .ok_or_else(|| StoreError::Corrupt("the runs of a segment".to_owned()))?,
+    })
+}
