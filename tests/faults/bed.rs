@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    postgres::{Cluster, Stop},
     proxy::Proxy,
     testbed::{self, Process, Stored},
 };
@@ -82,7 +84,100 @@ pub fn may_take_disks_away() -> bool {
     Disk::mount(&folder.path().join("disk")).is_ok() && immutable().unwrap_or(false)
 }
 
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+impl Backend {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// Postgres clusters that nobody uses now: each run has one of its own, since it may kill it.
+#[derive(Default)]
+pub struct Clusters(Mutex<Vec<Cluster>>);
+
+impl Clusters {
+    async fn take(&self) -> io::Result<Cluster> {
+        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(cluster) => Ok(cluster),
+            None => Ok(tokio::task::spawn_blocking(|| Cluster::start(&[])).await?),
+        }
+    }
+
+    pub fn give_back(&self, cluster: Option<Cluster>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(cluster);
+    }
+}
+
+/// A database, and the proxy on the way to it.
+pub struct Database {
+    pub cluster: Cluster,
+    url: String,
+    pub proxy: Proxy,
+}
+
+impl Database {
+    async fn new(cluster: Cluster) -> io::Result<(Self, String)> {
+        let url = tokio::task::block_in_place(|| cluster.new_database());
+        let wrong = || io::Error::other("a URL without a port");
+        let (head, name) = url.rsplit_once('/').ok_or_else(wrong)?;
+        let (head, port) = head.rsplit_once(':').ok_or_else(wrong)?;
+        let proxy = Proxy::start().await?;
+        proxy.point_to(Some(SocketAddr::from((
+            [127, 0, 0, 1],
+            port.parse().map_err(|_| wrong())?,
+        ))));
+        let through = format!("{head}:{}/{name}", proxy.address.port());
+        Ok((Self { cluster, url, proxy }, through))
+    }
+
+    /// Whether transactions may write, in open sessions too.
+    pub fn read_only(&self, read_only: bool) {
+        let value = if read_only { "on" } else { "off" };
+        tokio::task::block_in_place(|| {
+            let setting = format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
+            self.cluster.sql("postgres", &setting);
+            self.cluster.sql("postgres", "SELECT pg_reload_conf()");
+        });
+    }
+
+    /// Stops the server, waits, and starts it.
+    pub fn restart(&self, how: Stop, pause: Duration) {
+        tokio::task::block_in_place(|| {
+            self.cluster.stop(how);
+            std::thread::sleep(pause);
+            self.cluster.resume();
+        });
+    }
+
+    /// SIGKILL of one of its processes: the server ends all others and recovers.
+    pub fn kill_process(&self, choice: usize) {
+        let id = self.cluster.pid();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children: Vec<i32> = children
+            .split_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .collect();
+        if !children.is_empty() {
+            let _ = kill(Pid::from_raw(children[choice % children.len()]), Signal::SIGKILL);
+        }
+    }
+}
+
 pub struct Bed {
+    pub database: Option<Database>,
     disk: Option<Disk>,
     config: testbed::Config,
     server: Option<(Process, SocketAddr)>,
@@ -106,15 +201,28 @@ impl Drop for Bed {
 
 impl Bed {
     /// Starts the server and an agent.
-    pub async fn start(pods: Vec<testbed::Pod>, small_disk: bool, store: Option<String>) -> io::Result<Self> {
+    pub async fn start(
+        pods: Vec<testbed::Pod>,
+        small_disk: bool,
+        backend: Backend,
+        clusters: &Clusters,
+    ) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("data");
         let disk = small_disk.then(|| Disk::mount(&data)).transpose()?;
         fs::create_dir_all(folder.path().join("logs"))?;
+        let (database, store) = match backend {
+            Backend::Sqlite => (None, format!("sqlite://{}/store.db", data.display())),
+            Backend::Postgres => {
+                let (database, url) = Database::new(clusters.take().await?).await?;
+                (Some(database), url)
+            }
+        };
         let mut bed = Self {
+            database,
             disk,
             config: testbed::Config {
-                store: store.unwrap_or_else(|| format!("sqlite://{}/store.db", data.display())),
+                store,
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 pods,
             },
@@ -139,8 +247,17 @@ impl Bed {
         self.folder.path().join("data")
     }
 
-    pub fn store(&self) -> &str {
-        &self.config.store
+    /// URL of the store, with no proxy on the way.
+    pub fn direct_store(&self) -> String {
+        self.database
+            .as_ref()
+            .map_or(&self.config.store, |database| &database.url)
+            .clone()
+    }
+
+    /// The cluster, when the bed is done with.
+    pub fn take_cluster(&mut self) -> Option<Cluster> {
+        self.database.take().map(|database| database.cluster)
     }
 
     fn scripts(&self) -> Vec<String> {
@@ -328,10 +445,13 @@ impl Bed {
 
     /// The database's files can not be written any more, not even by who has them open.
     pub fn make_read_only(&mut self) {
+        self.faults += 1;
+        if let Some(database) = &self.database {
+            return database.read_only(true);
+        }
         for name in ["store.db", "store.db-wal"] {
             let _ = run("chattr", &["+i"], &self.data().join(name));
         }
-        self.faults += 1;
     }
 
     pub fn make_writable(&self) {
@@ -349,6 +469,9 @@ impl Bed {
     pub async fn heal(&mut self) -> io::Result<()> {
         self.free_disk();
         self.make_writable();
+        if let Some(database) = &self.database {
+            self.faults += database.proxy.heal();
+        }
         self.signal_server(Signal::SIGCONT);
         for at in 0..self.agents.len() {
             self.signal_agent(at, Signal::SIGCONT);

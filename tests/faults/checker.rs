@@ -9,7 +9,7 @@ use scriptscope::{
     model::{Filter, LogId, LogLine, RunStatus, ScriptKey, TimeRange},
     store::{self, Page, RowQuery, Store},
 };
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::pod::{Line, Pod};
 
@@ -269,12 +269,19 @@ async fn all<T, C>(
 /// Gap records by stream.
 async fn gaps(url: &str) -> Result<HashMap<i64, usize>, AnyError> {
     const SQL: &str = "SELECT stream_id, COUNT(*) FROM gaps GROUP BY stream_id";
-    let path = url.strip_prefix("sqlite://").ok_or("not SQLite")?;
-    let options = SqliteConnectOptions::new().filename(Path::new(path));
-    let mut connection = SqliteConnection::connect_with(&options).await?;
-    let rows = sqlx::query(SQL).fetch_all(&mut connection).await?;
-    connection.close().await?;
+    let rows: Vec<(i64, i64)> = match url.strip_prefix("sqlite://") {
+        Some(path) => {
+            let options = SqliteConnectOptions::new().filename(Path::new(path));
+            let mut connection = SqliteConnection::connect_with(&options).await?;
+            sqlx::query_as(SQL).fetch_all(&mut connection).await?
+        }
+        None => {
+            sqlx::query_as(SQL)
+                .fetch_all(&mut PgConnection::connect(url).await?)
+                .await?
+        }
+    };
     rows.into_iter()
-        .map(|row| Ok((row.try_get(0)?, usize::try_from(row.try_get::<i64, _>(1)?)?)))
+        .map(|(stream, count)| Ok((stream, usize::try_from(count)?)))
         .collect()
 }

@@ -13,6 +13,9 @@ mod bed;
 mod checker;
 mod nemesis;
 mod pod;
+#[path = "../common/postgres.rs"]
+#[allow(dead_code)] // shared with the store's tests
+mod postgres;
 mod proxy;
 #[path = "../common/testbed.rs"]
 #[allow(dead_code)] // shared with the benchmarks
@@ -34,7 +37,7 @@ use tokio::{
     time::sleep,
 };
 
-use bed::Bed;
+use bed::{Backend, Bed};
 use checker::Verdict;
 use nemesis::{Nemesis, Rotation};
 use pod::Pod;
@@ -67,23 +70,8 @@ struct Total {
 }
 
 async fn run() -> ExitCode {
-    let named: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let has_disks = bed::may_take_disks_away();
-    let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
-    for (place, nemesis) in Nemesis::ALL.into_iter().enumerate() {
-        if !named.is_empty() && !named.iter().any(|name| name == nemesis.name()) {
-            continue;
-        }
-        if nemesis.needs_disks() && !has_disks {
-            println!(
-                "{}: left out, since it needs root and a file system with immutable files",
-                nemesis.name()
-            );
-            continue;
-        }
-        totals.insert(place, Total::default());
-    }
-    let places: Vec<usize> = totals.keys().copied().collect();
+    let cases = cases();
+    let mut totals: BTreeMap<usize, Total> = (0..cases.len()).map(|n| (n, Total::default())).collect();
     let began = Instant::now();
     let soak = setting("SOAK_MINUTES").map(Duration::from_mins);
     let mut tasks = JoinSet::new();
@@ -91,7 +79,9 @@ async fn run() -> ExitCode {
         usize::try_from(setting("FAULT_JOBS").unwrap_or(6)).expect("a number of jobs"),
     ));
     let mut told = Instant::now();
-    for (place, seed) in schedule(&places, soak.is_some()) {
+    let clusters = Arc::new(bed::Clusters::default());
+    for (place, seed) in schedule(cases.len(), soak.is_some()) {
+        let (case, clusters) = (cases[place], Arc::clone(&clusters));
         let slot = Arc::clone(&slots).acquire_owned().await;
         let length = if soak.is_some() {
             Length::Long
@@ -99,12 +89,12 @@ async fn run() -> ExitCode {
             Length::Short
         };
         tasks.spawn(async move {
-            let outcome = one(Nemesis::ALL[place], seed, length).await;
+            let outcome = one(case, seed, length, &clusters).await;
             drop(slot);
             (place, seed, outcome)
         });
         while let Some(Ok((place, seed, outcome))) = tasks.try_join_next() {
-            report(place, seed, outcome, &mut totals);
+            report(cases[place], seed, outcome, totals.entry(place).or_default());
         }
         if soak.is_some_and(|time| began.elapsed() > time) {
             break;
@@ -115,27 +105,59 @@ async fn run() -> ExitCode {
         }
     }
     while let Some(Ok((place, seed, outcome))) = tasks.join_next().await {
-        report(place, seed, outcome, &mut totals);
+        report(cases[place], seed, outcome, totals.entry(place).or_default());
     }
-    conclude(&totals, began.elapsed())
+    conclude(&cases, &totals, began.elapsed())
 }
 
-/// Nemeses and seeds: as many as asked for, or chosen at random without end.
-fn schedule(places: &[usize], endless: bool) -> Box<dyn Iterator<Item = (usize, u64)> + '_> {
-    if endless && !places.is_empty() {
-        return Box::new(std::iter::repeat_with(|| {
-            (places[fastrand::usize(..places.len())], fastrand::u64(..))
+/// A nemesis, and the store that it is tried on.
+#[derive(Clone, Copy)]
+struct Case {
+    nemesis: Nemesis,
+    backend: Backend,
+}
+
+/// What is asked for and can be done here.
+fn cases() -> Vec<Case> {
+    let named: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let store = env::var("FAULT_STORE").ok();
+    let has_disks = bed::may_take_disks_away();
+    let mut cases = Vec::new();
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        for nemesis in Nemesis::ALL {
+            let is_named = named.is_empty() || named.iter().any(|name| name == nemesis.name());
+            let is_store = store.as_deref().is_none_or(|store| store == backend.name());
+            if !(is_named && is_store && nemesis.suits(backend)) {
+                continue;
+            }
+            if backend == Backend::Sqlite && nemesis.needs_disks() && !has_disks {
+                println!(
+                    "{}: left out, since it needs root and a file system with immutable files",
+                    nemesis.name()
+                );
+                continue;
+            }
+            cases.push(Case { nemesis, backend });
+        }
+    }
+    cases
+}
+
+/// Cases and seeds: as many as asked for, or chosen at random without end.
+fn schedule(cases: usize, endless: bool) -> Box<dyn Iterator<Item = (usize, u64)>> {
+    if endless && cases > 0 {
+        return Box::new(std::iter::repeat_with(move || {
+            (fastrand::usize(..cases), fastrand::u64(..))
         }));
     }
     let seeds = match setting("SEED") {
         Some(seed) => seed..=seed,
         None => 1..=setting("FAULT_SEEDS").unwrap_or(2),
     };
-    Box::new(seeds.flat_map(|seed| places.iter().map(move |place| (*place, seed))))
+    Box::new(seeds.flat_map(move |seed| (0..cases).map(move |place| (place, seed))))
 }
 
-fn report(place: usize, seed: u64, outcome: io::Result<Outcome>, totals: &mut BTreeMap<usize, Total>) {
-    let total = totals.entry(place).or_default();
+fn report(case: Case, seed: u64, outcome: io::Result<Outcome>, total: &mut Total) {
     total.seeds += 1;
     let problem = match outcome {
         Ok(outcome) => {
@@ -152,7 +174,11 @@ fn report(place: usize, seed: u64, outcome: io::Result<Outcome>, totals: &mut BT
         Err(error) => error.to_string(),
     };
     total.failed += 1;
-    println!("{} SEED={seed} failed: {problem}", Nemesis::ALL[place].name());
+    println!(
+        "{} {} SEED={seed} failed: {problem}",
+        case.nemesis.name(),
+        case.backend.name()
+    );
 }
 
 fn sum(totals: &BTreeMap<usize, Total>, took: Duration) -> String {
@@ -167,7 +193,7 @@ fn sum(totals: &BTreeMap<usize, Total>, took: Duration) -> String {
     )
 }
 
-fn conclude(totals: &BTreeMap<usize, Total>, took: Duration) -> ExitCode {
+fn conclude(cases: &[Case], totals: &BTreeMap<usize, Total>, took: Duration) -> ExitCode {
     println!(
         "{:<26} {:<9} {:>5} {:>7} {:>9} {:>5} {:>8} {:>5}",
         "nemesis", "store", "seeds", "faults", "lines", "lost", "doubled", "gaps"
@@ -176,8 +202,8 @@ fn conclude(totals: &BTreeMap<usize, Total>, took: Duration) -> ExitCode {
     for (place, total) in totals {
         println!(
             "{:<26} {:<9} {:>5} {:>7} {:>9} {:>5} {:>8} {:>5}",
-            Nemesis::ALL[*place].name(),
-            "sqlite",
+            cases[*place].nemesis.name(),
+            cases[*place].backend.name(),
             total.seeds,
             total.faults,
             total.verdict.lines,
@@ -212,7 +238,8 @@ enum Length {
 }
 
 /// One seed of a nemesis.
-async fn one(nemesis: Nemesis, seed: u64, length: Length) -> io::Result<Outcome> {
+async fn one(case: Case, seed: u64, length: Length, clusters: &bed::Clusters) -> io::Result<Outcome> {
+    let nemesis = case.nemesis;
     let mut random = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ nemesis as u64);
     let count = if nemesis.deletes_pods() { 2 * PODS } else { PODS };
     let known: Vec<testbed::Pod> = (0..count)
@@ -221,7 +248,7 @@ async fn one(nemesis: Nemesis, seed: u64, length: Length) -> io::Result<Outcome>
             script: format!("s{}", n / 2),
         })
         .collect();
-    let mut bed = Bed::start(known.clone(), nemesis.small_disk(), None).await?;
+    let mut bed = Bed::start(known.clone(), nemesis.small_disk(), case.backend, clusters).await?;
     let (finish, mut done) = watch::channel(false);
     let mut writer = Writer {
         nemesis,
@@ -248,14 +275,17 @@ async fn one(nemesis: Nemesis, seed: u64, length: Length) -> io::Result<Outcome>
         last_line_is_stored(&bed, &pods).await;
     }
     bed.end().await;
-    let (diary, faults) = (bed.diary(), bed.faults);
+    let (diary, faults, database) = (bed.diary(), bed.faults, bed.direct_store());
     // Futures of database rows are bound to their thread; the bed, with its disk, lives as long as the check.
     let checking = tokio::task::spawn_blocking(move || {
-        let check = checker::check(bed.store(), &pods, &bed.seen, nemesis.may_lose());
-        tokio::runtime::Handle::current().block_on(check)
+        let check = checker::check(&database, &pods, &bed.seen, nemesis.may_lose());
+        let verdict = tokio::runtime::Handle::current().block_on(check);
+        (verdict, bed.take_cluster())
     });
+    let (verdict, cluster) = checking.await?;
+    clusters.give_back(cluster);
     Ok(Outcome {
-        verdict: checking.await?.map_err(io::Error::other)?,
+        verdict: verdict.map_err(io::Error::other)?,
         faults,
         diary,
     })

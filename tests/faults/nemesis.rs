@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    bed::Bed,
+    bed::{Backend, Bed},
     pod::Habits,
+    postgres::Stop,
     proxy::{Direction, Fault},
 };
 
@@ -35,6 +36,9 @@ pub enum Nemesis {
     ReaderStoppedTooLong,
     TwoAgents,
     PodDeleted,
+    PostgresRestarted,
+    PostgresKilled,
+    CommitCut,
 }
 
 /// When a pod's log is rotated.
@@ -47,7 +51,7 @@ pub enum Rotation {
 }
 
 impl Nemesis {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::AgentKilled,
         Self::OperatorKilled,
         Self::BothKilled,
@@ -60,6 +64,9 @@ impl Nemesis {
         Self::ReaderStoppedTooLong,
         Self::TwoAgents,
         Self::PodDeleted,
+        Self::PostgresRestarted,
+        Self::PostgresKilled,
+        Self::CommitCut,
     ];
 
     pub fn name(self) -> &'static str {
@@ -76,6 +83,17 @@ impl Nemesis {
             Self::ReaderStoppedTooLong => "reader_stopped_too_long",
             Self::TwoAgents => "two_agents",
             Self::PodDeleted => "pod_deleted",
+            Self::PostgresRestarted => "postgres_restarted",
+            Self::PostgresKilled => "postgres_killed",
+            Self::CommitCut => "commit_cut",
+        }
+    }
+
+    pub fn suits(self, backend: Backend) -> bool {
+        match self {
+            Self::DiskFull => backend == Backend::Sqlite,
+            Self::PostgresRestarted | Self::PostgresKilled | Self::CommitCut => backend == Backend::Postgres,
+            _ => true,
         }
     }
 
@@ -167,6 +185,9 @@ impl Nemesis {
                 if random.u8(..4) == 0 {
                     kill_server(bed, random).await;
                 }
+                if let Some(database) = &bed.database {
+                    database.read_only(false);
+                }
                 bed.make_writable();
                 bed.start_server().await;
             }
@@ -188,8 +209,32 @@ impl Nemesis {
                 let fault = Fault::Delay(Duration::from_millis(random.u64(1..100)));
                 bed.proxy.inject(direction(random), fault);
             }
+            Self::PostgresRestarted | Self::PostgresKilled | Self::CommitCut => self.database(bed, random),
         }
         Ok(())
+    }
+}
+
+impl Nemesis {
+    fn database(self, bed: &mut Bed, random: &mut Rng) {
+        let Some(database) = &bed.database else { return };
+        let time = Duration::from_millis(random.u64(..100));
+        match self {
+            Self::CommitCut if random.u8(..4) == 0 => {
+                // Anything but a commit, too.
+                let fault = Fault::Cut(random.usize(..2_000));
+                return database.proxy.inject(direction(random), fault);
+            }
+            Self::CommitCut => {
+                return database
+                    .proxy
+                    .inject(Direction::Request, Fault::CutAfter(b"COMMIT"));
+            }
+            Self::PostgresKilled if random.bool() => database.kill_process(random.usize(..)),
+            Self::PostgresKilled => database.restart(Stop::Immediate, time),
+            _ => database.restart(Stop::Fast, time),
+        }
+        bed.faults += 1;
     }
 }
 
