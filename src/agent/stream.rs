@@ -260,6 +260,10 @@ impl Stream {
 
     /// Says whether the folder kept still meanwhile.
     fn adopt_listing(&mut self, now: Instant) -> io::Result<bool> {
+        // One opened while it was empty must be known by its first line before a compressed copy of it is seen.
+        for held in self.files.iter_mut().filter(|held| held.identity.is_none()) {
+            held.refresh(now);
+        }
         let listed = list(&self.folder, self.key.restart)?;
         let held: Vec<_> = self.files.iter().map(|f| (f.inode, f.name.clone())).collect();
         let changes = follow::compare(&held, &listed, &self.done);

@@ -328,6 +328,8 @@ struct Writer {
 impl Writer {
     async fn write(&mut self) -> io::Result<()> {
         let steps = match self.length {
+            // Long enough for files to be removed.
+            Length::Short if self.nemesis.rotation() == Rotation::Fast => self.random.usize(150..250),
             Length::Short => self.random.usize(20..50),
             Length::Long => self.random.usize(200..500),
         };

@@ -147,7 +147,7 @@ impl Nemesis {
         }
         if self.rotation() == Rotation::Fast {
             // The pods are followed first.
-            sleep(Duration::from_millis(700)).await;
+            sleep(Duration::from_millis(300)).await;
         }
         loop {
             tokio::select! {

@@ -300,6 +300,20 @@ fn a_file_compressed_between_two_looks_keeps_its_place() {
 }
 
 #[test]
+fn a_file_opened_empty_and_compressed_between_two_looks_is_read_once() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    world.drain();
+    for _ in 0..2 {
+        pod.print(10);
+        pod.rotate();
+    }
+    pod.print(10);
+    world.drain();
+    world.check(&pod, false, "compressed");
+}
+
+#[test]
 fn waiting_grows_to_five_seconds() {
     assert_eq!(backoff(1, 1.0), Duration::from_millis(100));
     assert_eq!(backoff(3, 1.0), Duration::from_millis(400));
