@@ -36,7 +36,7 @@ pub async fn check(
     let gaps = gaps(url).await?;
     let store = store::open(url).await?;
     let mut verdict = Verdict {
-        gaps: gaps.values().sum(),
+        gaps: gaps.values().map(Vec::len).sum(),
         ..Verdict::default()
     };
     let mut scripts: BTreeMap<ScriptKey, Vec<&Pod>> = BTreeMap::new();
@@ -74,7 +74,7 @@ pub async fn check(
                     .map(plain)
                     .collect();
                 verdict.lines += printed.lines.len();
-                let gaps = gaps.get(&id).copied().unwrap_or_default();
+                let gaps = gaps.get(&id).map_or(&[][..], Vec::as_slice);
                 let place = format!("{}/{restart}", pod.bed.uid);
                 compare(&place, &printed.lines, &stored, may_lose, gaps, &mut verdict);
             }
@@ -105,14 +105,14 @@ fn compare(
     printed: &[Line],
     stored: &[Line],
     may_lose: bool,
-    gaps: usize,
+    gaps: &[String],
     verdict: &mut Verdict,
 ) {
     if stored == printed {
-        if gaps > 0 && !may_lose {
+        if !gaps.is_empty() && !may_lose {
             verdict
                 .problems
-                .push(format!("{place}: {gaps} gaps, though nothing is lost"));
+                .push(format!("{place}: gaps {gaps:?}, though nothing is lost"));
         }
         return;
     }
@@ -134,7 +134,7 @@ fn compare(
         .map(|(printed, stored)| stored.saturating_sub(*printed))
         .sum();
     verdict.doubled += doubled;
-    if may_lose && is_in_order && doubled == 0 && gaps > 0 {
+    if may_lose && is_in_order && doubled == 0 && !gaps.is_empty() {
         return;
     }
     verdict.lost += lost;
@@ -152,7 +152,7 @@ fn compare(
         shown.unwrap_or_else(|| "nothing".to_owned())
     };
     verdict.problems.push(format!(
-        "{place}: {} of {} lines stored, {lost} lost, {doubled} doubled, {gaps} gaps, in order {is_in_order}; \
+        "{place}: {} of {} lines stored, {lost} lost, {doubled} doubled, gaps {gaps:?}, in order {is_in_order}; \
          the first {first} are right, then printed {} and stored {}",
         stored.len(),
         printed.len(),
@@ -267,9 +267,9 @@ async fn all<T, C>(
 }
 
 /// Gap records by stream.
-async fn gaps(url: &str) -> Result<HashMap<i64, usize>, AnyError> {
-    const SQL: &str = "SELECT stream_id, COUNT(*) FROM gaps GROUP BY stream_id";
-    let rows: Vec<(i64, i64)> = match url.strip_prefix("sqlite://") {
+async fn gaps(url: &str) -> Result<HashMap<i64, Vec<String>>, AnyError> {
+    const SQL: &str = "SELECT stream_id, reason FROM gaps ORDER BY id";
+    let rows: Vec<(i64, String)> = match url.strip_prefix("sqlite://") {
         Some(path) => {
             let options = SqliteConnectOptions::new().filename(Path::new(path));
             let mut connection = SqliteConnection::connect_with(&options).await?;
@@ -281,7 +281,9 @@ async fn gaps(url: &str) -> Result<HashMap<i64, usize>, AnyError> {
                 .await?
         }
     };
-    rows.into_iter()
-        .map(|(stream, count)| Ok((stream, usize::try_from(count)?)))
-        .collect()
+    let mut gaps: HashMap<i64, Vec<String>> = HashMap::new();
+    for (stream, reason) in rows {
+        gaps.entry(stream).or_default().push(reason);
+    }
+    Ok(gaps)
 }

@@ -357,7 +357,10 @@ impl Writer {
                 if rotated.elapsed() >= ROTATE_EVERY {
                     rotated = Instant::now();
                     for pod in &mut self.pods {
-                        pod.rotate(&mut self.random)?;
+                        // However slow this machine is, nothing is removed that must not be lost.
+                        if self.nemesis.may_lose() || !pod.is_full() {
+                            pod.rotate(&mut self.random)?;
+                        }
                     }
                 }
             } else if self.random.u8(..20) == 0 {

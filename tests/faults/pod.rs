@@ -100,6 +100,11 @@ impl Pod {
         self.folder.join(format!("{}.log", self.restarts()))
     }
 
+    /// Whether the next rotation removes a file.
+    pub fn is_full(&self) -> bool {
+        self.rotations as usize + 2 > self.habits.files
+    }
+
     // --- printing
 
     fn tick(&mut self, random: &mut Rng) -> Timestamp {
@@ -377,6 +382,10 @@ impl Pod {
 
     /// Removes what is too old, compresses what was rotated before, renames; the runtime opens a new file a moment later.
     pub fn rotate(&mut self, random: &mut Rng) -> io::Result<()> {
+        // kubelet rotates what has grown.
+        if self.file.metadata()?.len() == 0 {
+            return Ok(());
+        }
         let rotated = self.rotated()?;
         // With the file being rotated now and the one to be begun.
         let excess = (rotated.len() + 2).saturating_sub(self.habits.files);

@@ -314,6 +314,37 @@ fn a_file_opened_empty_and_compressed_between_two_looks_is_read_once() {
 }
 
 #[test]
+fn files_removed_unseen_between_two_looks_are_a_gap() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    for _ in 0..KEPT + 2 {
+        pod.print(10);
+        pod.rotate();
+    }
+    pod.print(10);
+    world.drain();
+    let gaps = &world.operator.streams[&pod.key].gaps;
+    assert_eq!(
+        gaps.iter().map(|(reason, _)| &**reason).collect::<Vec<_>>(),
+        ["FileRotatedAway"]
+    );
+    let (stored, printed) = (world.stored(&pod.key, 0), &pod.printed[&0]);
+    assert!(stored.len() < printed.len());
+    assert!(
+        printed.ends_with(
+            stored
+                .lines()
+                .last()
+                .map(|l| format!("{l}\n"))
+                .unwrap()
+                .as_bytes()
+        )
+    );
+}
+
+#[test]
 fn waiting_grows_to_five_seconds() {
     assert_eq!(backoff(1, 1.0), Duration::from_millis(100));
     assert_eq!(backoff(3, 1.0), Duration::from_millis(400));
