@@ -17,9 +17,9 @@ use scriptscope::{
         ScriptKey, TimeRange, VersionFigures,
     },
     store::{
-        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogQuery, Page, PodRecord,
-        Retained, Retention, RunCursor, RunQuery, SeenObject, SettlePod, Storage, Store, StoreError,
-        StreamCheckpoint, StreamProgress,
+        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogQuery, Page,
+        PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SettlePod, Storage, Store,
+        StoreError, StreamCheckpoint, StreamProgress,
     },
 };
 
