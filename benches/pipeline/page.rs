@@ -10,7 +10,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use scriptscope::{
     model::{Column, Condition, Filter, Match, Operator, ScriptKey, TimeRange},
-    store::{self, RowQuery, Store},
+    store::{RowQuery, Store},
 };
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -233,9 +233,10 @@ pub fn tiles_p99(scale: Scale) {
                 to: None,
             };
             let began = Instant::now();
-            let figures = measured
-                .store
-                .window_figures(&script(), range, &Filter::default());
+            let figures = async {
+                let filter = Filter::default();
+                measured.store.window_figures(&script(), range, &filter).await
+            };
             let figures = measured.runtime.block_on(figures).unwrap();
             took.push(began.elapsed());
             assert!(figures.total_runs > 0);
