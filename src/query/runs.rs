@@ -72,7 +72,7 @@ fn pattern(part: &str) -> String {
 
 impl Dialect for Postgres {
     const IN_PROGRESS: &'static str = "";
-    const PAYLOAD: (&'static str, &'static str) = ("r.id", "run");
+    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);

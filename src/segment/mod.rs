@@ -30,6 +30,11 @@ pub const MAX_LINES: usize = 65_536;
 /// Text in a full segment, in bytes before compression; merging stops here.
 pub const MAX_TEXT_BYTES: usize = 32 << 20;
 
+/// So many segments of a tier become one of the next.
+pub const FAN_IN: u32 = 16;
+/// A segment that has this part of what a full one holds is left as it is.
+const WORTH_MERGING: usize = 4;
+
 /// A segment that can not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
@@ -124,9 +129,14 @@ pub struct SegmentInfo {
 }
 
 impl SegmentInfo {
-    /// Whether it is so large that it is never merged with others.
+    /// Whether it is so large that writing its lines again, with others, is not worth it.
     pub fn is_full(&self) -> bool {
-        self.lines >= MAX_LINES || self.text_bytes >= MAX_TEXT_BYTES
+        self.lines >= MAX_LINES / WORTH_MERGING || self.text_bytes >= MAX_TEXT_BYTES / WORTH_MERGING
+    }
+
+    /// The tier that merging would have brought it to, had its lines come one by one.
+    pub fn tier(&self) -> i64 {
+        self.lines.checked_ilog(FAN_IN as usize).map_or(0, i64::from)
     }
 }
 

@@ -5,15 +5,17 @@
 
 mod batch;
 mod changes;
-mod digest;
+pub mod digest;
+mod endings;
 mod payload;
 pub mod postgres;
 mod read;
+mod retention;
 mod rows;
 mod run_changes;
 pub mod sqlite;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::{Timestamp, tz::TimeZone};
@@ -24,13 +26,17 @@ use crate::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogId, LogLine, Run, RunDetail,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine, Run, RunDetail,
         ScriptKey, Step, TimeRange, VersionFigures,
     },
     query::TimeLimit,
 };
 
 pub use batch::storable;
+pub use retention::{
+    Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
+    Storage, Wish, fair_share,
+};
 
 /// A pod of a script, remembered longer than the cluster does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +83,46 @@ pub struct Append {
     pub records: Records,
     /// Bytes that could not be read, just before these.
     pub gap: Option<Gap>,
+    /// Set where nothing more of the stream will come.
+    pub last_word: Option<LastWord>,
 }
+
+/// How it is known that nothing more of a stream will come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    /// Its files were read to their end after the container had ended.
+    EndOfFiles,
+    /// The runner said so.
+    RunnerStopped {
+        /// What it waits for.
+        token: String,
+    },
+}
+
+/// How far a stream of a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamProgress {
+    /// How many times the container had been restarted.
+    pub restart: u32,
+    /// Bytes committed.
+    pub offset: u64,
+    /// Set once nothing more of it will come.
+    pub last_word: Option<LastWord>,
+}
+
+/// A pod that has ended and whose streams will not get on any more.
+#[derive(Clone, Debug)]
+pub struct SettlePod {
+    /// UID of the pod.
+    pub uid: String,
+    /// Restarts whose last word never came.
+    pub unread: Vec<u32>,
+    /// When the pod ended.
+    pub time: Timestamp,
+}
+
+/// Reason of the gap at the end of a stream whose last word never came.
+pub const POD_ENDED_UNREAD: &str = "PodEndedUnread";
 
 /// Bytes of a stream that are lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,7 +258,7 @@ pub enum StoreError {
 
 /// The store.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Retention + 'static {
     // --- versions
 
     /// Begins a deployment: takes the next version, above both every version known here and `floor` (the highest known
@@ -261,6 +306,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// Pods (UIDs) that have runs in progress, with the moment the oldest of these began.
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError>;
+
+    // --- endings
+
+    /// Registered pods of which more may come: all that run, and those that ended and are not settled yet.
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError>;
+
+    /// The streams of these pods (UIDs), in the order of their restarts; none of a pod whose log was never seen.
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError>;
+
+    /// Settles a pod: records a gap of the reason [`POD_ENDED_UNREAD`] at the end of each stream named there whose last
+    /// word has not come by now, and returns these gaps. Nothing happens to a pod that is settled. Should the last word
+    /// come after all, the gap is removed with its commit.
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError>;
+
+    /// What could not be read of a script's logs in a range, the latest first, at most `limit`.
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError>;
 
     // --- figures
 

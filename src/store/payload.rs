@@ -1,6 +1,9 @@
 //! Inputs, outputs and errors of runs as they are kept: JSON, compressed where that pays.
 
-use std::io::Read;
+use std::{
+    cell::RefCell,
+    io::{self, Read},
+};
 
 use super::StoreError;
 
@@ -17,10 +20,25 @@ pub fn pack(json: &str) -> Vec<u8> {
     if json.len() < WORTH_IT {
         return plain();
     }
-    match zstd::bulk::compress(json.as_bytes(), 1) {
+    match compress(json.as_bytes()) {
         Ok(body) if body.len() < json.len() => [&[ZSTD], &body[..]].concat(),
         _ => plain(),
     }
+}
+
+thread_local! {
+    /// Making a compressor costs more than to use it on what a run takes and gives.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(zstd::bulk::Compressor::new(1)?),
+        };
+        compressor.compress(bytes)
+    })
 }
 
 /// Bytes to JSON.
@@ -64,13 +82,20 @@ fn packed_trace(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Only lower case is a trace context, and only that comes back as it was.
+/// What a digit stands for. Only lower case is a trace context, and only that comes back as it was.
 fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
+    const NONE: u8 = 16;
+    static VALUES: [u8; 256] = {
+        let mut values = [NONE; 256];
+        let mut value = 0;
+        while value < 16 {
+            values[b"0123456789abcdef"[value as usize] as usize] = value;
+            value += 1;
+        }
+        values
+    };
+    let value = VALUES[usize::from(digit)];
+    (value != NONE).then_some(value)
 }
 
 /// What [`pack_traceparent`] packed.

@@ -1,7 +1,5 @@
 //! JSON that strangers wrote: bounded, repaired where a logger got the encoding wrong, never trusted.
 
-use std::borrow::Cow;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -14,7 +12,7 @@ const MAX_DEPTH: usize = 100;
 const TOO_DEEP: &str = r#""[cut: nested deeper than 100 levels]""#;
 
 /// Parses `text`; where that fails, once more with invalid UTF-8 and unpaired surrogates replaced by U+FFFD.
-pub(super) fn parse_lenient<T>(text: &[u8], parse: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+pub(super) fn parse_lenient<T>(text: &[u8], mut parse: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
     parse(text).or_else(|| {
         let repaired = replace_lone_surrogates(&String::from_utf8_lossy(text));
         (repaired.as_bytes() != text)
@@ -116,15 +114,9 @@ fn cut_at(text: &str, limit: usize) -> &str {
 }
 
 /// Text of a line, without a line end.
-pub(super) fn line_text(text: Cow<'_, str>) -> String {
-    let mut text = text.into_owned();
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    if text.ends_with('\r') {
-        text.pop();
-    }
-    text
+pub(super) fn without_line_end(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
 }
 
 /// The time that a record claims, if it makes sense next to `printed`, the time at which the runtime took the line:

@@ -1,23 +1,24 @@
 //! Merging small segments into larger ones, tier by tier, by one replica a script at a time.
 
-use std::sync::Weak;
+use std::{borrow::Cow, sync::Weak, time::Duration};
 
 use bytes::Bytes;
 use sqlx::{PgConnection, Row};
-use tokio::{sync::watch, task};
+use tokio::{sync::watch, task, time::sleep};
 
 use super::{Inner, locks, segments};
 use crate::{
-    segment::{self, MAX_LINES, MAX_TEXT_BYTES},
+    segment::{self, FAN_IN, MAX_LINES, MAX_TEXT_BYTES},
     store::StoreError,
 };
 
-/// So many segments of a tier become one of the next.
-const FAN_IN: i64 = 16;
+/// Between two looks for segments to merge, however many commits there are.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Merges whenever something was stored, until the store is gone.
 pub async fn run(store: Weak<Inner>, mut stored: watch::Receiver<u64>) {
     while stored.changed().await.is_ok() {
+        sleep(PAUSE).await;
         loop {
             let Some(store) = store.upgrade() else {
                 return;
@@ -42,7 +43,7 @@ async fn merge_all_once(store: &Inner) -> Result<bool, StoreError> {
         "SELECT script_id, tier FROM log_segments WHERE NOT sealed \
          GROUP BY script_id, tier HAVING count(*) >= $1",
     )
-    .bind(FAN_IN)
+    .bind(i64::from(FAN_IN))
     .fetch_all(&store.readers)
     .await?;
     let mut any = false;
@@ -74,7 +75,13 @@ async fn merge_once(store: &Inner, script_id: i64, tier: i64) -> Result<bool, St
         transaction.rollback().await?;
         return Ok(false);
     }
-    segments::insert_one(&mut transaction, script_id, tier + 1, full, &merged).await?;
+    segments::insert(
+        &mut transaction,
+        tier + 1,
+        full,
+        &[(script_id, Cow::Owned(merged))],
+    )
+    .await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -95,7 +102,7 @@ async fn choose(connection: &mut PgConnection, script_id: i64, tier: i64) -> Res
     )
     .bind(script_id)
     .bind(tier)
-    .bind(FAN_IN)
+    .bind(i64::from(FAN_IN))
     .fetch_all(&mut *connection)
     .await?;
     let mut choice = Choice {
@@ -103,7 +110,7 @@ async fn choose(connection: &mut PgConnection, script_id: i64, tier: i64) -> Res
         bodies: Vec::new(),
         full: false,
     };
-    if i64::try_from(rows.len()).unwrap_or(i64::MAX) < FAN_IN {
+    if i64::try_from(rows.len()).unwrap_or(i64::MAX) < i64::from(FAN_IN) {
         return Ok(choice);
     }
     let (mut lines, mut text_bytes) = (0, 0);

@@ -3,12 +3,47 @@
 //! What keeps them apart: a stream's checkpoint row is locked while something is appended at it, and a script's runs
 //! and figures are changed under an advisory lock of the script ([`locks`]).
 
+/// Does an async block, again and again while that promises anything. A macro, since a closure that lends to a future
+/// can not be shown to be `Send`.
+macro_rules! retried {
+    ($work:block) => {{
+        let mut pauses = retry::pauses();
+        loop {
+            let done: Result<_, StoreError> = async { $work }.await;
+            let error = match done {
+                Ok(value) => break Ok(value),
+                Err(error) => error,
+            };
+            match (retry::failure(&error), pauses.next()) {
+                (retry::Failure::Passing, Some(pause)) => sleep(pause).await,
+                _ => break Err(error),
+            }
+        }
+    }};
+}
+
+/// Does work, which must come to the same when done twice, in a transaction of its own.
+macro_rules! in_transaction {
+    ($store:expr, |$connection:ident| $work:expr) => {
+        retried!({
+            let mut transaction = $store.pool.begin().await?;
+            let $connection = &mut *transaction;
+            let value = $work.await?;
+            transaction.commit().await?;
+            Ok(value)
+        })
+    };
+}
+
 mod append;
+mod copy;
 mod deployments;
+mod gaps;
 mod locks;
 mod merge;
 mod news;
 mod open;
+mod retention;
 mod retry;
 mod rollups;
 mod runs_read;
@@ -34,10 +69,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
+pub(super) use self::segments::insert_one as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
-    Store, StoreError, StreamCheckpoint,
+    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
     read,
@@ -45,8 +81,8 @@ use super::{
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey,
-        TimeRange, VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
+        ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -106,38 +142,6 @@ impl PostgresStore {
         inner.stored.send_modify(|n| *n += 1);
         Ok(Self(inner))
     }
-}
-
-/// Does an async block, again and again while that promises anything. A macro, since a closure that lends to a future
-/// can not be shown to be `Send`.
-macro_rules! retried {
-    ($work:block) => {{
-        let mut pauses = retry::pauses();
-        loop {
-            let done: Result<_, StoreError> = async { $work }.await;
-            let error = match done {
-                Ok(value) => break Ok(value),
-                Err(error) => error,
-            };
-            match (retry::failure(&error), pauses.next()) {
-                (retry::Failure::Passing, Some(pause)) => sleep(pause).await,
-                _ => break Err(error),
-            }
-        }
-    }};
-}
-
-/// Does work, which must come to the same when done twice, in a transaction of its own.
-macro_rules! in_transaction {
-    ($store:expr, |$connection:ident| $work:expr) => {
-        retried!({
-            let mut transaction = $store.pool.begin().await?;
-            let $connection = &mut *transaction;
-            let value = $work.await?;
-            transaction.commit().await?;
-            Ok(value)
-        })
-    };
 }
 
 impl Inner {
@@ -297,7 +301,15 @@ impl Store for PostgresStore {
     }
 
     async fn close_runs(&self, close: &CloseRuns) -> Result<u64, StoreError> {
-        let closed = in_transaction!(self.0, |c| runs_write::close_of_pod(c, close))?;
+        let mut asked = 0;
+        let closed = retried!({
+            let mut transaction = self.0.pool.begin().await?;
+            let closed = runs_write::close_of_pod(&mut transaction, close).await?;
+            // Where the answer to the commit is lost and nothing is left to do, it has happened.
+            asked = if closed == 0 { asked } else { closed };
+            transaction.commit().await?;
+            Ok(asked)
+        })?;
         if closed > 0 {
             let pods = streams::pods(&self.0.pool, &[&close.pod_uid]).await?;
             self.0.note(pods.into_values().map(|pod| pod.script).collect());
@@ -307,6 +319,30 @@ impl Store for PostgresStore {
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
         runs_read::pods_with_open_runs(&self.0.pool).await
+    }
+
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        gaps::unsettled_pods(&self.0.pool).await
+    }
+
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        gaps::pod_streams(&self.0.pool, uids).await
+    }
+
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        in_transaction!(self.0, |c| gaps::settle_pod(c, settle))
+    }
+
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => gaps::page(&self.0.readers, id, range, limit).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {

@@ -9,12 +9,9 @@ use tokio::{sync::watch, task};
 
 use super::{Inner, push_list, segments};
 use crate::{
-    segment::{self, MAX_LINES, MAX_TEXT_BYTES, Segment},
+    segment::{self, FAN_IN, MAX_LINES, MAX_TEXT_BYTES, Segment},
     store::StoreError,
 };
-
-/// So many segments of a tier become one of the next.
-const FAN_IN: i64 = 16;
 
 /// Merges whenever something was stored, until the store is gone.
 pub async fn run(store: Weak<Inner>, mut stored: watch::Receiver<u64>) {
@@ -43,7 +40,7 @@ pub async fn merge_once(store: &Inner) -> Result<bool, StoreError> {
         "SELECT script_id, tier FROM log_segments WHERE sealed = 0 \
          GROUP BY script_id, tier HAVING count(*) >= ? LIMIT 1",
     )
-    .bind(FAN_IN)
+    .bind(i64::from(FAN_IN))
     .fetch_optional(&store.readers)
     .await?;
     let Some(full) = full else {
@@ -84,7 +81,7 @@ async fn choose(readers: &SqlitePool, script_id: i64, tier: i64) -> Result<Choic
     )
     .bind(script_id)
     .bind(tier)
-    .bind(FAN_IN)
+    .bind(i64::from(FAN_IN))
     .fetch_all(&mut *snapshot)
     .await?;
     let mut choice = Choice {

@@ -1,20 +1,43 @@
 //! Writing runs, many rows a statement.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups};
+use super::{
+    ROWS_PER_STATEMENT, push_list, rollups,
+    statements::{Names, Statements},
+};
 use crate::{
     model::{RunStatus, SourceType},
     store::{
         CloseRuns, StoreError,
         batch::{End, forced_end, micros_up},
         payload,
+        retention::{sql::Writing, usage},
         rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
 };
+
+// OR FAIL: what is refused undoes the transaction, so SQLite need not be ready to undo the statement alone.
+static INSERT_RUNS: Statements = Statements::new(
+    "INSERT OR FAIL INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, \
+     function, source, stream_id, payload, finished_at, reason, traceparent) VALUES ",
+    14,
+);
+static INSERT_PAYLOADS: Statements = Statements::new(
+    "INSERT OR FAIL INTO run_payloads (number, input, output, error) VALUES ",
+    4,
+);
+
+// One statement a row: its text does not depend on the number of rows, so it is prepared once.
+static CLOSE_RUNS: Statements = Statements::repeated(
+    "UPDATE runs SET status = ?, finished_at = ?, response_time = ?, reason = ?, payload = coalesce(payload, ?) \
+     WHERE script_id = ? AND executed_at = ? AND run_id = ?;",
+);
+static COMPLETE_PAYLOADS: Statements =
+    Statements::repeated("UPDATE run_payloads SET output = ?, error = ? WHERE number = ?;");
 
 /// Those of the runs that are stored.
 pub async fn load(
@@ -24,8 +47,10 @@ pub async fn load(
 ) -> Result<HashMap<String, StoredRun>, StoreError> {
     let mut found = HashMap::new();
     for chunk in run_ids.chunks(ROWS_PER_STATEMENT) {
+        // Without the index's name SQLite looks through all runs of the script for several ids.
         let mut sql = QueryBuilder::<Sqlite>::new(
-            "SELECT run_id, status, executed_at, version, function, payload FROM runs WHERE script_id = ",
+            "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_by_id \
+             WHERE script_id = ",
         );
         sql.push_bind(script_id).push(" AND run_id IN (");
         push_list(&mut sql, chunk.iter().copied());
@@ -88,34 +113,30 @@ pub async fn insert(
         .iter()
         .zip(payloads.iter().map(|(number, _)| *number))
         .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, \
-             function, source, stream_id, payload, finished_at, reason, traceparent) ",
-        );
-        sql.push_values(chunk, |mut values, (run, payload)| {
+    let mut names = Names::default();
+    for (sql, chunk) in INSERT_RUNS.chunks(&rows) {
+        let mut query = sqlx::query(sql);
+        for (run, payload) in chunk {
             let (start, end) = (run.start, run.end);
             let status = end.map_or(RunStatus::InProgress, |end| end.status);
-            values
-                .push_bind(script_id)
-                .push_bind(run.executed_at)
-                .push_bind(run.run_id)
-                .push_bind(status.code())
+            query = query
+                .bind(script_id)
+                .bind(run.executed_at)
+                .bind(Arc::<str>::from(run.run_id))
+                .bind(status.code())
                 // Of a run whose beginning is lost, neither function nor caller is known.
-                .push_bind(start.map_or(SourceType::Api.code(), |start| start.source_type))
-                .push_bind(run.origin.version)
-                .push_bind(end.and_then(|end| end.response_time))
-                .push_bind(start.map_or("", |start| &start.function))
-                .push_bind(start.map_or("", |start| &start.source))
-                .push_bind(run.origin.stream)
-                .push_bind(*payload)
-                .push_bind(end.map(|end| end.finished_at))
-                .push_bind(end.and_then(|end| end.reason.as_deref()))
-                .push_bind(
-                    start.and_then(|start| start.traceparent.as_deref().map(payload::pack_traceparent)),
-                );
-        });
-        sql.build().persistent(false).execute(&mut *connection).await?;
+                .bind(start.map_or(SourceType::Api.code(), |start| start.source_type))
+                .bind(run.origin.version)
+                .bind(end.and_then(|end| end.response_time))
+                .bind(names.get(start.map_or("", |start| &start.function)))
+                .bind(names.get(start.map_or("", |start| &start.source)))
+                .bind(run.origin.stream)
+                .bind(*payload)
+                .bind(end.map(|end| end.finished_at))
+                .bind(end.and_then(|end| end.reason.as_deref()).map(|reason| names.get(reason)))
+                .bind(start.and_then(|start| start.traceparent.as_deref().map(payload::pack_traceparent)));
+        }
+        query.execute(&mut *connection).await?;
     }
     insert_payloads(connection, &payloads).await
 }
@@ -143,25 +164,20 @@ pub async fn close(
         .iter()
         .zip(payloads.iter().map(|(number, _)| *number))
         .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "UPDATE runs SET status = v.column3, finished_at = v.column4, response_time = v.column5, \
-             reason = v.column6, payload = coalesce(payload, v.column7) FROM (",
-        );
-        sql.push_values(chunk, |mut values, (run, payload)| {
-            values
-                .push_bind(run.stored.executed_at)
-                .push_bind(run.end.run_id.as_str())
-                .push_bind(run.end.status.code())
-                .push_bind(run.end.finished_at)
-                .push_bind(run.end.response_time)
-                .push_bind(run.end.reason.as_deref())
-                .push_bind(*payload);
-        });
-        sql.push(") AS v WHERE runs.script_id = ")
-            .push_bind(script_id)
-            .push(" AND runs.executed_at = v.column1 AND runs.run_id = v.column2");
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in CLOSE_RUNS.chunks(&rows) {
+        let mut query = sqlx::query(sql);
+        for (run, payload) in chunk {
+            query = query
+                .bind(run.end.status.code())
+                .bind(run.end.finished_at)
+                .bind(run.end.response_time)
+                .bind(run.end.reason.as_deref())
+                .bind(*payload)
+                .bind(script_id)
+                .bind(run.stored.executed_at)
+                .bind(run.end.run_id.as_str());
+        }
+        query.execute(&mut *connection).await?;
     }
     insert_payloads(connection, &payloads).await?;
     complete_payloads(connection, runs).await
@@ -175,16 +191,16 @@ async fn insert_payloads(
         .iter()
         .filter_map(|(number, payload)| Some(((*number)?, payload)))
         .collect();
-    for chunk in some.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO run_payloads (number, input, output, error) ");
-        sql.push_values(chunk, |mut values, (number, payload)| {
-            values
-                .push_bind(*number)
-                .push_bind(payload.input)
-                .push_bind(payload.output)
-                .push_bind(payload.error);
-        });
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in INSERT_PAYLOADS.chunks(&some) {
+        let mut query = sqlx::query(sql);
+        for (number, payload) in chunk {
+            query = query
+                .bind(*number)
+                .bind(payload.input)
+                .bind(payload.output)
+                .bind(payload.error);
+        }
+        query.execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -199,18 +215,15 @@ async fn complete_payloads(
         .filter(|run| run.end.output.is_some() || run.end.error.is_some())
         .filter_map(|run| Some((run.stored.payload?, run.end)))
         .collect();
-    for chunk in some.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "UPDATE run_payloads SET output = v.column2, error = v.column3 FROM (",
-        );
-        sql.push_values(chunk, |mut values, (number, end)| {
-            values
-                .push_bind(*number)
-                .push_bind(end.output.as_deref())
-                .push_bind(end.error.as_deref());
-        });
-        sql.push(") AS v WHERE run_payloads.number = v.column1");
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in COMPLETE_PAYLOADS.chunks(&some) {
+        let mut query = sqlx::query(sql);
+        for (number, end) in chunk {
+            query = query
+                .bind(end.output.as_deref())
+                .bind(end.error.as_deref())
+                .bind(*number);
+        }
+        query.execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -228,7 +241,8 @@ pub async fn close_of_pod(
         return Ok(0);
     };
     let open = sqlx::query(
-        "SELECT run_id, status, executed_at, version, function, payload FROM runs \
+        // Without the index's name SQLite may take the table's key, and walk through all runs of the script.
+        "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_in_progress \
          WHERE script_id = ? AND status = 0 AND executed_at < ? \
          AND stream_id IN (SELECT id FROM streams WHERE pod_uid = ?)",
     )
@@ -253,6 +267,12 @@ pub async fn close_of_pod(
         .map(|(stored, end)| ClosedRun { stored, end })
         .collect();
     close(connection, script_id, &closed).await?;
+    usage::add(
+        &mut Writing(connection),
+        script_id,
+        &usage::Change::of_ends(&ends),
+    )
+    .await?;
     let mut sums = Rollups::default();
     for run in &closed {
         let stored = &run.stored;

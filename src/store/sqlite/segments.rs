@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 
 use crate::{segment::Segment, store::StoreError};
 
-/// Stores a segment; a `full` one is never merged again.
+/// Stores a segment; a `full` one, or one large enough, is never merged again.
 pub async fn insert(
     connection: &mut SqliteConnection,
     script_id: i64,
@@ -16,6 +16,7 @@ pub async fn insert(
     let info = &segment.info;
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let sealed = full || info.is_full();
+    let tier = tier.max(info.tier());
     let segment_id: i64 = sqlx::query_scalar(
         "INSERT INTO log_segments \
          (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \

@@ -46,14 +46,15 @@ CREATE TABLE streams (
 ) WITH (fillfactor = 50);
 
 -- The deployment's id is its pod's; found through the stream.
+-- Their order is that in which lists show them: no further index is needed for it.
 CREATE TABLE runs (
-    id            BIGINT PRIMARY KEY,
     script_id     BIGINT   NOT NULL,
-    stream_id     BIGINT   NOT NULL,
-    version       BIGINT   NOT NULL,
     executed_at   BIGINT   NOT NULL,
     finished_at   BIGINT,
     response_time BIGINT,
+    version       BIGINT   NOT NULL,
+    stream_id     BIGINT   NOT NULL,
+    payload       BIGINT,
     status        SMALLINT NOT NULL,
     source_type   SMALLINT NOT NULL,
     run_id        TEXT COLLATE "C" NOT NULL,
@@ -61,20 +62,20 @@ CREATE TABLE runs (
     source        TEXT COLLATE "C" NOT NULL,
     reason        TEXT COLLATE "C",
     traceparent   BYTEA,
+    PRIMARY KEY (script_id, executed_at, run_id),
     UNIQUE (script_id, run_id)
 );
-CREATE SEQUENCE run_ids AS BIGINT;
-CREATE INDEX runs_by_time ON runs (script_id, executed_at, run_id);
 CREATE INDEX runs_failed ON runs (script_id, executed_at, run_id) WHERE status = 2;
 CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id, executed_at) WHERE status = 0;
 
 -- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON: nothing is left for Postgres to compress.
 CREATE TABLE run_payloads (
-    run    BIGINT PRIMARY KEY,
+    number BIGINT PRIMARY KEY,
     input  BYTEA,
     output BYTEA,
     error  BYTEA
 );
+CREATE SEQUENCE payload_blocks AS BIGINT;
 ALTER TABLE run_payloads
     ALTER COLUMN input SET STORAGE EXTERNAL,
     ALTER COLUMN output SET STORAGE EXTERNAL,
