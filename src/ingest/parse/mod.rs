@@ -237,12 +237,9 @@ impl Parser {
     fn plain(&mut self, level: LogLevel, origin: Origin, text: &[u8], cut: u64) {
         let text = String::from_utf8_lossy(text);
         let marked;
-        let message = match cut {
-            0 => &*text,
-            _ => {
-                marked = format!("{text} [cut: {cut} bytes]");
-                &marked
-            }
+        let message = if cut == 0 { &*text } else {
+            marked = format!("{text} [cut: {cut} bytes]");
+            &marked
         };
         self.records.lines.push(&Line {
             offset: origin.offset,

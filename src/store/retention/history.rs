@@ -84,7 +84,7 @@ pub async fn plan<S: Snapshot>(
     let oldest = cutoffs
         .now
         .checked_sub(HISTORY)
-        .map_or(i64::MIN, |time| time.as_microsecond());
+        .map_or(i64::MIN, jiff::Timestamp::as_microsecond);
     // A gap is shown among lines, so it goes with them.
     let gaps = cutoffs
         .logs

@@ -60,7 +60,7 @@ pub async fn plan<S: Snapshot>(
     excess: u64,
     budget: Budget,
 ) -> Result<Option<Step>, StoreError> {
-    let limit = cutoffs.logs.map(|time| time.as_microsecond());
+    let limit = cutoffs.logs.map(jiff::Timestamp::as_microsecond);
     let doomed = choose(snapshot, script_id, limit.unwrap_or(i64::MIN), excess, budget).await?;
     if !doomed.is_empty() {
         return Ok(Some(Step::Delete(doomed, limit)));
@@ -128,8 +128,8 @@ async fn rewrite<S: Snapshot>(snapshot: &mut S, segment_id: i64, limit: i64) -> 
         let before = lines.len();
         lines.retain(|line| line.key.micros >= limit);
         let removed = (before - lines.len()) as u64;
-        let mut lines: Vec<LineRef<'_>> = lines.iter().map(SegmentLine::as_ref).collect();
-        Ok((removed, segment::encode(&mut lines)?))
+        let lines: Vec<LineRef<'_>> = lines.iter().map(SegmentLine::as_ref).collect();
+        Ok((removed, segment::encode(&lines)?))
     })
     .await
     .map_err(|_| StoreError::Corrupt(format!("segment {segment_id} can not be read")))??;

@@ -53,7 +53,7 @@ pub async fn plan<S: Snapshot>(
     let present: HashSet<&str> = present.iter().map(String::as_str).collect();
     let long_ago = now
         .checked_sub(FORGET_POD_AFTER)
-        .map_or(i64::MIN, |time| time.as_microsecond());
+        .map_or(i64::MIN, jiff::Timestamp::as_microsecond);
     let mut step = Step::default();
     snapshot
         .each(statement, |row| {

@@ -90,7 +90,7 @@ pub async fn plan<S: Snapshot>(
             ..Swept::default()
         };
     }
-    let micros = |time: Option<jiff::Timestamp>| time.map(|time| time.as_microsecond());
+    let micros = |time: Option<jiff::Timestamp>| time.map(jiff::Timestamp::as_microsecond);
     for (status, limit) in [
         (RunStatus::Success, micros(cutoffs.runs)),
         (RunStatus::Failed, micros(cutoffs.failed_runs)),
