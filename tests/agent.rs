@@ -493,3 +493,50 @@ async fn a_pod_that_comes_and_goes_while_the_operator_is_slow_is_read() {
     check(&server, &pods).await;
     agent.task.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_logs_of_pods_that_live_fifty_milliseconds_are_read() {
+    let server = serve(Pods::default(), None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Pod::start(folder.path(), "first");
+    first.print(1);
+    server.register(&first.key).await;
+    let agent = start_agent(&server, folder.path());
+    let mut pods = vec![first];
+    check(&server, &pods).await;
+    for n in 0..5 {
+        let mut pod = Pod::start(folder.path(), &format!("brief{n}"));
+        server.register(&pod.key).await;
+        pod.print(100);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        fs::remove_dir_all(pod.folder.parent().unwrap()).unwrap();
+        pods.push(pod);
+    }
+    check(&server, &pods).await;
+    agent.task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_overtakes_the_backlog_of_another_pod() {
+    let server = serve(Pods::default(), None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut busy = Pod::start(folder.path(), "busy");
+    let text = "x".repeat(8_000);
+    for _ in 0..10_000 {
+        writeln!(busy.file, "2026-01-02T03:04:05Z stdout F {text}").unwrap();
+    }
+    let mut quiet = Pod::start(folder.path(), "quiet");
+    server.register(&busy.key).await;
+    server.register(&quiet.key).await;
+    let agent = start_agent(&server, folder.path());
+    let stored = |key: &StreamKey| server.store.stream(key).records.len();
+    while stored(&busy.key) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    quiet.print(1);
+    while stored(&quiet.key) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(stored(&busy.key) < 10_000, "the line had to wait for the backlog");
+    agent.task.abort();
+}

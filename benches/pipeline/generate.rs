@@ -37,8 +37,42 @@ pub fn plain(logs: &Path, pods: &[Pod], lines: usize) {
     }
 }
 
+/// Bytes of a span's JSON.
+pub const SPAN_BYTES: usize = 700;
+
+/// Writes `spans` spans as korelogger prints them without a runner: on one line, and the line's echo after it.
+pub fn spans(logs: &Path, pods: &[Pod], spans: usize) {
+    let mut random = fastrand::Rng::with_seed(2);
+    let began = Timestamp::now().as_nanosecond() - spans as i128 * 2_000;
+    for (n, pod) in pods.iter().enumerate() {
+        let mut file = create(logs, pod);
+        for k in (n..spans).step_by(pods.len()) {
+            let time = Timestamp::from_nanosecond(began + k as i128 * 2_000).unwrap();
+            let (span, echo) = span(k, time, random.u64(..));
+            writeln!(file, "{time:.9} stdout F {span}").unwrap();
+            writeln!(file, "{time:.9} stdout F {echo}").unwrap();
+        }
+        file.flush().unwrap();
+    }
+}
+
+/// A span and its echo. A run logs ten lines.
+fn span(n: usize, time: Timestamp, random: u64) -> (String, String) {
+    let run = n / 10;
+    let trace = format!("{:032x}", u128::from(run as u64) * 0x9e37_79b9_7f4a_7c15);
+    let message = format!("balance {random:016x} of account {} was read", n % 1_000);
+    let mut span = format!(
+        r#"{{"name":"gvisor_info_log","context":{{"trace_id":"0x{trace}","span_id":"0x{random:016x}","trace_state":"[]"}},"kind":"SpanKind.INTERNAL","parent_id":null,"start_time":"{time:.6}","end_time":"{time:.6}","status":{{"status_code":"UNSET"}},"attributes":{{"run_id":"run_{run}","log.message":"{message}","log.level":"INFO","log.meta.msg":"{message}","log.meta.pid":"41","log.meta.logid":"{n:024x}","shop":""#
+    );
+    let end = r#""},"events":[],"links":[],"resource":{"attributes":{"service.name":"gvisor-py-normal","service.instance.id":"pod"},"schema_url":""}}"#;
+    let padding = SPAN_BYTES.saturating_sub(span.len() + end.len());
+    span.extend(std::iter::repeat_n('s', padding));
+    span.push_str(end);
+    (span, format!("INFO :: {message}"))
+}
+
 /// A line as a service prints it.
-fn plain_message(n: usize, random: u64) -> String {
+pub fn plain_message(n: usize, random: u64) -> String {
     let mut text = format!(
         "request {random:016x} of customer {} was answered with status 200 after {} ms; balance is in the cache",
         n % 1_000,

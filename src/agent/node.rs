@@ -148,7 +148,7 @@ impl Node {
         }
         for pod in changes.pods {
             let listed = self.list_pod(&pod, now);
-            self.note_listing(listed);
+            self.note_failure(listed);
         }
         if !changes.written.is_empty() {
             self.written_since.get_or_insert(now);
@@ -173,13 +173,16 @@ impl Node {
         self.next_listing.min(self.next_look)
     }
 
-    /// When there may be something to tell the operator.
-    pub fn tell_at(&self, now: Instant) -> Instant {
+    /// When there may be something to tell the operator, or to ask it.
+    pub fn tell_at(&self, now: Instant, may_ask: bool) -> Instant {
         if self.more {
             return now;
         }
         let written = self.written_since.map(|since| since + self.pace.gather);
-        let asking = self.streams.values().filter(|s| s.standing == Standing::Asking);
+        let asking = self
+            .streams
+            .values()
+            .filter(|s| may_ask && s.standing == Standing::Asking);
         let ask = asking.map(|stream| stream.ask_at).min();
         written.into_iter().chain(ask).fold(self.look_at(), Instant::min)
     }
@@ -248,7 +251,8 @@ impl Node {
         let before = self.unread_and_files();
         let listed = self.list_all(now);
         let found = self.unread_and_files() != before;
-        self.note_listing(listed);
+        self.failing &= listed.is_err();
+        self.note_failure(listed);
         if self.watch.is_some() {
             let missed = found && before.1 > 0 && !self.told(now);
             self.missed = if missed { self.missed + 1 } else { 0 };
@@ -265,14 +269,17 @@ impl Node {
         (unread.fold(0, u64::saturating_add), self.streams.len())
     }
 
-    /// One warning until it works again.
-    fn note_listing(&mut self, listed: io::Result<()>) {
-        if let Err(error) = &listed
-            && !self.failing
+    /// One warning until everything could be listed again.
+    fn note_failure(&mut self, listed: io::Result<()>) {
+        if let Err(error) = listed
+            && !std::mem::replace(&mut self.failing, true)
         {
-            tracing::warn!(folder = %self.folder.display(), %error, "Log files can not be opened or listed; trying again.");
+            tracing::warn!(
+                folder = %self.folder.display(),
+                %error,
+                "Log files can not be opened or listed; trying again until they can."
+            );
         }
-        self.failing = listed.is_err();
     }
 
     fn list_all(&mut self, now: Instant) -> io::Result<()> {

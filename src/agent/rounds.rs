@@ -149,7 +149,7 @@ impl Rounds {
             return self.not_before.min(node.look_at());
         }
         if self.can_ship(node, now) {
-            node.tell_at(now)
+            node.tell_at(now, self.can_ask(now))
         } else {
             node.look_at()
         }

@@ -49,12 +49,9 @@ pub struct Line<'a> {
 }
 
 impl Lines {
-    /// No lines, with room for about so many bytes of text.
-    pub fn with_room(bytes: usize) -> Self {
-        Self {
-            rows: Vec::new(),
-            text: String::with_capacity(bytes),
-        }
+    /// Makes room for so many bytes of text.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes);
     }
 
     /// Number of lines.

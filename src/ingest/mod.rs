@@ -10,4 +10,5 @@ mod service;
 pub mod wire;
 
 pub use access::{AgentAuthenticator, AgentIdentity, AuthError, PodDirectory, PodKnowledge};
+pub(crate) use service::IngestError;
 pub use service::{Ingest, router};

@@ -36,14 +36,6 @@ pub enum Event {
 }
 
 impl Records {
-    /// Nothing, with room for about so many bytes of text in lines.
-    pub fn with_room(bytes: usize) -> Self {
-        Self {
-            lines: Lines::with_room(bytes),
-            events: Vec::new(),
-        }
-    }
-
     /// Adds what comes next.
     pub fn push(&mut self, record: Record) {
         match record {

@@ -58,7 +58,7 @@ pub fn router(ingest: Arc<Ingest>) -> Router {
 
 /// Why a request is not done.
 #[derive(Debug, thiserror::Error)]
-enum IngestError {
+pub(crate) enum IngestError {
     #[error(transparent)]
     Auth(#[from] AuthError),
     #[error("the token is one of node {token}, the request speaks for node {request}")]
@@ -181,7 +181,8 @@ impl Ingest {
         Ok(self.authenticator.authenticate(token.trim()).await?)
     }
 
-    async fn states(&self, streams: &[StreamKey]) -> Result<Vec<StreamState>, IngestError> {
+    /// What [`STREAMS_PATH`] answers.
+    pub(crate) async fn states(&self, streams: &[StreamKey]) -> Result<Vec<StreamState>, IngestError> {
         let checkpoints = self.store.open_streams(streams).await?;
         if checkpoints.len() != streams.len() {
             return Err(IngestError::Internal);
@@ -204,6 +205,12 @@ impl Ingest {
             // Registered a moment ago, or about to be.
             PodKnowledge::Script { .. } | PodKnowledge::Unseen => StreamState::Unknown,
         }
+    }
+
+    /// What [`BATCHES_PATH`] does, for a reader within the operator.
+    pub(crate) async fn append(&self, chunks: Vec<Chunk>) -> Result<Vec<ChunkResult>, IngestError> {
+        let _slot = self.slots.acquire().await.map_err(|_| IngestError::Internal)?;
+        self.take_in(chunks, Timestamp::now()).await
     }
 
     async fn take_in(

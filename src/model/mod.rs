@@ -1,5 +1,9 @@
 //! Plain types that every part shares: no Kubernetes, no SQL, no I/O.
 //!
+//! Text is UTF-8; what is not was replaced by U+FFFD when it was read. A message and its attributes may hold NUL, as they
+//! were printed. Ids, names, reasons and the trace context never do (it became U+FFFD), since text columns of some
+//! databases can not hold it; payloads and errors are JSON, which writes it as an escape.
+//!
 //! Times are [`jiff::Timestamp`]s kept to the microsecond; durations and response times are microseconds.
 
 mod figures;
@@ -7,6 +11,7 @@ mod filter;
 mod log_line;
 mod run;
 mod script;
+mod series;
 mod time_range;
 
 pub use figures::{Figures, VersionFigures, failure_rate_basis_points, nearest_rank};
@@ -14,4 +19,5 @@ pub use filter::{Column, Condition, Filter, FilterError, Match, Operator, millis
 pub use log_line::{LogId, LogLevel, LogLine};
 pub use run::{Run, RunDetail, RunError, RunStatus, SourceType, UnknownName};
 pub use script::{Deployment, DeploymentState, ScriptKey};
+pub use series::{Bucket, Count, Step};
 pub use time_range::{Preset, TimeRange, TimeRangeError, parse_age};

@@ -1,5 +1,6 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
+pub mod api_logs;
 pub mod context;
 pub mod custom_script;
 mod departed;
@@ -34,6 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    api_logs::{ApiLogs, Collection},
     context::Context,
     custom_script::Images,
     health::Readiness,
@@ -95,9 +97,21 @@ pub struct Args {
         default_value = "scriptscope-agent"
     )]
     pub agent_service_account: String,
+    /// How what scripts print gets here: delivered by agents on the nodes, or, where no agent may run, followed through the
+    /// API server (best effort).
+    #[arg(long, env = "SCRIPTSCOPE_COLLECTION", value_enum, default_value_t)]
+    pub collection: Collection,
     /// Address of the dashboard and the REST API.
     #[arg(long, env = "SCRIPTSCOPE_WEB_LISTEN", default_value = "0.0.0.0:8080")]
     pub web_listen: SocketAddr,
+    /// Seconds that the store may take to answer one request of a reader.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_QUERY_SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u16).range(1..=25)
+    )]
+    pub query_seconds: u16,
     /// Address that agents deliver to.
     #[arg(long, env = "SCRIPTSCOPE_INGEST_LISTEN", default_value = "0.0.0.0:8081")]
     pub ingest_listen: SocketAddr,
@@ -205,14 +219,21 @@ pub async fn serve(
     let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
     let routers = servers::routers(&args, &client, &store, &index, &scripts, &metrics);
-    let context = Arc::new(Context::new(
+    let api_logs = (args.collection == Collection::Api).then(|| ApiLogs {
+        client: client.clone(),
+        ingest: routers.service.clone(),
+        pods: pods.clone(),
+        index: index.clone(),
+    });
+    let context = Context::new(
         client.clone(),
         store.clone(),
         metrics,
         images,
         (pods, pods_listed.clone()),
         args.pod_name.clone(),
-    ));
+    );
+    let context = Arc::new(context.collecting(args.collection));
 
     let mut parts = Parts::new(shutdown.clone());
     let health = health::router(context.clone(), readiness);
@@ -253,6 +274,9 @@ pub async fn serve(
     );
     parts.spawn("the controller of CustomScript", controller);
 
+    if let Some(api_logs) = api_logs {
+        parts.spawn("the collection through the API", api_logs.run(shutdown.clone()));
+    }
     let (ingest, web) = (args.ingest_listen, args.web_listen);
     parts.listen("the ingest server", ingest, routers.ingest).await?;
     parts.listen("the web server", web, routers.web).await?;

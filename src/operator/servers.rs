@@ -1,6 +1,6 @@
 //! The servers for agents and readers, and what they ask of the cluster: whose token it is, and whose pod.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -30,6 +30,8 @@ pub struct Routers {
     pub ingest: Router,
     /// For readers.
     pub web: Router,
+    /// What agents deliver to.
+    pub service: Arc<Ingest>,
 }
 
 /// The routes for agents and for readers; who may use which the API server says.
@@ -44,11 +46,14 @@ pub fn routers(
     let access = KubeAccess::new(client.clone(), &args.namespace, &args.agent_service_account);
     let access = Arc::new(access);
     let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone());
+    let ingest = Arc::new(ingest);
     let scripts = Arc::new(scripts.clone());
-    let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone());
+    let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
+        .with_time_limit(Duration::from_secs(args.query_seconds.into()));
     Routers {
-        ingest: ingest::router(Arc::new(ingest)),
+        ingest: ingest::router(ingest.clone()),
         web: web::router(web),
+        service: ingest,
     }
 }
 

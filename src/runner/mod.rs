@@ -49,7 +49,7 @@ use self::{
     output::Output,
     pool::Pool,
     process::Processes,
-    records::{Stopped, rfc3339},
+    records::{Lifecycle, rfc3339},
     server::Server,
     stop::{Phase, Stopper},
     worker::{Launch, StartError},
@@ -111,6 +111,8 @@ pub fn run(args: Args) -> Result<(), RunnerError> {
 async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     let mut signals = Signals::new().map_err(RunnerError::Start)?;
     let (output, mut broken) = Output::start().map_err(RunnerError::Start)?;
+    // First of all: it tells readers that korelogger's echoes are taken out of what follows.
+    output.stdout(lifecycle("runner.started")).await;
     let launch = Launch {
         app: std::path::absolute(&args.app).map_err(RunnerError::Start)?,
         home: args.worker_home()?,
@@ -149,14 +151,18 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     }
     stopper.enter(Phase::Draining);
     drain(&mut slots.tasks, args.grace(), &mut signals, &stopper).await;
-    let last = Stopped {
-        scriptscope: "runner.stopped",
-        time: rfc3339(Timestamp::now()),
-    };
-    output.stdout(records::line(&last)).await;
+    output.stdout(lifecycle("runner.stopped")).await;
     output.flush().await;
     sleep(LINGER).await;
     Ok(None)
+}
+
+/// A record of the runner's own life.
+fn lifecycle(kind: &'static str) -> Vec<u8> {
+    records::line(&Lifecycle {
+        scriptscope: kind,
+        time: rfc3339(Timestamp::now()),
+    })
 }
 
 /// Lets runs end, kills those that do not within `grace` or when a second signal comes.

@@ -74,10 +74,10 @@ pub struct Finished<'a> {
     pub error: Option<&'a RunError>,
 }
 
-/// The runner ends, and nothing follows.
+/// The runner begins, and all that follows went through it; or it ends, and nothing follows.
 #[derive(Debug, Serialize)]
-pub struct Stopped {
-    /// `runner.stopped`.
+pub struct Lifecycle {
+    /// `runner.started` or `runner.stopped`.
     pub scriptscope: &'static str,
     /// When.
     pub time: String,

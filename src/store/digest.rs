@@ -8,7 +8,6 @@ use super::StoreError;
 use crate::model::nearest_rank;
 
 /// Up to so many values, percentiles are computed from the values themselves.
-pub const EXACT_UP_TO: i64 = 10_000;
 const LIMIT: usize = 10_000;
 
 /// Centroids kept. With 500 the relative error of P99 stays below 1 % also when a value at a time is merged.
@@ -23,7 +22,7 @@ const EXACT: u8 = 2;
 pub type Percentiles = [Option<i64>; 3];
 const PER_MILLE: [usize; 3] = [500, 900, 990];
 
-/// A summary of values in bounded space: the values themselves while they are at most [`EXACT_UP_TO`], then a t-digest.
+/// A summary of values in bounded space: the values themselves while they are at most [`LIMIT`], then a t-digest.
 #[derive(Clone, Debug, Default)]
 pub struct Digest {
     summary: Summary,
@@ -99,7 +98,7 @@ impl Digest {
         }
     }
 
-    /// The percentiles, exact up to [`EXACT_UP_TO`] values; none of no values.
+    /// The percentiles, exact up to [`LIMIT`] values; none of no values.
     #[allow(clippy::cast_possible_truncation)] // they lie between values that were integers
     pub fn percentiles(mut self) -> Percentiles {
         self.flush();

@@ -5,10 +5,7 @@ use std::{
     io::{self, Read},
 };
 
-use serde_json::value::RawValue;
-
-use super::{StoreError, rows::Fields};
-use crate::model::{Run, RunDetail};
+use super::StoreError;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
@@ -60,32 +57,6 @@ pub fn unpack(bytes: &[u8]) -> Result<String, StoreError> {
         _ => return Err(wrong()),
     };
     String::from_utf8(json).map_err(|_| wrong())
-}
-
-/// A run with its payloads, from the columns `input, output, error` of the row that has them, if it has any.
-pub fn detail(run: Run, payloads: Option<&impl Fields>) -> Result<RunDetail, StoreError> {
-    let wrong = || StoreError::Corrupt(format!("a payload of the run {:?}", run.run_id));
-    let text = |name: &str| -> Result<Option<String>, StoreError> {
-        let Some(row) = payloads else {
-            return Ok(None);
-        };
-        row.optional_bytes(name)?.map(unpack).transpose()
-    };
-    let raw = |name: &str| -> Result<Option<Box<RawValue>>, StoreError> {
-        let json = text(name)?.map(RawValue::from_string).transpose();
-        json.map_err(|_| wrong())
-    };
-    let error = text("error")?
-        .map(|json| serde_json::from_str(&json))
-        .transpose()
-        .map_err(|_| wrong())?;
-    let (input, output) = (raw("input")?, raw("output")?);
-    Ok(RunDetail {
-        run,
-        input,
-        output,
-        error,
-    })
 }
 
 /// Bytes of trace id, parent id and flags.

@@ -13,7 +13,7 @@ use super::{
     batch::{End, RunEvent, Start, hour_of},
     digest::Digest,
 };
-use crate::model::RunStatus;
+use crate::{model::RunStatus, query::window::HOURS_A_DAY};
 
 /// A run that the store has.
 #[derive(Clone, Debug)]
@@ -209,6 +209,19 @@ pub struct Rollups {
 }
 
 impl Rollups {
+    /// The ended runs by days, whatever the function: by the first hour of the day, version and an empty function.
+    pub fn days(&self) -> BTreeMap<(i64, i64, String), Ended> {
+        let mut days: BTreeMap<_, Ended> = BTreeMap::new();
+        for ((hour, version, _), ended) in &self.runs {
+            let day = hour.div_euclid(HOURS_A_DAY) * HOURS_A_DAY;
+            let sum = days.entry((day, *version, String::new())).or_default();
+            sum.succeeded += ended.succeeded;
+            sum.failed += ended.failed;
+            sum.digest.merge(ended.digest.clone());
+        }
+        days
+    }
+
     /// Counts what changed.
     pub fn add(&mut self, changes: &RunChanges<'_>) {
         for run in &changes.new {

@@ -13,8 +13,8 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
-        VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey,
+        TimeRange, VersionFigures,
     },
     store::{
         Append, AppendOutcome, CloseRuns, Gap, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery,
@@ -162,6 +162,22 @@ impl Store for MemoryStore {
 
     async fn window_figures(&self, _: &ScriptKey, _: TimeRange, _: &Filter) -> Result<Figures, StoreError> {
         Ok(Figures::default())
+    }
+
+    async fn figures_of(&self, scripts: &[ScriptKey]) -> Result<Vec<Figures>, StoreError> {
+        Ok(vec![Figures::default(); scripts.len()])
+    }
+
+    async fn series(&self, _: &SeriesQuery) -> Result<Vec<Bucket>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn count_runs(&self, _: &RunQuery, _: usize) -> Result<Count, StoreError> {
+        Ok(Count::default())
+    }
+
+    async fn count_logs(&self, _: &LogQuery, _: usize) -> Result<Count, StoreError> {
+        Ok(Count::default())
     }
 
     fn changed_scripts(&self, since: u64) -> (Vec<ScriptKey>, u64) {

@@ -9,8 +9,10 @@ mod logs;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code)] // the fault tests use more of it
 mod pg;
+mod property;
 mod replicas;
 mod run_records;
+mod series;
 mod support;
 
 /// Each scenario as a test of each backend.
@@ -71,6 +73,16 @@ suite! {
         lines_are_what_a_naive_scan_finds,
         run_pages_give_each_row_once,
         a_wrong_filter_is_refused,
+    }
+    series {
+        buckets_are_hours_and_days_of_a_zone,
+        rollups_say_what_the_rows_say,
+        counts_end_at_their_bound,
+        a_query_without_time_is_stopped,
+    }
+    property {
+        every_answer_is_that_of_a_naive_model,
+        pages_are_stable_under_inserts,
     }
     logs {
         pages_across_overlapping_segments_give_each_line_once,

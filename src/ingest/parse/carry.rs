@@ -9,7 +9,9 @@ use super::{
     echo::Echoes,
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Lacked [`Echoes::is_relayed`]; still read.
+const VERSION_1: u8 = 1;
 
 /// Bytes that are not a carry of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,18 +54,21 @@ impl State {
         for hash in self.echoes.hashes() {
             out.0.extend_from_slice(&hash.to_le_bytes());
         }
+        out.0.push(u8::from(self.echoes.is_relayed()));
         out.0
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, CarryError> {
         match bytes.split_first() {
             None => Ok(Self::default()),
-            Some((&VERSION, rest)) => Self::decode_body(rest).ok_or(CarryError),
+            Some((&version @ (VERSION | VERSION_1), rest)) => {
+                Self::decode_body(version, rest).ok_or(CarryError)
+            }
             Some(_) => Err(CarryError),
         }
     }
 
-    fn decode_body(bytes: &[u8]) -> Option<Self> {
+    fn decode_body(version: u8, bytes: &[u8]) -> Option<Self> {
         let mut input = Reader(bytes);
         let last_time = input.option(Reader::time)?;
         let assembler = Assembler {
@@ -81,6 +86,9 @@ impl State {
         let mut echoes = Echoes::default();
         for _ in 0..input.number()? {
             echoes.push_hash(u64::from_le_bytes(input.take(8)?.try_into().ok()?));
+        }
+        if version >= VERSION && input.option(|_| Some(()))?.is_some() {
+            echoes.relay();
         }
         input.0.is_empty().then_some(Self {
             last_time,
@@ -179,7 +187,7 @@ mod tests {
     fn state() -> State {
         let time = "2026-01-02T03:04:05.6Z".parse().unwrap();
         let mut echoes = Echoes::default();
-        echoes.expect("INFO :: one");
+        echoes.expect("INFO", "one");
         State {
             last_time: Some(time),
             assembler: Assembler {
@@ -205,6 +213,17 @@ mod tests {
         assert_eq!(State::decode(&state().encode()), Ok(state()));
         assert_eq!(State::default().encode(), b"");
         assert_eq!(State::decode(b""), Ok(State::default()));
+        let mut relayed = state();
+        relayed.echoes.relay();
+        assert_eq!(State::decode(&relayed.encode()), Ok(relayed));
+    }
+
+    #[test]
+    fn a_carry_of_an_older_version_is_read() {
+        let mut bytes = state().encode();
+        bytes[0] = VERSION_1;
+        bytes.pop();
+        assert_eq!(State::decode(&bytes), Ok(state()));
     }
 
     #[test]

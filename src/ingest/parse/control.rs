@@ -88,6 +88,11 @@ pub(super) fn is_candidate(text: &[u8]) -> bool {
     text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
 }
 
+/// Whether a record says that a runner writes what follows.
+pub(super) fn begins_runner(text: &[u8]) -> bool {
+    text.starts_with(br#"{"scriptscope":"runner.started""#)
+}
+
 /// Adds what a line says; of one that only the runner's own machinery is interested in, nothing. False if the line is not a
 /// record, or one that is not as it should be.
 pub(super) fn parse(text: &[u8], origin: Origin, records: &mut Records) -> bool {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::time;
+use super::time::Clock;
 
 /// Which of a process's two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) struct CriLine<'a> {
 }
 
 /// Reads a line without its line end. None if it is not what a runtime writes.
-pub(super) fn parse(line: &[u8]) -> Option<CriLine<'_>> {
+pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock) -> Option<CriLine<'a>> {
     // No time is longer than 35 bytes, so garbage is recognised at once.
     let space = memchr::memchr(b' ', line.get(..line.len().min(40))?)?;
     let (time, rest) = (&line[..space], &line[space + 1..]);
@@ -44,7 +44,7 @@ pub(super) fn parse(line: &[u8]) -> Option<CriLine<'_>> {
         _ => return None,
     };
     Some(CriLine {
-        time: time::parse(time)?,
+        time: clock.parse(time)?,
         output,
         partial,
         content,
@@ -54,6 +54,10 @@ pub(super) fn parse(line: &[u8]) -> Option<CriLine<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(line: &[u8]) -> Option<CriLine<'_>> {
+        super::parse(line, &mut Clock::default())
+    }
 
     #[test]
     fn runtimes_lines_are_read() {

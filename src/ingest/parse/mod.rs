@@ -24,6 +24,7 @@ use self::{
     carry::State,
     control::Origin,
     cri::Output,
+    time::Clock,
 };
 use super::{lines::Line, record::Records};
 use crate::model::LogLevel;
@@ -36,6 +37,7 @@ pub struct Parser {
     state: State,
     offset: u64,
     received: Timestamp,
+    clock: Clock,
     records: Records,
     newest: Option<Timestamp>,
 }
@@ -69,6 +71,7 @@ impl Parser {
             state: State::default(),
             offset,
             received,
+            clock: Clock::default(),
             records: Records::default(),
             newest: None,
         }
@@ -76,6 +79,8 @@ impl Parser {
 
     /// Reads the next bytes of the stream. They end with a line end, but for a last line that its writer never ended.
     pub fn feed(&mut self, bytes: &[u8]) {
+        // Messages are most of the bytes, and seldom longer than they were printed.
+        self.records.lines.reserve(bytes.len());
         let mut rest = bytes;
         while !rest.is_empty() {
             let (line, length) = match memchr::memchr(b'\n', rest) {
@@ -110,7 +115,7 @@ impl Parser {
         if line.is_empty() {
             return self.end_lines();
         }
-        let Some(entry) = cri::parse(line) else {
+        let Some(entry) = cri::parse(line, &mut self.clock) else {
             return self.corrupt(offset, line);
         };
         self.state.last_time = Some(entry.time);
@@ -162,6 +167,9 @@ impl Parser {
             return;
         }
         if control::is_candidate(text) && control::parse(text, origin, &mut self.records) {
+            if control::begins_runner(text) {
+                self.state.echoes.relay();
+            }
             return;
         }
         if self.span(origin, text) || self.state.echoes.take(text) {
@@ -217,15 +225,13 @@ impl Parser {
     }
 
     fn span(&mut self, origin: Origin, text: &[u8]) -> bool {
-        let Some(found) = span::is_candidate(text)
-            .then(|| span::parse(text, origin))
-            .flatten()
-        else {
-            return false;
-        };
-        self.state.echoes.expect(&found.echo);
-        self.records.lines.push(&found.line.as_line());
-        true
+        let Self { state, records, .. } = self;
+        span::is_candidate(text)
+            && span::read(text, origin, |found| {
+                let (level, message) = found.echo;
+                state.echoes.expect(level, message);
+                records.lines.push(&found.line);
+            })
     }
 
     fn plain(&mut self, level: LogLevel, origin: Origin, text: &[u8], cut: u64) {

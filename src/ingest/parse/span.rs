@@ -1,21 +1,24 @@
 //! korelogger's spans, in the shape that OpenTelemetry's console exporter prints.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::{
     control::{self, Origin},
-    json::{claimed_time, is_too_deep, line_text, parse_lenient},
+    json::{claimed_time, is_too_deep, parse_lenient, without_line_end},
 };
-use crate::{ingest::record::NewLine, model::LogLevel};
+use crate::{ingest::lines::Line, model::LogLevel};
 
 /// A log line that a span carries.
-pub(super) struct SpanLine {
-    pub line: NewLine,
-    /// What korelogger prints beside the span: `LEVEL :: message`.
-    pub echo: String,
+pub(super) struct SpanLine<'a> {
+    pub line: Line<'a>,
+    /// What korelogger prints beside the span: level and message, as they are in the span.
+    pub echo: (&'a str, &'a str),
 }
 
 #[derive(Deserialize)]
@@ -25,7 +28,58 @@ struct Span<'a> {
     #[serde(borrow, default)]
     start_time: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    attributes: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    attributes: Attributes<'a>,
+}
+
+/// A span's attributes.
+#[derive(Default)]
+struct Attributes<'a> {
+    message: Option<&'a RawValue>,
+    level: Option<&'a RawValue>,
+    run_id: Option<&'a RawValue>,
+    /// All others as they were written: the members of a JSON object, each behind a comma.
+    others: String,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Attributes<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AttributesVisitor)
+    }
+}
+
+struct AttributesVisitor;
+
+impl<'de> Visitor<'de> for AttributesVisitor {
+    type Value = Attributes<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the attributes of a span")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Attributes::default();
+        // As raw text, so that a name goes into `others` as it was written.
+        while let Some((name, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
+            match string(name).as_deref() {
+                Some("log.message") => found.message = Some(value),
+                Some("log.level") => found.level = Some(value),
+                Some("run_id") => found.run_id = Some(value),
+                _ => found.add(name, value),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Attributes<'_> {
+    fn add(&mut self, name: &RawValue, value: &RawValue) {
+        let (name, value) = (name.get(), value.get());
+        self.others.reserve(name.len() + value.len() + 2);
+        self.others.push(',');
+        self.others.push_str(name);
+        self.others.push(':');
+        self.others.push_str(value);
+    }
 }
 
 /// Whether a line may be a span, at the price of a search.
@@ -33,58 +87,63 @@ pub(super) fn is_candidate(text: &[u8]) -> bool {
     text.starts_with(b"{") && memchr::memmem::find(text, br#""log.message""#).is_some()
 }
 
-/// The log line in a span; none if the text is anything else.
-pub(super) fn parse(text: &[u8], origin: Origin) -> Option<SpanLine> {
-    parse_lenient(text, |text| parse_strict(text, origin))
+/// Shows the log line in a span to `take`; says whether the text was one.
+pub(super) fn read(text: &[u8], origin: Origin, mut take: impl FnMut(&SpanLine<'_>)) -> bool {
+    parse_lenient(text, |text| read_strict(text, origin, &mut take)).is_some()
 }
 
-fn parse_strict(text: &[u8], origin: Origin) -> Option<SpanLine> {
-    let span: Span<'_> = serde_json::from_slice(text).ok()?;
+fn read_strict(text: &[u8], origin: Origin, take: &mut impl FnMut(&SpanLine<'_>)) -> Option<()> {
+    let text = std::str::from_utf8(text).ok()?;
+    let span: Span<'_> = serde_json::from_str(text).ok()?;
     let named = span
         .name
         .as_deref()
         .and_then(|name| name.strip_prefix("gvisor_")?.strip_suffix("_log"));
     let mut attributes = span.attributes;
-    let message = string(attributes.remove("log.message")?)?;
+    let message = string(attributes.message?)?;
     // The level's own name stands in for a missing `log.level`: `gvisor_error_log`.
-    let level_name = match attributes.remove("log.level") {
-        Some(raw) => string(raw)?.into_owned(),
-        None => named?.to_ascii_uppercase(),
+    let level_name = match attributes.level {
+        Some(raw) => string(raw)?,
+        None => Cow::Owned(named?.to_ascii_uppercase()),
     };
-    let run_id = attributes
-        .get("run_id")
-        .and_then(|raw| control::run_id(&string(raw)?));
-    if run_id.is_some() {
-        attributes.remove("run_id");
+    let run_id = attributes.run_id.and_then(|raw| control::run_id(&string(raw)?));
+    if let (None, Some(raw)) = (&run_id, attributes.run_id) {
+        // No id of a run, so an attribute like others.
+        attributes.others.push_str(",\"run_id\":");
+        attributes.others.push_str(raw.get());
     }
-    let attributes = (!attributes.is_empty())
-        .then(|| serde_json::to_string(&attributes).ok())
-        .flatten()
-        .filter(|json| !is_too_deep(json));
-    let echo = format!("{level_name} :: {message}");
-    Some(SpanLine {
-        line: NewLine {
+    let others = (!attributes.others.is_empty()).then(|| {
+        attributes.others.replace_range(..1, "{");
+        attributes.others.push('}');
+        attributes.others
+    });
+    let time = span
+        .start_time
+        .and_then(|text| claimed_time(&text, origin.time))
+        .unwrap_or(origin.time);
+    take(&SpanLine {
+        line: Line {
             offset: origin.offset,
             index: 0,
-            time: span
-                .start_time
-                .and_then(|text| claimed_time(&text, origin.time))
-                .unwrap_or(origin.time),
+            micros: time.as_microsecond(),
             level: level(&level_name),
-            run_id,
-            message: line_text(message),
-            attributes,
+            run_id: run_id.as_deref(),
+            message: without_line_end(&message),
+            attributes: others.as_deref().filter(|json| !is_too_deep(json)),
         },
-        echo,
-    })
+        echo: (&level_name, &message),
+    });
+    Some(())
 }
 
+/// The string that a JSON value is.
 fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    // A bare `Cow` would always be owned: serde borrows only into fields.
-    serde_json::from_str::<&str>(raw.get())
-        .map(Cow::Borrowed)
-        .or_else(|_| serde_json::from_str::<String>(raw.get()).map(Cow::Owned))
-        .ok()
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    // It is valid JSON already, so without a backslash it is what it looks like.
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str::<String>(raw.get()).map(Cow::Owned).ok()
 }
 
 fn level(name: &str) -> LogLevel {

@@ -360,3 +360,57 @@ fn output_without_a_run_belongs_to_none_and_is_never_a_record_itself() {
     assert_eq!(line(&parsed.records[0]).run_id, None);
     assert_eq!(line(&parsed.records[0]).level, LogLevel::Stdout);
 }
+
+#[test]
+fn where_a_runner_writes_no_print_is_taken_for_an_echo() {
+    let span = r#"{"name":"gvisor_info_log","attributes":{"log.message":"ready","log.level":"INFO"}}"#;
+    let printed = format!("{span}\nINFO :: ready\n");
+    assert_eq!(messages(&parse(&logged(&printed))), ["ready"]);
+    let runner = r#"{"scriptscope":"runner.started","time":"2025-05-14T06:07:27Z"}"#;
+    let relayed = logged(&format!("{runner}\n{printed}"));
+    assert_eq!(messages(&parse(&relayed)), ["ready", "INFO :: ready"]);
+    // That is remembered.
+    let first = memchr::memchr(b'\n', &relayed).unwrap() + 1;
+    let cut = parse_chunks(&[&relayed[..first], &relayed[first..]]);
+    assert_eq!(messages(&cut), ["ready", "INFO :: ready"]);
+}
+
+#[test]
+fn what_a_span_says_beyond_its_message_is_kept() {
+    let span = |attributes: &str| {
+        let text = format!(r#"{{"name":"gvisor_debug_log","attributes":{{{attributes}}},"kind":7}}"#);
+        let parsed = parse(&logged(&text));
+        let [Record::Line(line)] = &parsed.records[..] else {
+            panic!("one line")
+        };
+        line.clone()
+    };
+    let odd =
+        span(r#""a b":[1, {"c":null}],"log.message":"x\u0000\"y\n","run_id":"r\u00001","\u0064":"\u0000""#);
+    assert_eq!((odd.level, &*odd.message), (LogLevel::Debug, "x\0\"y"));
+    assert_eq!(odd.run_id.as_deref(), Some("r\u{FFFD}1"));
+    let attributes = odd.attributes.unwrap();
+    assert_eq!(attributes, r#"{"a b":[1, {"c":null}],"\u0064":"\u0000"}"#);
+    // An empty id is none; what is nested too deeply is left out, and costs the line nothing.
+    let none = span(r#""log.message":"m","run_id":"""#);
+    assert_eq!(
+        (none.run_id, none.attributes.as_deref()),
+        (None, Some(r#"{"run_id":""}"#))
+    );
+    let deep = format!(r#""log.message":"m","d":{}{}"#, "[".repeat(120), "]".repeat(120));
+    assert_eq!(span(&deep).attributes, None);
+    assert_eq!(span(r#""log.message":"m""#).attributes, None);
+}
+
+#[test]
+fn a_span_with_bytes_that_are_no_text_is_still_a_span() {
+    let mut printed = logged(r#"{"name":"gvisor_info_log","attributes":{"log.message":"a?b","k":"\ud83d"}}"#);
+    let at = memchr::memchr(b'?', &printed).unwrap();
+    printed[at] = 0xff;
+    let parsed = parse(&printed);
+    assert_eq!(messages(&parsed), ["a\u{FFFD}b"]);
+    assert_eq!(
+        line(&parsed.records[0]).attributes.as_deref(),
+        Some(r#"{"k":"\ufffd"}"#)
+    );
+}

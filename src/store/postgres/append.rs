@@ -68,7 +68,7 @@ pub async fn apply(
         new_segments.append(&mut batch_segments(batch, &stored_now)?);
         answers.push((outcomes, changed));
     }
-    segments::insert(connection, 0, false, &new_segments).await?;
+    segments::insert(connection, &new_segments).await?;
     drop(new_segments);
     store_runs(connection, &committed, look_up).await?;
     store_gaps(connection, &committed).await?;

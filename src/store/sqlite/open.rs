@@ -73,6 +73,13 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
     let pool = |connections, options| {
         SqlitePoolOptions::new()
             .max_connections(connections)
+            // A query may have left behind what stops it when its time is over.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.lock_handle().await?.remove_progress_handler();
+                    Ok(true)
+                })
+            })
             .connect_with(options)
     };
     let readers = pool(READERS, reading.clone()).await?;

@@ -64,6 +64,7 @@ CREATE TABLE runs (
     PRIMARY KEY (script_id, executed_at, run_id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX runs_by_id ON runs (script_id, run_id);
+CREATE INDEX runs_failed ON runs (script_id, executed_at) WHERE status = 2;
 CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id) WHERE status = 0;
 
 -- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON. AUTOINCREMENT: a number is never given again, so a run
@@ -76,6 +77,18 @@ CREATE TABLE run_payloads (
 ) STRICT;
 
 CREATE TABLE run_rollups (
+    script_id INTEGER NOT NULL REFERENCES scripts (id),
+    version   INTEGER NOT NULL,
+    function  TEXT    NOT NULL,
+    hour      INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL,
+    failed    INTEGER NOT NULL,
+    digest    BLOB    NOT NULL,
+    PRIMARY KEY (script_id, hour, version, function)
+) STRICT;
+
+-- The same by days, for all functions together (its function is empty); `hour` is the first hour of the day in UTC.
+CREATE TABLE run_days (
     script_id INTEGER NOT NULL REFERENCES scripts (id),
     version   INTEGER NOT NULL,
     function  TEXT    NOT NULL,
@@ -123,6 +136,12 @@ CREATE TABLE log_segments (
 ) STRICT;
 CREATE INDEX log_segments_by_time ON log_segments (script_id, max_time, segment_id, min_time, lines, levels);
 CREATE INDEX log_segments_to_merge ON log_segments (script_id, tier, segment_id) WHERE sealed = 0;
+
+-- Which texts a segment may have (src/segment/tokens.rs); apart from the bodies, so that a search reads few pages.
+CREATE TABLE log_segment_grams (
+    segment_id INTEGER PRIMARY KEY REFERENCES log_segments (segment_id) ON DELETE CASCADE,
+    grams      BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE gaps (
     id        INTEGER PRIMARY KEY,
