@@ -9,6 +9,11 @@ use std::{
 use clap::{Parser, Subcommand};
 use scriptscope::{agent, api, operator, runner, telemetry};
 
+/// Batches are large and short-lived; the C library's allocator gives their memory back to the system and takes it
+/// again each time, at the price of a page fault every 4 KiB.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(
     name = "scriptscope",

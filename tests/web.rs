@@ -21,7 +21,7 @@ use scriptscope::{
         file::{ExportFolder, ExportKey},
     },
     metrics::Metrics,
-    model::{Filter, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
+    model::{Filter, LogGap, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
     store::Store,
     web::{
         ScriptObjects, WebState,
@@ -637,4 +637,53 @@ async fn the_server_answers_until_it_is_told_to_stop() {
     stop.cancel();
     server.await.unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_stands_beside_the_lines_of_its_time() {
+    let mut store = store();
+    let now = Timestamp::now();
+    let gap = |minutes: i64| LogGap {
+        time: now - SignedDuration::from_mins(minutes) - SignedDuration::from_secs(30),
+        pod: format!("pay-{minutes}"),
+        restart: 0,
+        version: 3,
+        reason: "PodEndedUnread".into(),
+        bytes: 0,
+        offset: 77,
+    };
+    let pay = ScriptKey::new("shop", "pay");
+    store.gaps = [5, 70].map(|minutes| (pay.clone(), gap(minutes))).into();
+    let site = site_with(store);
+
+    let all = site.get("shop", &format!("{PAY}/gaps?last=1d")).await;
+    let items = all.json()["items"].clone();
+    assert_eq!(items.as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&items[0]["pod"], &items[0]["reason"], &items[0]["offset"]),
+        (&json!("pay-5"), &json!("PodEndedUnread"), &json!(77))
+    );
+    let first = site
+        .get("shop", &format!("{PAY}/gaps?last=1h&limit=1"))
+        .await
+        .json();
+    assert_eq!(first["items"].as_array().unwrap().len(), 1);
+    let wrong = site.get("shop", &format!("{PAY}/gaps?level=Info")).await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{}", wrong.text());
+    let foreign = site.get("bank", &format!("{PAY}/gaps")).await;
+    assert_eq!(foreign.status, StatusCode::FORBIDDEN);
+
+    // 50 lines a page, one a minute.
+    let mut path = format!("{PAY}/logs?last=1d");
+    let mut seen = Vec::new();
+    loop {
+        let page = site.get("shop", &path).await.json();
+        let gaps = page["gaps"].as_array().unwrap();
+        seen.push(gaps.iter().map(|gap| gap["pod"].clone()).collect::<Vec<_>>());
+        match page["next"].as_str() {
+            Some(next) => path = format!("{PAY}/logs?last=1d&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, [vec![json!("pay-5")], vec![json!("pay-70")], vec![]]);
 }

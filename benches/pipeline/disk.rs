@@ -37,7 +37,7 @@ pub fn per_line(scale: Scale) {
     });
     let (cpu_seconds, max_rss_bytes) = (measured.cpu_seconds, measured.max_rss_bytes);
     // Nobody else may have the file open when the log is written back.
-    drop(measured);
+    measured.stop();
     ingest::runtime().block_on(async {
         let mut file = options.connect().await.unwrap();
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")

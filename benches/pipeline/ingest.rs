@@ -97,8 +97,14 @@ pub struct Measured {
     pub max_rss_bytes: u64,
     /// Of the server, before the agent was started.
     pub idle_rss_bytes: u64,
-    /// Still there.
     pub server: Option<Process>,
+}
+
+impl Measured {
+    /// Ends the server; until then it goes on, with merging for one.
+    pub fn stop(self) {
+        drop(self.server);
+    }
 }
 
 impl Work {

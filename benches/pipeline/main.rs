@@ -30,6 +30,10 @@ mod usage;
 
 use report::Scale;
 
+/// The product's, since the server that is measured runs in this program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Name of a benchmark, and what runs it.
 type Bench = (&'static str, fn(Scale));
 

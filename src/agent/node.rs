@@ -32,6 +32,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_IGNORED_AGAIN: Duration = Duration::from_mins(1);
 /// How long the files of a deleted pod are kept for an operator that does not know the pod.
 const KEEP_UNKNOWN: Duration = Duration::from_mins(15);
+/// Of so many streams at most it is remembered that they are given up.
+const MAX_GIVEN_UP: usize = 10_000;
 /// The most streams asked about at once.
 const MAX_QUESTIONS: usize = 500;
 
@@ -49,6 +51,8 @@ pub(super) struct Batch {
 pub(super) struct Work {
     /// Streams to ask about.
     pub questions: Vec<StreamKey>,
+    /// Streams whose files were let go unread.
+    pub given_up: Vec<StreamKey>,
     /// Chunks to deliver.
     pub batch: Option<Batch>,
 }
@@ -70,6 +74,8 @@ pub(super) struct Node {
     streams: BTreeMap<StreamKey, Stream>,
     /// Container folders that are no script's, and until when that stands.
     ignored: HashMap<PathBuf, Instant>,
+    /// Streams that the operator is yet to be told of that their files were let go.
+    given_up: Vec<StreamKey>,
     watch: Option<Watch>,
     /// Containers that wrote since the last look, and since when there are any.
     written: HashSet<(String, String)>,
@@ -91,6 +97,7 @@ impl Node {
             pace,
             streams: BTreeMap::new(),
             ignored: HashMap::new(),
+            given_up: Vec::new(),
             watch: None,
             written: HashSet::new(),
             written_since: None,
@@ -379,9 +386,11 @@ impl Node {
                     container = key.container,
                     "A deleted pod's log is given up, since the operator does not know the pod."
                 );
+                self.given_up.push(key.clone());
             }
             !(given_up || stream.is_finished())
         });
+        self.given_up.truncate(MAX_GIVEN_UP);
     }
 
     // --- asking
@@ -394,6 +403,16 @@ impl Node {
             .map(|stream| stream.key.clone())
             .take(MAX_QUESTIONS)
             .collect()
+    }
+
+    /// Streams to tell the operator of that their files were let go unread.
+    pub fn given_up(&self) -> Vec<StreamKey> {
+        self.given_up.iter().take(MAX_QUESTIONS).cloned().collect()
+    }
+
+    /// The operator knows of the first `count` of these.
+    pub fn told_given_up(&mut self, count: usize) {
+        self.given_up.drain(..count.min(self.given_up.len()));
     }
 
     /// The operator's answers to questions.

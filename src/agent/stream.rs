@@ -284,7 +284,11 @@ impl Stream {
 
     /// Says whether the folder kept still meanwhile.
     fn adopt_listing(&mut self, now: Instant) -> io::Result<bool> {
-        let listed = list(&self.folder, self.key.restart)?;
+        let listed = match list(&self.folder, self.key.restart) {
+            // The pod is deleted: there is what is open, and nothing else.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
         // A compressed copy is recognised by its first line, which may have come since the last look.
         self.files.iter_mut().for_each(|file| file.refresh(now));
         let held: Vec<_> = self.files.iter().map(|f| (f.inode, f.name.clone())).collect();
@@ -297,7 +301,8 @@ impl Stream {
                 None => return Ok(false),
             }
         }
-        if !opened.is_empty() && list(&self.folder, self.key.restart)? != listed {
+        let has_more = !opened.is_empty();
+        if has_more && list(&self.folder, self.key.restart)? != listed {
             return Ok(false);
         }
         for (place, name) in changes.renamed {
@@ -308,7 +313,7 @@ impl Stream {
         }
         self.done
             .retain(|time| listed.iter().any(|f| f.name.rotated.as_ref() == Some(time)));
-        if self.listing == Listing::FromStart {
+        if has_more && self.listing == Listing::FromStart {
             let files = self.files.make_contiguous();
             files.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
         }
@@ -424,8 +429,6 @@ impl Stream {
                     }
                 },
                 Step::Wait => return None,
-                // Of nothing there is no end to tell.
-                Step::End if self.next == 0 => self.end(),
                 Step::Ended => {
                     self.end();
                     return None;
@@ -446,6 +449,14 @@ impl Stream {
 
     /// Finds the committed position; gives the offset at which its file starts.
     fn locate(&mut self, now: Instant) -> Option<u64> {
+        // A file that was rotated while it was empty never gets a first line by which to know it.
+        while self.files.iter().skip(1).any(|file| file.identity.is_some())
+            && let Some(empty) = self
+                .files
+                .pop_front_if(|file| file.is_empty_for(self.settle.rotated, now))
+        {
+            self.done.extend(empty.name.rotated);
+        }
         let identities: Vec<_> = self.files.iter().map(|file| file.identity.as_deref()).collect();
         let start = match follow::locate(&identities, &self.committed) {
             Located::NotYet => return None,
@@ -457,12 +468,7 @@ impl Stream {
                 for _ in 0..place {
                     self.next_file(now);
                 }
-                // Before the first batch no file is named.
-                if self.committed.file.is_empty() {
-                    self.committed.offset
-                } else {
-                    self.committed.file_start
-                }
+                self.committed.file_start
             }
         };
         self.first_start = Some(start);

@@ -107,6 +107,9 @@ pub struct StreamsRequest {
     pub node: String,
     /// The streams.
     pub streams: Vec<StreamKey>,
+    /// Streams of deleted pods that the operator never knew, whose files are let go unread.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<StreamKey>,
 }
 
 /// The operator's word on each stream asked for, in the same order.

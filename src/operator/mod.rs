@@ -3,14 +3,18 @@
 pub mod api_logs;
 pub mod context;
 pub mod custom_script;
+mod deliveries;
 mod departed;
 pub mod endings;
+mod farewell;
 pub mod health;
 mod origins;
+pub mod pod_index;
 pub mod pods;
 pub mod script_export;
 mod servers;
 mod stuck_runs;
+mod watches;
 
 use std::{
     fmt::Debug,
@@ -38,9 +42,12 @@ use self::{
     api_logs::{ApiLogs, Collection},
     context::Context,
     custom_script::Images,
+    farewell::Notices,
     health::Readiness,
-    pods::{PodIndex, PodWatch},
+    pod_index::PodIndex,
+    pods::PodWatch,
     script_export::ExportContext,
+    stuck_runs::Watchman,
 };
 use crate::{
     api::{CustomScript, ScriptExport},
@@ -218,7 +225,8 @@ pub async fn serve(
     };
     let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
-    let routers = servers::routers(&args, &client, &store, &index, &scripts, &metrics);
+    let (notices, to_tell) = Notices::new(metrics.clone(), scope.clone());
+    let routers = servers::routers(&args, &client, &store, &index, &scripts, (&metrics, &notices));
     let api_logs = (args.collection == Collection::Api).then(|| ApiLogs {
         client: client.clone(),
         ingest: routers.service.clone(),
@@ -285,13 +293,22 @@ pub async fn serve(
         script_export::run(exports, scope.clone(), shutdown.clone()),
     );
 
+    let telling = farewell::run(context.clone(), scripts.clone(), to_tell, shutdown.clone());
+    parts.spawn("the telling of runners", telling);
+
     let comparing = async move {
         // These compare with the whole cluster and must have seen it.
         scripts_listed.wait().await;
         pods_listed.wait().await;
+        let watchman = Watchman {
+            context: context.clone(),
+            index,
+            scripts: scripts.clone(),
+            notices,
+        };
         tokio::join!(
             custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
-            stuck_runs::run(context.clone(), index, scripts.clone(), shutdown.clone()),
+            watchman.run(shutdown.clone()),
             departed::run(context, scope, scripts, shutdown.clone()),
         );
     };

@@ -8,7 +8,8 @@ use kube::{Client, runtime::reflector};
 
 use super::{
     Args,
-    pods::{Knowledge, PodIndex},
+    farewell::Notices,
+    pod_index::{Knowledge, PodIndex},
 };
 use crate::{
     api::{CustomScript, labels},
@@ -41,11 +42,12 @@ pub fn routers(
     store: &Arc<dyn Store>,
     pods: &Arc<PodIndex>,
     scripts: &reflector::Store<CustomScript>,
-    metrics: &Metrics,
+    (metrics, notices): (&Metrics, &Notices),
 ) -> Routers {
     let access = KubeAccess::new(client.clone(), &args.namespace, &args.agent_service_account);
     let access = Arc::new(access);
-    let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone());
+    let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone())
+        .with_listener(Arc::new(notices.clone()));
     let ingest = Arc::new(ingest);
     let scripts = Arc::new(scripts.clone());
     let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
@@ -89,6 +91,10 @@ impl PodDirectory for PodIndex {
             Knowledge::NotAScript => PodKnowledge::NotAScript,
             Knowledge::Unseen => PodKnowledge::Unseen,
         }
+    }
+
+    fn may_be_on(&self, pod_uid: &str, node: &str) -> bool {
+        Self::may_be_on(self, pod_uid, node)
     }
 }
 

@@ -7,7 +7,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Append, AppendOutcome, CloseRuns, Gap, PodRecord, StoreError, payload, run_changes::StoredRun};
+use super::{
+    Append, AppendOutcome, CloseRuns, Gap, LastWord, PodRecord, StoreError, payload, run_changes::StoredRun,
+};
 use crate::{
     ingest::{
         lines::Lines,
@@ -112,6 +114,8 @@ pub struct PreparedAppend {
     pub carry: Vec<u8>,
     /// Bytes lost before it, and when that was.
     pub gap: Option<(Gap, i64)>,
+    /// What the stream says last, if it does.
+    pub last_word: Option<LastWord>,
     /// What happened to runs, in order.
     pub events: Vec<RunEvent>,
     /// The lines; all can be numbered.
@@ -262,6 +266,12 @@ fn prepare_append(
         gap: append.gap.map(|gap| {
             let reason = storable(gap.reason);
             (Gap { reason, ..gap }, time)
+        }),
+        last_word: append.last_word.map(|word| match word {
+            LastWord::RunnerStopped { token } => LastWord::RunnerStopped {
+                token: storable(token),
+            },
+            LastWord::EndOfFiles => LastWord::EndOfFiles,
         }),
         events,
         lines,

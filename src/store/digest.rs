@@ -10,8 +10,8 @@ use crate::model::nearest_rank;
 /// Up to so many values, percentiles are computed from the values themselves.
 const LIMIT: usize = 10_000;
 
-/// Centroids kept. With 500 the relative error of P99 stays below 1 % also when a value at a time is merged.
-const SIZE: usize = 500;
+/// Centroids kept, about 6 KiB. With half as many the relative error of P99 comes near 1 %, which no figure may have.
+const SIZE: usize = 1_000;
 /// Values collected before they are merged.
 const BUFFER: usize = 4_096;
 
@@ -68,7 +68,9 @@ impl Digest {
                 Summary::Sketch(sketch) => sketches.push(sketch),
             }
         }
-        values.sort_unstable();
+        // What is sorted already, and mostly little is not, this merges in one pass.
+        #[allow(clippy::stable_sort_primitive)]
+        values.sort();
         let sketch = match sketches.len() {
             0 if values.len() <= LIMIT => {
                 return Self {
@@ -149,62 +151,81 @@ fn encode_values(values: &[i64]) -> Vec<u8> {
     bytes.push(EXACT);
     bytes.extend_from_slice(&first.to_le_bytes());
     for pair in values.windows(2) {
-        let mut rest = pair[1].abs_diff(pair[0]);
-        while rest >= 0x80 {
-            bytes.push(rest.to_le_bytes()[0] | 0x80);
-            rest >>= 7;
-        }
-        bytes.push(rest.to_le_bytes()[0]);
+        push_varint(&mut bytes, pair[1].abs_diff(pair[0]));
     }
     bytes
 }
 
 fn decode_values(bytes: &[u8]) -> Option<Vec<i64>> {
-    let (first, rest) = bytes.split_first_chunk::<8>()?;
+    let (first, mut rest) = bytes.split_first_chunk::<8>()?;
     let mut last = i64::from_le_bytes(*first);
     let mut values = Vec::with_capacity(1 + rest.len().min(LIMIT));
     values.push(last);
-    let (mut step, mut shift) = (0_u64, 0);
-    for byte in rest {
-        step |= u64::from(byte & 0x7f).checked_shl(shift)?;
-        shift += 7;
+    while !rest.is_empty() {
+        last = last.checked_add_unsigned(take_varint(&mut rest)?)?;
+        values.push(last);
+    }
+    (values.len() <= LIMIT).then_some(values)
+}
+
+/// Seven bits a byte, the lowest first; all but the last byte have the highest bit.
+fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number.to_le_bytes()[0]);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            last = last.checked_add_unsigned(step)?;
-            values.push(last);
-            (step, shift) = (0, 0);
+            return Some(number);
         }
     }
-    (shift == 0 && values.len() <= LIMIT).then_some(values)
+    None
 }
 
 fn encode_sketch(sketch: &TDigest) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(33 + sketch.centroids().len() * 16);
+    let mut bytes = Vec::with_capacity(33 + sketch.centroids().len() * 7);
     bytes.push(SKETCH);
     let (min, max) = (sketch.min().unwrap_or_default(), sketch.max().unwrap_or_default());
     for number in [sketch.count(), sketch.sum(), min, max] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     for centroid in sketch.centroids() {
-        bytes.extend_from_slice(&centroid.mean().to_le_bytes());
-        bytes.extend_from_slice(&centroid.weight().to_le_bytes());
+        // Seven digits are a thousand times more than the mean of a centroid is good for; weights count values.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let (mean, weight) = (centroid.mean() as f32, centroid.weight() as u64);
+        bytes.extend_from_slice(&mean.to_le_bytes());
+        push_varint(&mut bytes, weight);
     }
     bytes
 }
 
 fn decode_sketch(bytes: &[u8]) -> Option<TDigest> {
-    let (numbers, tail) = bytes.as_chunks::<8>();
-    let numbers: Vec<f64> = numbers.iter().map(|b| f64::from_le_bytes(*b)).collect();
-    let whole = tail.is_empty() && numbers.iter().all(|n| n.is_finite());
-    let (&[count, sum, min, max], centroids) = numbers.split_first_chunk::<4>().filter(|_| whole)?;
-    let (centroids, rest) = centroids.as_chunks::<2>();
-    if centroids.is_empty() || !rest.is_empty() {
-        return None;
+    let (head, mut rest) = bytes.split_first_chunk::<32>()?;
+    let (numbers, _) = head.as_chunks::<8>();
+    let [count, sum, min, max] = *numbers.first_chunk::<4>()?;
+    let [count, sum, min, max] = [count, sum, min, max].map(f64::from_le_bytes);
+    let mut centroids = Vec::with_capacity(SIZE);
+    while let Some((mean, after)) = rest.split_first_chunk::<4>() {
+        rest = after;
+        let mean = f64::from(f32::from_le_bytes(*mean));
+        #[allow(clippy::cast_precision_loss)]
+        let weight = take_varint(&mut rest)? as f64;
+        if !mean.is_finite() || weight < 1.0 {
+            return None;
+        }
+        centroids.push(Centroid::new(mean, weight));
     }
-    let centroids = centroids
-        .iter()
-        .map(|&[mean, weight]| Centroid::new(mean, weight))
-        .collect();
-    Some(TDigest::new(centroids, sum, count, Some(max), Some(min), SIZE))
+    let sound = [count, sum, min, max].iter().all(|n| n.is_finite());
+    let whole = sound && rest.is_empty() && !centroids.is_empty();
+    whole.then(|| TDigest::new(centroids, sum, count, Some(max), Some(min), SIZE))
 }
 
 /// Exact percentiles, nearest rank. Sorts the values.
@@ -227,7 +248,9 @@ mod tests {
         (1..=50_000).for_each(|v| digest.add(v));
         let percentiles = digest.clone().percentiles();
         let back = Digest::decode(&digest.encode()).unwrap();
-        assert_eq!(back.percentiles(), percentiles);
+        for (back, before) in back.percentiles().into_iter().zip(percentiles) {
+            assert!(back.unwrap().abs_diff(before.unwrap()) <= 1);
+        }
         let p99 = percentiles[2].unwrap();
         assert!((49_450..=49_550).contains(&p99), "{p99}");
         assert_eq!(
@@ -246,6 +269,7 @@ mod tests {
         assert!(Digest::decode(&bytes[..33]).is_err());
         assert!(Digest::decode(&[EXACT, 1]).is_err());
         assert!(Digest::decode(&[EXACT, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]).is_err());
+        assert!(Digest::decode(&[&[EXACT][..], &[0xff; 19]].concat()).is_err());
         assert!(Digest::decode(&[&[9], &bytes[1..]].concat()).is_err());
     }
 
@@ -311,16 +335,16 @@ mod tests {
 
     #[test]
     fn beyond_them_p99_is_within_one_per_cent_also_when_hours_versions_and_functions_are_merged() {
-        for seed in 0..4 {
+        for seed in 0..2 {
             for draw in [log_normal, bimodal] {
                 let mut random = fastrand::Rng::with_seed(seed);
                 let mut values = Vec::new();
-                // 60 groups of any size, each built by many commits.
-                let groups = (0..60).map(|n| {
+                // Groups of any size, each built by many commits.
+                let groups = (0..24).map(|n| {
                     let mut group = Digest::default();
                     for _ in 0..n {
                         let mut commit = Digest::default();
-                        for _ in 0..random.usize(1..200) {
+                        for _ in 0..random.usize(1..1_000) {
                             let value = draw(&mut random);
                             values.push(value);
                             commit.add(value);

@@ -6,6 +6,7 @@
 mod batch;
 mod changes;
 pub mod digest;
+mod endings;
 mod payload;
 pub mod postgres;
 mod read;
@@ -13,7 +14,7 @@ mod rows;
 mod run_changes;
 pub mod sqlite;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::{Timestamp, tz::TimeZone};
@@ -24,7 +25,7 @@ use crate::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogId, LogLine, Run, RunDetail,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine, Run, RunDetail,
         ScriptKey, Step, TimeRange, VersionFigures,
     },
     query::TimeLimit,
@@ -77,7 +78,46 @@ pub struct Append {
     pub records: Records,
     /// Bytes that could not be read, just before these.
     pub gap: Option<Gap>,
+    /// Set where nothing more of the stream will come.
+    pub last_word: Option<LastWord>,
 }
+
+/// How it is known that nothing more of a stream will come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    /// Its files were read to their end after the container had ended.
+    EndOfFiles,
+    /// The runner said so.
+    RunnerStopped {
+        /// What it waits for.
+        token: String,
+    },
+}
+
+/// How far a stream of a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamProgress {
+    /// How many times the container had been restarted.
+    pub restart: u32,
+    /// Bytes committed.
+    pub offset: u64,
+    /// Set once nothing more of it will come.
+    pub last_word: Option<LastWord>,
+}
+
+/// A pod that has ended and whose streams will not get on any more.
+#[derive(Clone, Debug)]
+pub struct SettlePod {
+    /// UID of the pod.
+    pub uid: String,
+    /// Restarts whose last word never came.
+    pub unread: Vec<u32>,
+    /// When the pod ended.
+    pub time: Timestamp,
+}
+
+/// Reason of the gap at the end of a stream whose last word never came.
+pub const POD_ENDED_UNREAD: &str = "PodEndedUnread";
 
 /// Bytes of a stream that are lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +251,18 @@ pub enum StoreError {
     Unusable(String),
 }
 
+impl StoreError {
+    /// Whether a row was refused since there is one with its key.
+    fn is_duplicate(&self) -> bool {
+        match self {
+            Self::Database(error) => error
+                .as_database_error()
+                .is_some_and(sqlx::error::DatabaseError::is_unique_violation),
+            _ => false,
+        }
+    }
+}
+
 /// The store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -261,6 +313,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// Pods (UIDs) that have runs in progress, with the moment the oldest of these began.
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError>;
+
+    // --- endings
+
+    /// Registered pods of which more may come: all that run, and those that ended and are not settled yet.
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError>;
+
+    /// The streams of these pods (UIDs), in the order of their restarts; none of a pod whose log was never seen.
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError>;
+
+    /// Settles a pod: records a gap of the reason [`POD_ENDED_UNREAD`] at the end of each stream named there whose last
+    /// word has not come by now, and returns these gaps. Nothing happens to a pod that is settled. Should the last word
+    /// come after all, the gap is removed with its commit.
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError>;
+
+    /// What could not be read of a script's logs in a range, the latest first, at most `limit`.
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError>;
 
     // --- figures
 

@@ -82,13 +82,20 @@ fn packed_trace(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Only lower case is a trace context, and only that comes back as it was.
+/// What a digit stands for. Only lower case is a trace context, and only that comes back as it was.
 fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
+    const NONE: u8 = 16;
+    static VALUES: [u8; 256] = {
+        let mut values = [NONE; 256];
+        let mut value = 0;
+        while value < 16 {
+            values[b"0123456789abcdef"[value as usize] as usize] = value;
+            value += 1;
+        }
+        values
+    };
+    let value = VALUES[usize::from(digit)];
+    (value != NONE).then_some(value)
 }
 
 /// What [`pack_traceparent`] packed.

@@ -113,7 +113,9 @@ pub fn apply<'a>(
     let mut stored = stored;
     let mut known: HashMap<&str, Known> = HashMap::new();
     for (origin, event) in events {
-        if let Some(run) = stored.remove(event.run_id()) {
+        if !stored.is_empty()
+            && let Some(run) = stored.remove(event.run_id())
+        {
             known.insert(event.run_id(), Known::Stored(Box::new(run)));
         }
         match event {

@@ -10,6 +10,7 @@ mod cursor;
 mod download;
 mod error;
 mod exports;
+mod gaps;
 mod guard;
 mod objects;
 mod query;
@@ -149,6 +150,7 @@ pub fn router(state: WebState) -> Router {
         .route(&at("/runs/{run}"), get(rows::run))
         .route(&at("/runs/{run}/logs"), get(rows::run_logs))
         .route(&at("/logs"), get(rows::logs))
+        .route(&at("/gaps"), get(gaps::list))
         .route(&at("/logs.csv"), get(download::logs))
         .route(
             "/api/v1/namespaces/{namespace}/exports/{export}/file",

@@ -18,6 +18,7 @@ use crate::{
 use super::{
     ApiError, WebState,
     cursor::{self, Position},
+    gaps,
     query::{self, Paging, RowsRequest},
     readable::{LogsOf, RunsOf},
 };
@@ -76,7 +77,18 @@ pub(super) async fn logs(
     let request = query::rows(&uri, Table::Logs, Paging::Pages)?;
     let count = request.count;
     let (query, identity) = row_query(&script, request, Table::Logs)?;
-    log_page(&state, &query, count, &identity).await
+    let Json(mut page) = log_page(&state, &query, count, &identity).await?;
+    page["gaps"] = json!(gaps::beside(&state, &query, last_line(&page)).await?);
+    Ok(Json(page))
+}
+
+/// When the last line of a page was printed, if another page follows.
+fn last_line(page: &Value) -> Option<Timestamp> {
+    page["next"].as_str()?;
+    page["items"].as_array()?.last()?["timestamp"]
+        .as_str()?
+        .parse()
+        .ok()
 }
 
 pub(super) async fn run(

@@ -13,12 +13,12 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey,
-        TimeRange, VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
+        ScriptKey, TimeRange, VersionFigures,
     },
     store::{
-        Append, AppendOutcome, CloseRuns, Gap, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery,
-        Store, StoreError, StreamCheckpoint,
+        Append, AppendOutcome, CloseRuns, Gap, LastWord, LogCursor, LogQuery, Page, PodRecord, RunCursor,
+        RunQuery, SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
     },
 };
 
@@ -28,6 +28,7 @@ pub struct StoredStream {
     pub records: Vec<Record>,
     pub gaps: Vec<Gap>,
     pub position: Position,
+    pub last_word: Option<LastWord>,
     carry: Vec<u8>,
     key: Option<StreamKey>,
 }
@@ -114,6 +115,7 @@ impl Store for MemoryStore {
             stream.carry = append.carry;
             stream.records.extend(append.records);
             stream.gaps.extend(append.gap);
+            stream.last_word = append.last_word.or(stream.last_word.take());
             AppendOutcome::Committed(stream.position.clone())
         };
         Ok(appends.into_iter().map(append).collect())
@@ -149,6 +151,22 @@ impl Store for MemoryStore {
     }
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn pod_streams(&self, _: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        Ok(HashMap::new())
+    }
+
+    async fn settle_pod(&self, _: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn gaps(&self, _: &ScriptKey, _: TimeRange, _: usize) -> Result<Vec<LogGap>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -107,6 +107,7 @@ async fn append(store: &Arc<dyn Store>, script: &ScriptKey, version: i64, record
         carry: vec![],
         records: records.into(),
         gap: None,
+        last_word: None,
     };
     let outcomes = store.append(vec![append]).await.unwrap();
     assert_eq!(outcomes, [AppendOutcome::Committed(position)]);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // all of it is tests
 
 mod deployments;
+mod endings;
 mod figures;
 mod filters;
 mod ingest;
@@ -61,6 +62,12 @@ suite! {
     }
     run_records {
         runs_are_those_of_the_model_however_their_records_come,
+    }
+    endings {
+        the_last_word_of_a_stream_is_kept,
+        a_pod_whose_log_was_not_read_has_a_gap,
+        a_late_end_takes_the_gap_away,
+        gaps_are_listed_by_time,
     }
     figures {
         one_failure_of_three_is_33_33_per_cent,

@@ -24,7 +24,7 @@ fn json(text: &str) -> Option<Box<RawValue>> {
 /// A record of one of a few runs, and what it does to the model.
 fn next(random: &mut fastrand::Rng, model: &mut BTreeMap<String, Expected>) -> Record {
     let id = format!("r{}", random.u8(..60));
-    let (time, took) = (1_000_000 + random.i64(..1_000), random.i64(..500));
+    let (time, took) = (1_000_000 + random.i64(0..1_000), random.i64(0..500));
     let payload = random.bool().then(|| format!("[{}]", random.u8(..)));
     if random.bool() {
         let mut start = started(&id, at(time));

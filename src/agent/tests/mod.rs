@@ -327,6 +327,46 @@ fn a_file_rotated_and_compressed_between_two_looks_keeps_its_place() {
 }
 
 #[test]
+fn a_deleted_pod_is_read_on_from_where_its_stream_stands() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    world.operator.unknown = true;
+    world.restart_agent();
+    world.round();
+    for _ in 0..2 {
+        pod.print(10);
+        pod.rotate();
+        pod.print(10);
+        world.wait(600);
+        world.round();
+    }
+    pod.delete();
+    world.wait(600);
+    world.round();
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, true, "deleted");
+}
+
+#[test]
+fn empty_files_do_not_hide_what_comes_after_them() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    for _ in 0..=KEPT {
+        pod.rotate();
+    }
+    pod.print(10);
+    world.restart_agent();
+    world.drain();
+    assert_eq!(world.operator.streams[&pod.key].gaps, [gap("FileRotatedAway")]);
+    assert!(world.stored(&pod.key, 0).ends_with("a-2-xxxxxxxxxx\n"));
+}
+
+#[test]
 fn many_compressed_files_are_read_a_few_at_a_time() {
     let mut world = World::new();
     let mut pods: Vec<_> = (0..40)
@@ -346,6 +386,40 @@ fn many_compressed_files_are_read_a_few_at_a_time() {
 }
 
 #[test]
+fn a_container_that_printed_nothing_has_an_end_too() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    world.wait(600);
+    world.round();
+    pod.restart();
+    world.drain();
+    assert_eq!(world.stored(&pod.key, 0), "\n");
+    world.restart_agent();
+    world.drain();
+    assert_eq!(world.stored(&pod.key, 0), "\n", "its end is said once");
+    assert_eq!(world.stored(&pod.key, 1), "");
+}
+
+#[test]
+fn what_is_given_up_unread_is_told() {
+    let mut world = World::new();
+    world.operator.unknown = true;
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.round();
+    pod.delete();
+    world.wait(1_000);
+    world.round();
+    assert!(world.node.given_up().is_empty());
+    world.wait(16 * 60_000);
+    world.round();
+    assert_eq!(world.node.given_up(), [pod.key.clone()]);
+    world.node.told_given_up(1);
+    assert!(world.node.given_up().is_empty());
+    assert_eq!(world.node.len(), 0);
+}
+
+#[test]
 fn nothing_is_lost_or_twice_whatever_happens() {
     for seed in 0..40 {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -362,6 +436,8 @@ fn nothing_is_lost_or_twice_whatever_happens() {
             match random.u8(..20) {
                 0..8 => (0..random.usize(1..30)).for_each(|_| pod.print(random.usize(..3_000))),
                 8..10 => {
+                    // An empty file is not rotated.
+                    pod.print(20);
                     pod.rotate();
                     if random.u8(..3) == 0 {
                         // Twice between two looks; by now the first is compressed.

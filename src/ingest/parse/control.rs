@@ -10,7 +10,7 @@ use super::json::{claimed_time, field, parse_lenient, payload, present, without_
 use crate::{
     ingest::{
         lines::Line,
-        record::{Record, Records, RunFinished, RunStarted},
+        record::{Record, Records, RunFinished, RunStarted, RunnerStopped},
     },
     model::{LogLevel, RunError, RunStatus, SourceType},
 };
@@ -18,6 +18,7 @@ use crate::{
 /// Longest run id kept, in bytes.
 pub(super) const MAX_RUN_ID: usize = 128;
 const MAX_NAME: usize = 256;
+const MAX_TOKEN: usize = 256;
 const MAX_TRACEPARENT: usize = 128;
 const MAX_ERROR_MESSAGE: usize = 64 << 10;
 const MAX_TRACEBACK: usize = 256 << 10;
@@ -83,9 +84,17 @@ struct Finished<'a> {
     error: Option<RunError>,
 }
 
+#[derive(Deserialize)]
+struct Stopped<'a> {
+    #[serde(borrow, default)]
+    token: Cow<'a, str>,
+}
+
 /// Whether a line may be a record, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
-    text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
+    // As the runner writes it, or with the key anywhere.
+    text.starts_with(br#"{"scriptscope""#)
+        || (text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some())
 }
 
 /// Whether a record says that a runner writes what follows.
@@ -100,14 +109,17 @@ pub(super) fn parse(text: &[u8], origin: Origin, records: &mut Records) -> bool 
 }
 
 fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()> {
+    // Once for the whole line, instead of string by string.
+    let text = str::from_utf8(text).ok()?;
     let kind = match Kind::at_the_front(text) {
         Some(kind) => Cow::Borrowed(kind),
-        None => serde_json::from_slice::<Kind<'_>>(text).ok()?.scriptscope,
+        None => serde_json::from_str::<Kind<'_>>(text).ok()?.scriptscope,
     };
     match &*kind {
-        "run.started" => records.push(started(serde_json::from_slice(text).ok()?, origin)?),
-        "run.output" => output(serde_json::from_slice(text).ok()?, origin, records)?,
-        "run.finished" => records.push(finished(serde_json::from_slice(text).ok()?, origin)?),
+        "run.started" => records.push(started(serde_json::from_str(text).ok()?, origin)?),
+        "run.output" => output(serde_json::from_str(text).ok()?, origin, records)?,
+        "run.finished" => records.push(finished(serde_json::from_str(text).ok()?, origin)?),
+        "runner.stopped" => records.push(stopped(&serde_json::from_str(text).ok()?)?),
         other if other.starts_with("runner.") => {}
         _ => return None,
     }
@@ -116,14 +128,11 @@ fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()
 
 impl Kind<'_> {
     /// The kind of a record as the runner writes it, without parsing the whole line for it.
-    fn at_the_front(text: &[u8]) -> Option<&'static str> {
-        let rest = text.strip_prefix(br#"{"scriptscope":""#)?;
+    fn at_the_front(text: &str) -> Option<&'static str> {
+        let rest = text.strip_prefix(r#"{"scriptscope":""#)?;
         ["run.started", "run.output", "run.finished"]
             .into_iter()
-            .find(|kind| {
-                rest.strip_prefix(kind.as_bytes())
-                    .is_some_and(|rest| rest.starts_with(b"\""))
-            })
+            .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with('"')))
     }
 }
 
@@ -189,6 +198,11 @@ fn finished(record: Finished<'_>, origin: Origin) -> Option<Record> {
         output: payload(output),
         error: record.error.map(bounded),
     }))
+}
+
+fn stopped(record: &Stopped<'_>) -> Option<Record> {
+    let token = record.token.to_string();
+    (token.len() <= MAX_TOKEN).then_some(Record::RunnerStopped(RunnerStopped { token }))
 }
 
 /// A run's id as it is kept; none for the empty one.

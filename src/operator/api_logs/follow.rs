@@ -14,7 +14,7 @@ use super::{
     resume::{ENDED, Line, Matcher, Resume},
 };
 use crate::ingest::{
-    Ingest, IngestError,
+    AgentIdentity, Ingest, IngestError,
     wire::{Chunk, ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey, StreamState},
 };
 
@@ -86,7 +86,10 @@ struct Follower {
 impl Follower {
     /// One connection; says whether there is nothing more to do.
     async fn round(&self, at_end: &mut bool) -> Result<bool, FollowError> {
-        let states = self.ingest.states(std::slice::from_ref(&self.key)).await?;
+        let states = self
+            .ingest
+            .states(&reader(), std::slice::from_ref(&self.key))
+            .await?;
         let position = match states.into_iter().next() {
             Some(StreamState::Follow { position }) => position,
             Some(StreamState::Ignore) => return Ok(true),
@@ -291,7 +294,7 @@ impl<'a> Tail<'a> {
             },
             bytes,
         };
-        let results = self.follower.ingest.append(vec![chunk]).await?;
+        let results = self.follower.ingest.append(&reader(), vec![chunk]).await?;
         match results.into_iter().next() {
             Some(ChunkResult::Committed { position }) => {
                 self.offset = position.offset;
@@ -301,6 +304,14 @@ impl<'a> Tail<'a> {
             }
             _ => Err(FollowError::Moved),
         }
+    }
+}
+
+/// The operator itself, which speaks for pods of any node.
+fn reader() -> AgentIdentity {
+    AgentIdentity {
+        name: "collection through the API".to_owned(),
+        node: None,
     }
 }
 

@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt, runtime::reflector};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::pods::{Knowledge, PodIndex};
+use super::pod_index::{Knowledge, PodIndex};
 use crate::{
     api::labels,
     ingest::{Ingest, wire::StreamKey},

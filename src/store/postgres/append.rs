@@ -10,7 +10,7 @@ use std::{
 
 use sqlx::{PgConnection, Row};
 
-use super::{locks, rollups, runs_write, segments};
+use super::{gaps, locks, rollups, runs_write, segments};
 use crate::{
     ingest::wire::Position,
     model::ScriptKey,
@@ -72,6 +72,11 @@ pub async fn apply(
     drop(new_segments);
     store_runs(connection, &committed, look_up).await?;
     store_gaps(connection, &committed).await?;
+    for (append, _) in &committed {
+        if let Some(word) = &append.last_word {
+            gaps::last_word(connection, append.stream, word).await?;
+        }
+    }
     // The last append of a stream has the word on its checkpoint.
     let last: BTreeMap<i64, &PreparedAppend> = committed.iter().map(|(a, _)| (a.stream, *a)).collect();
     store_checkpoints(connection, &last.into_values().collect::<Vec<_>>()).await?;

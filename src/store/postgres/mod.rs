@@ -6,6 +6,7 @@
 mod append;
 mod copy;
 mod deployments;
+mod gaps;
 mod locks;
 mod merge;
 mod news;
@@ -38,7 +39,7 @@ use uuid::Uuid;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
-    Store, StoreError, StreamCheckpoint,
+    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
     read,
@@ -46,8 +47,8 @@ use super::{
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey,
-        TimeRange, VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
+        ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -316,6 +317,30 @@ impl Store for PostgresStore {
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
         runs_read::pods_with_open_runs(&self.0.pool).await
+    }
+
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        gaps::unsettled_pods(&self.0.pool).await
+    }
+
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        gaps::pod_streams(&self.0.pool, uids).await
+    }
+
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        in_transaction!(self.0, |c| gaps::settle_pod(c, settle))
+    }
+
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => gaps::page(&self.0.readers, id, range, limit).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {

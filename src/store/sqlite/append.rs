@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups, runs_write, segments};
+use super::{ROWS_PER_STATEMENT, gaps, push_list, rollups, runs_write, segments};
 use crate::{
     ingest::wire::Position,
     model::ScriptKey,
@@ -48,6 +48,11 @@ pub async fn apply(
     }
     store_runs(connection, &committed, look_up).await?;
     store_gaps(connection, &committed).await?;
+    for (append, _) in &committed {
+        if let Some(word) = &append.last_word {
+            gaps::last_word(connection, append.stream, word).await?;
+        }
+    }
     // The last append of a stream has the word on its checkpoint.
     let last: BTreeMap<i64, &PreparedAppend> = committed.iter().map(|(a, _)| (a.stream, *a)).collect();
     store_checkpoints(connection, &last.into_values().collect::<Vec<_>>()).await?;

@@ -5,6 +5,7 @@
 
 mod append;
 mod deployments;
+mod gaps;
 mod merge;
 mod open;
 mod rollups;
@@ -34,7 +35,7 @@ use tokio::{
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
-    Store, StoreError, StreamCheckpoint,
+    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
     read, time,
@@ -42,8 +43,8 @@ use super::{
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey,
-        TimeRange, VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
+        ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -301,6 +302,34 @@ impl Store for SqliteStore {
 
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError> {
         runs_read::pods_with_open_runs(&self.0.lookups).await
+    }
+
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        gaps::unsettled_pods(&self.0.lookups).await
+    }
+
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        gaps::pod_streams(&self.0.lookups, uids).await
+    }
+
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        let settle = settle.clone();
+        self.0
+            .writer
+            .write(move |c| Box::pin(async move { gaps::settle_pod(c, &settle).await }))
+            .await
+    }
+
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => gaps::page(&self.0.readers, id, range, limit).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {

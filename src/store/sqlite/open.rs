@@ -19,8 +19,12 @@ use crate::store::StoreError;
 
 /// The oldest SQLite that does not damage a WAL shared by several connections (sqlite.org/wal.html#walresetbug).
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+/// Pages in the write-ahead log until they are written back, 16 MiB: each time costs two more syncs of the disk.
+const CHECKPOINT_PAGES: u32 = 4_096;
 const READERS: u32 = 4;
 const LOOKUPS: u32 = 2;
+/// Pages that the writing connection keeps, at most.
+const WRITER_CACHE_KIB: u32 = 16 << 10;
 /// How long to wait for another process to let go of the file, as the one before does on a restart.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -59,6 +63,12 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+<<<<<<< HEAD
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+=======
+        // A commit that does not fit is written to the log in pieces, and pages of it several times.
+        .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+>>>>>>> runs
         .pragma("journal_size_limit", (64 << 20).to_string());
     // Migrations run on a pool: on a lone connection sqlx's future is not `Send` enough.
     let setup = SqlitePoolOptions::new()

@@ -30,6 +30,14 @@ static INSERT_PAYLOADS: Statements = Statements::new(
     4,
 );
 
+// One statement a row: its text does not depend on the number of rows, so it is prepared once.
+static CLOSE_RUNS: Statements = Statements::repeated(
+    "UPDATE runs SET status = ?, finished_at = ?, response_time = ?, reason = ?, payload = coalesce(payload, ?) \
+     WHERE script_id = ? AND executed_at = ? AND run_id = ?;",
+);
+static COMPLETE_PAYLOADS: Statements =
+    Statements::repeated("UPDATE run_payloads SET output = ?, error = ? WHERE number = ?;");
+
 /// Those of the runs that are stored.
 pub async fn load(
     connection: &mut SqliteConnection,
@@ -38,8 +46,10 @@ pub async fn load(
 ) -> Result<HashMap<String, StoredRun>, StoreError> {
     let mut found = HashMap::new();
     for chunk in run_ids.chunks(ROWS_PER_STATEMENT) {
+        // Without the index's name SQLite looks through all runs of the script for several ids.
         let mut sql = QueryBuilder::<Sqlite>::new(
-            "SELECT run_id, status, executed_at, version, function, payload FROM runs WHERE script_id = ",
+            "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_by_id \
+             WHERE script_id = ",
         );
         sql.push_bind(script_id).push(" AND run_id IN (");
         push_list(&mut sql, chunk.iter().copied());
@@ -153,25 +163,20 @@ pub async fn close(
         .iter()
         .zip(payloads.iter().map(|(number, _)| *number))
         .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "UPDATE runs SET status = v.column3, finished_at = v.column4, response_time = v.column5, \
-             reason = v.column6, payload = coalesce(payload, v.column7) FROM (",
-        );
-        sql.push_values(chunk, |mut values, (run, payload)| {
-            values
-                .push_bind(run.stored.executed_at)
-                .push_bind(run.end.run_id.as_str())
-                .push_bind(run.end.status.code())
-                .push_bind(run.end.finished_at)
-                .push_bind(run.end.response_time)
-                .push_bind(run.end.reason.as_deref())
-                .push_bind(*payload);
-        });
-        sql.push(") AS v WHERE runs.script_id = ")
-            .push_bind(script_id)
-            .push(" AND runs.executed_at = v.column1 AND runs.run_id = v.column2");
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in CLOSE_RUNS.chunks(&rows) {
+        let mut query = sqlx::query(sql);
+        for (run, payload) in chunk {
+            query = query
+                .bind(run.end.status.code())
+                .bind(run.end.finished_at)
+                .bind(run.end.response_time)
+                .bind(run.end.reason.as_deref())
+                .bind(*payload)
+                .bind(script_id)
+                .bind(run.stored.executed_at)
+                .bind(run.end.run_id.as_str());
+        }
+        query.execute(&mut *connection).await?;
     }
     insert_payloads(connection, &payloads).await?;
     complete_payloads(connection, runs).await
@@ -209,18 +214,15 @@ async fn complete_payloads(
         .filter(|run| run.end.output.is_some() || run.end.error.is_some())
         .filter_map(|run| Some((run.stored.payload?, run.end)))
         .collect();
-    for chunk in some.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "UPDATE run_payloads SET output = v.column2, error = v.column3 FROM (",
-        );
-        sql.push_values(chunk, |mut values, (number, end)| {
-            values
-                .push_bind(*number)
-                .push_bind(end.output.as_deref())
-                .push_bind(end.error.as_deref());
-        });
-        sql.push(") AS v WHERE run_payloads.number = v.column1");
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in COMPLETE_PAYLOADS.chunks(&some) {
+        let mut query = sqlx::query(sql);
+        for (number, end) in chunk {
+            query = query
+                .bind(end.output.as_deref())
+                .bind(end.error.as_deref())
+                .bind(*number);
+        }
+        query.execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -238,7 +240,8 @@ pub async fn close_of_pod(
         return Ok(0);
     };
     let open = sqlx::query(
-        "SELECT run_id, status, executed_at, version, function, payload FROM runs \
+        // Without the index's name SQLite may take the table's key, and walk through all runs of the script.
+        "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_in_progress \
          WHERE script_id = ? AND status = 0 AND executed_at < ? \
          AND stream_id IN (SELECT id FROM streams WHERE pod_uid = ?)",
     )

@@ -7,19 +7,30 @@ const SIZES: [usize; 4] = [128, 32, 8, 1];
 /// Names remembered at once; few are different.
 const NAMES: usize = 16;
 
-/// An `INSERT ... VALUES` in several sizes.
+/// A statement for one row, in texts for several rows.
 pub struct Statements {
-    head: &'static str,
-    columns: usize,
+    shape: Shape,
     texts: OnceLock<[String; SIZES.len()]>,
 }
 
+enum Shape {
+    Insert { head: &'static str, columns: usize },
+    Repeated(&'static str),
+}
+
 impl Statements {
-    /// Of a text that ends in `VALUES` and rows of so many columns.
+    /// An insert, of a text that ends in `VALUES` and rows of so many columns.
     pub const fn new(head: &'static str, columns: usize) -> Self {
         Self {
-            head,
-            columns,
+            shape: Shape::Insert { head, columns },
+            texts: OnceLock::new(),
+        }
+    }
+
+    /// A whole statement, with its semicolon, which is said once a row: one round trip to the thread that SQLite has for many.
+    pub const fn repeated(statement: &'static str) -> Self {
+        Self {
+            shape: Shape::Repeated(statement),
             texts: OnceLock::new(),
         }
     }
@@ -37,8 +48,13 @@ impl Statements {
     }
 
     fn text(&self, rows: usize) -> String {
-        let row = format!("({})", vec!["?"; self.columns].join(","));
-        format!("{}{}", self.head, vec![row.as_str(); rows].join(","))
+        match self.shape {
+            Shape::Insert { head, columns } => {
+                let row = format!("({})", vec!["?"; columns].join(","));
+                format!("{head}{}", vec![row.as_str(); rows].join(","))
+            }
+            Shape::Repeated(statement) => statement.repeat(rows),
+        }
     }
 }
 
