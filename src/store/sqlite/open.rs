@@ -63,12 +63,9 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-<<<<<<< HEAD
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-=======
         // A commit that does not fit is written to the log in pieces, and pages of it several times.
         .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
->>>>>>> runs
         .pragma("journal_size_limit", (64 << 20).to_string());
     // Migrations run on a pool: on a lone connection sqlx's future is not `Send` enough.
     let setup = SqlitePoolOptions::new()
