@@ -17,7 +17,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::model::{RunStatus, ScriptKey};
+use crate::{
+    model::{RunStatus, ScriptKey},
+    store::{Retained, Storage},
+};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RunLabels {
@@ -30,6 +33,18 @@ struct RunLabels {
 struct ScriptLabels {
     namespace: String,
     script: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StoreLabels {
+    namespace: String,
+    script: String,
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -60,6 +75,8 @@ pub struct Metrics {
     ingest_lag: Gauge<f64, AtomicU64>,
     log_gaps: Family<ReasonLabel, Counter>,
     store_write: Histogram,
+    store_bytes: Family<StoreLabels, Gauge>,
+    retention_deleted: Family<KindLabel, Counter>,
     reconcile_duration: Family<ControllerLabel, Histogram, fn() -> Histogram>,
     reconcile_errors: Family<ErrorLabels, Counter>,
     export_rows: Counter,
@@ -85,6 +102,8 @@ impl Metrics {
         let ingest_lag = Gauge::default();
         let log_gaps = Family::default();
         let store_write = Histogram::new(exponential_buckets(0.0005, 2.5, 12));
+        let store_bytes = Family::default();
+        let retention_deleted = Family::default();
         let reconcile_duration = Family::new_with_constructor(
             (|| Histogram::new(exponential_buckets(0.001, 2.5, 12))) as fn() -> Histogram,
         );
@@ -123,6 +142,17 @@ impl Metrics {
             store_write.clone(),
         );
         registry.register_with_unit(
+            "store",
+            "Data of a script as compressed, about",
+            Unit::Bytes,
+            Family::clone(&store_bytes),
+        );
+        registry.register(
+            "retention_deleted",
+            "What retention deleted, by kind; bytes are about",
+            Family::clone(&retention_deleted),
+        );
+        registry.register_with_unit(
             "reconcile_duration",
             "Duration of one reconciliation",
             Unit::Seconds,
@@ -145,6 +175,8 @@ impl Metrics {
             ingest_lag,
             log_gaps,
             store_write,
+            store_bytes,
+            retention_deleted,
             reconcile_duration,
             reconcile_errors,
             export_rows,
@@ -205,6 +237,42 @@ impl Metrics {
             .inc();
     }
 
+    /// Counts what retention deleted.
+    pub fn retained(&self, deleted: &Retained) {
+        for (kind, count) in [
+            ("runs", deleted.runs),
+            ("lines", deleted.lines),
+            ("segments", deleted.segments),
+            ("other", deleted.other),
+            ("bytes", deleted.bytes),
+        ] {
+            self.retention_deleted
+                .get_or_create(&KindLabel { kind })
+                .inc_by(count);
+        }
+    }
+
+    /// Notes how many bytes a script's data takes; none where there is no such script any more.
+    pub fn stored(&self, script: &ScriptKey, storage: Option<&Storage>) {
+        let bytes = storage.map(|storage| [storage.runs, storage.payloads, storage.logs]);
+        for (n, kind) in ["runs", "payloads", "logs"].into_iter().enumerate() {
+            let labels = StoreLabels {
+                namespace: script.namespace.clone(),
+                script: script.name.clone(),
+                kind,
+            };
+            match &bytes {
+                Some(bytes) => {
+                    let bytes = i64::try_from(bytes[n]).unwrap_or(i64::MAX);
+                    self.store_bytes.get_or_create(&labels).set(bytes);
+                }
+                None => {
+                    self.store_bytes.remove(&labels);
+                }
+            }
+        }
+    }
+
     /// Counts a reconciliation; `error` is the category of its error, from a fixed set.
     pub fn reconciled(&self, controller: &'static str, took: Duration, error: Option<&'static str>) {
         self.reconcile_duration
@@ -244,5 +312,29 @@ mod tests {
         let line = r#"scriptscope_runs_total{namespace="shop",script="qbalance",status="Failed"} 1"#;
         assert!(text.contains(line), "{text}");
         assert!(text.contains("scriptscope_run_duration_seconds_count"), "{text}");
+    }
+
+    #[test]
+    fn what_a_script_takes_is_shown_while_there_is_the_script() {
+        let metrics = Metrics::new();
+        let script = ScriptKey::new("shop", "qbalance");
+        let storage = Storage {
+            logs: 7,
+            ..Storage::default()
+        };
+        metrics.stored(&script, Some(&storage));
+        metrics.retained(&Retained {
+            runs: 3,
+            ..Retained::default()
+        });
+        let text = metrics.encode().unwrap();
+        let line = r#"scriptscope_store_bytes{namespace="shop",script="qbalance",kind="logs"} 7"#;
+        assert!(text.contains(line), "{text}");
+        assert!(
+            text.contains(r#"scriptscope_retention_deleted_total{kind="runs"} 3"#),
+            "{text}"
+        );
+        metrics.stored(&script, None);
+        assert!(!metrics.encode().unwrap().contains("store_bytes{"));
     }
 }

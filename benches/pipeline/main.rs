@@ -21,6 +21,7 @@ mod many_runs;
 mod page;
 mod postgres;
 mod report;
+mod retention;
 mod runs;
 mod search;
 #[path = "../../tests/common/testbed.rs"]
@@ -39,6 +40,7 @@ type Bench = (&'static str, fn(Scale));
 
 const BENCHES: &[Bench] = &[
     ("ingest_plain_sqlite", ingest::plain_sqlite),
+    ("retention_ingest_p99", retention::ingest_p99),
     ("ingest_spans_sqlite", ingest::spans_sqlite),
     ("ingest_runs_sqlite", runs::ingest_sqlite),
     ("ingest_plain_postgres", postgres::ingest_plain),

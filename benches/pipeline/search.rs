@@ -115,6 +115,7 @@ async fn fill(url: &str, lines: usize) -> (Arc<dyn Store>, Vec<String>) {
             carry: Vec::new(),
             records: records.into(),
             gap: None,
+            last_word: None,
         };
         store.append(vec![append]).await.unwrap();
     }

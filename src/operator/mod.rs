@@ -11,6 +11,7 @@ pub mod health;
 mod origins;
 pub mod pod_index;
 pub mod pods;
+mod retention;
 pub mod script_export;
 mod servers;
 mod stuck_runs;
@@ -125,6 +126,9 @@ pub struct Args {
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "SCRIPTSCOPE_HEALTH_LISTEN", default_value = "0.0.0.0:9090")]
     pub health_listen: SocketAddr,
+    /// How long data is kept.
+    #[command(flatten)]
+    pub retention: retention::Args,
 }
 
 /// Why the operator stopped.
@@ -133,6 +137,9 @@ pub enum OperatorError {
     /// The cluster can not be reached.
     #[error("the cluster can not be reached: {0}")]
     Kube(#[from] kube::Error),
+    /// The settings of the retention contradict each other.
+    #[error("{0}")]
+    Retention(&'static str),
     /// The store can not be opened.
     #[error("--database-url: {0}")]
     Store(#[from] StoreError),
@@ -211,6 +218,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), OperatorError> {
     let scope = Scope(args.watch_namespace.clone());
+    let limits = args.retention.limits().map_err(OperatorError::Retention)?;
     let readiness = Readiness::default();
     let kinds = readiness.expect("custom resource definitions");
     let scripts_listed = readiness.expect("list of scripts");
@@ -309,7 +317,8 @@ pub async fn serve(
         tokio::join!(
             custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
             watchman.run(shutdown.clone()),
-            departed::run(context, scope, scripts, shutdown.clone()),
+            departed::run(context.clone(), scope.clone(), scripts.clone(), shutdown.clone()),
+            retention::run(context, scope, scripts, limits, shutdown.clone()),
         );
     };
     let stop = parts.shutdown.clone();

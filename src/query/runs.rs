@@ -20,6 +20,8 @@ pub trait Dialect: Database + Sized {
     const LOWER: (&'static str, &'static str);
     /// SQL after the name of the table `runs r` that makes a planner read the runs in progress alone.
     const IN_PROGRESS: &'static str;
+    /// SQL of the number that leads from a run `r` to its payloads, and of the column of `run_payloads` that holds it.
+    const PAYLOAD: (&'static str, &'static str);
 
     /// Binds a whole number.
     fn number(sql: &mut QueryBuilder<Self>, value: i64);
@@ -31,6 +33,7 @@ impl Dialect for Sqlite {
     const POSITION: &'static str = "instr";
     const LOWER: (&'static str, &'static str) = ("lower(", ")");
     const IN_PROGRESS: &'static str = " INDEXED BY runs_in_progress";
+    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);
@@ -46,6 +49,7 @@ impl Dialect for Postgres {
     // By the rules of C, whatever the database's: of ASCII letters alone.
     const LOWER: (&'static str, &'static str) = ("lower(", " COLLATE \"C\")");
     const IN_PROGRESS: &'static str = "";
+    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);

@@ -10,6 +10,7 @@ mod endings;
 mod payload;
 pub mod postgres;
 mod read;
+mod retention;
 mod rows;
 mod run_changes;
 pub mod sqlite;
@@ -32,6 +33,10 @@ use crate::{
 };
 
 pub use batch::storable;
+pub use retention::{
+    Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
+    Storage, Wish, fair_share,
+};
 
 /// A pod of a script, remembered longer than the cluster does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,7 +270,7 @@ impl StoreError {
 
 /// The store.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Retention + 'static {
     // --- versions
 
     /// Begins a deployment: takes the next version, above both every version known here and `floor` (the highest known

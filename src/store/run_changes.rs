@@ -108,6 +108,7 @@ impl LookUp {
 pub fn apply<'a>(
     stored: HashMap<String, StoredRun>,
     events: impl IntoIterator<Item = (Origin, &'a RunEvent)>,
+    ended_before: i64,
 ) -> RunChanges<'a> {
     let mut changes = RunChanges::default();
     let mut stored = stored;
@@ -132,6 +133,7 @@ pub fn apply<'a>(
                 }
             }
             RunEvent::End(end) => match known.get_mut(end.run_id.as_str()) {
+                None if end.began_at < ended_before => {}
                 None => {
                     known.insert(&end.run_id, Known::Closed);
                     changes.new.push(NewRun {
@@ -340,7 +342,7 @@ mod tests {
             end("r", 50, 40),
             start("r", 70),
         ];
-        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (1, 0));
         assert_eq!(changes.new[0].executed_at, 10);
         assert_eq!(changes.new[0].end.unwrap().response_time, Some(20));
@@ -349,9 +351,22 @@ mod tests {
     #[test]
     fn an_end_without_a_beginning_makes_the_whole_run_and_a_late_beginning_changes_nothing() {
         let events = [end("r", 30, 20), start("r", 1)];
-        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!(changes.new.len(), 1);
         assert_eq!(changes.new[0].executed_at, 10);
+    }
+
+    #[test]
+    fn a_second_end_of_a_deleted_run_brings_it_not_back() {
+        let events = [
+            end("deleted", 30, 20),
+            start("late", 5),
+            end("late", 31, 26),
+            end("new", 40, 20),
+        ];
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), 20);
+        let ids: Vec<&str> = changes.new.iter().map(|run| run.run_id).collect();
+        assert_eq!(ids, ["late", "new"]);
     }
 
     #[test]
@@ -364,13 +379,13 @@ mod tests {
     #[test]
     fn a_stored_run_is_closed_once_and_only_if_in_progress() {
         let events = [start("r", 1), end("r", 30, 20), end("r", 31, 21)];
-        let changes = apply(stored(true), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(stored(true), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (0, 1));
         let mut rollups = Rollups::default();
         rollups.add(&changes);
         // Counted for the version that began it.
         assert_eq!(rollups.totals.keys().collect::<Vec<_>>(), [&2]);
-        let changes = apply(stored(false), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(stored(false), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (0, 0));
     }
 }

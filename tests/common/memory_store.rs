@@ -17,8 +17,9 @@ use scriptscope::{
         ScriptKey, TimeRange, VersionFigures,
     },
     store::{
-        Append, AppendOutcome, CloseRuns, Gap, LastWord, LogCursor, LogQuery, Page, PodRecord, RunCursor,
-        RunQuery, SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
+        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogQuery, Page,
+        PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SeriesQuery, SettlePod, Storage,
+        Store, StoreError, StreamCheckpoint, StreamProgress,
     },
 };
 
@@ -228,5 +229,42 @@ impl Store for MemoryStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Retention for MemoryStore {
+    async fn retain(&self, _: &ScriptKey, _: &Cutoffs, _: Budget) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn purge(&self, _: &ScriptKey, _: Timestamp, _: Budget) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn forget_pods(
+        &self,
+        _: &ScriptKey,
+        _: &[String],
+        _: Timestamp,
+        _: Budget,
+    ) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn storage(&self, _: &ScriptKey) -> Result<Storage, StoreError> {
+        Ok(Storage::default())
+    }
+
+    async fn give_back_space(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn note_object(&self, _: &ScriptKey, _: &SeenObject) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn seen_objects(&self) -> Result<Vec<(ScriptKey, SeenObject)>, StoreError> {
+        Ok(Vec::new())
     }
 }

@@ -12,6 +12,7 @@ mod logs;
 mod pg;
 mod property;
 mod replicas;
+mod retention;
 mod run_records;
 mod series;
 mod support;
@@ -97,6 +98,15 @@ suite! {
         merging_keeps_every_line,
         lines_of_one_run_are_found,
     }
+    retention {
+        ended_runs_go_by_age_and_status,
+        a_late_end_does_not_bring_a_deleted_run_back,
+        lines_past_their_limit_are_not_shown_and_soon_gone,
+        by_bytes_logs_go_first_and_the_oldest_of_each,
+        a_forgotten_stream_never_begins_anew,
+        a_purged_script_leaves_its_highest_version,
+        pages_go_on_while_rows_are_deleted,
+    }
 }
 
 /// What is true of the SQLite file alone.
@@ -138,6 +148,16 @@ mod sqlite_file {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         file.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_retention_deletes_makes_every_table_and_the_file_smaller() {
+        crate::retention::every_table_and_the_file_shrink(&sqlite()).await;
+    }
+
+    #[tokio::test]
+    async fn what_retention_deletes_makes_every_table_of_postgres_smaller() {
+        crate::retention::every_table_of_postgres_shrinks(&crate::support::postgres()).await;
     }
 
     #[tokio::test]

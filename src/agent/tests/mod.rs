@@ -421,7 +421,9 @@ fn what_is_given_up_unread_is_told() {
 
 #[test]
 fn nothing_is_lost_or_twice_whatever_happens() {
-    for seed in 0..40 {
+    // More for a soak.
+    let seeds = std::env::var("SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut world = World::new();
         let mut pods: Vec<_> = (0..3)

@@ -24,7 +24,8 @@ impl Clock {
         let time = fixed(text);
         if let Some(time) = time
             && tail.ends_with(b"Z")
-            && time.as_second() >= 0
+            // Before 1970 a fraction counts backwards.
+            && time.as_second() > 0
         {
             self.last = Some((head, time.as_second()));
         }

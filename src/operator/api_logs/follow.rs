@@ -321,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    fn standing_of(restarts: i32, state: serde_json::Value, restart: u32) -> Standing {
+    fn standing_of(restarts: i32, state: &serde_json::Value, restart: u32) -> Standing {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"uid": "u"},
             "status": {"containerStatuses": [{
@@ -342,12 +342,9 @@ mod tests {
     #[test]
     fn a_log_is_followed_while_its_container_runs_and_read_while_it_is_kept() {
         let (running, ended) = (json!({"running": {}}), json!({"terminated": {"exitCode": 0}}));
-        assert_eq!(standing_of(0, running.clone(), 0), Standing::Running);
-        assert_eq!(standing_of(2, ended, 2), Standing::Over { previous: false });
-        assert_eq!(
-            standing_of(1, running.clone(), 0),
-            Standing::Over { previous: true }
-        );
-        assert_eq!(standing_of(2, running, 0), Standing::Gone);
+        assert_eq!(standing_of(0, &running, 0), Standing::Running);
+        assert_eq!(standing_of(2, &ended, 2), Standing::Over { previous: false });
+        assert_eq!(standing_of(1, &running, 0), Standing::Over { previous: true });
+        assert_eq!(standing_of(2, &running, 0), Standing::Gone);
     }
 }

@@ -238,11 +238,7 @@ mod tests {
     }
 
     /// What the API sends of the lines from `file_start` on when asked for those since a second.
-    fn sent<'a>(
-        log: &'a [Line],
-        file_start: usize,
-        since: Option<Timestamp>,
-    ) -> impl Iterator<Item = &'a Line> {
+    fn sent(log: &[Line], file_start: usize, since: Option<Timestamp>) -> impl Iterator<Item = &Line> {
         log[file_start..]
             .iter()
             .filter(move |line| since.is_none_or(|since| line.time >= since))
@@ -311,13 +307,11 @@ mod tests {
             let mut matcher = Matcher::new(&state);
             let mut fresh = Vec::new();
             for line in sent(&log[..written], file_start, state.since()) {
-                let recognised = match &mut matcher {
-                    Some(matcher) => matcher.feed(line.clone()),
-                    None => {
-                        fresh.push(line.clone());
-                        continue;
-                    }
+                let Some(comparing) = &mut matcher else {
+                    fresh.push(line.clone());
+                    continue;
                 };
+                let recognised = comparing.feed(line.clone());
                 if let Some(recognised) = recognised {
                     gaps += u32::from(recognised.interrupted);
                     fresh.extend(recognised.fresh);
@@ -330,7 +324,9 @@ mod tests {
             }
             // The connection breaks anywhere.
             fresh.truncate(random.usize(..=fresh.len()));
-            fresh.iter().for_each(|line| state.note(line));
+            for line in &fresh {
+                state.note(line);
+            }
             stored.extend(fresh);
         }
         (log, stored, gaps)

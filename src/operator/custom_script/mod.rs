@@ -47,6 +47,7 @@ pub use build::{Images, RUNNER_PORT, is_runner};
 pub use dereference::Dereferenced;
 pub use display::{display, duration, metrics, rate};
 pub use failure::Failure;
+pub use validate::retention;
 
 use super::{
     Scope,

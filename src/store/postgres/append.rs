@@ -18,6 +18,7 @@ use crate::{
     store::{
         AppendOutcome, StoreError,
         batch::{Batch, Owner, PreparedAppend, RunEvent, decide},
+        retention::{runs::ended_before, sql::Writing, usage},
         rows::position,
         run_changes::{self, LookUp, Origin, Rollups},
     },
@@ -68,7 +69,7 @@ pub async fn apply(
         new_segments.append(&mut batch_segments(batch, &stored_now)?);
         answers.push((outcomes, changed));
     }
-    segments::insert(connection, &new_segments).await?;
+    segments::insert(connection, 0, false, &new_segments).await?;
     drop(new_segments);
     store_runs(connection, &committed, look_up).await?;
     store_gaps(connection, &committed).await?;
@@ -189,9 +190,12 @@ async fn store_runs(
         if !events.is_empty() {
             let ids = look_up.ids(events.iter().map(|(_, event)| *event));
             let stored = runs_write::load(connection, script_id, &ids).await?;
-            let changes = run_changes::apply(stored, events);
+            let ended_before = ended_before(&mut Writing(connection), script_id).await?;
+            let changes = run_changes::apply(stored, events, ended_before);
             runs_write::insert(connection, script_id, &changes.new).await?;
             runs_write::close(connection, script_id, &changes.closed).await?;
+            let change = usage::Change::of(&changes);
+            usage::add(&mut Writing(connection), script_id, &change).await?;
             sums.add(&changes);
         }
         rollups::add(connection, script_id, sums).await?;

@@ -1,6 +1,6 @@
 //! Merging small segments into larger ones, tier by tier, by one replica a script at a time.
 
-use std::{sync::Weak, time::Duration};
+use std::{borrow::Cow, sync::Weak, time::Duration};
 
 use bytes::Bytes;
 use sqlx::{PgConnection, Row};
@@ -75,7 +75,13 @@ async fn merge_once(store: &Inner, script_id: i64, tier: i64) -> Result<bool, St
         transaction.rollback().await?;
         return Ok(false);
     }
-    segments::insert_one(&mut transaction, script_id, tier + 1, full, &merged).await?;
+    segments::insert(
+        &mut transaction,
+        tier + 1,
+        full,
+        &[(script_id, Cow::Owned(merged))],
+    )
+    .await?;
     transaction.commit().await?;
     Ok(true)
 }

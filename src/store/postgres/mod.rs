@@ -3,6 +3,38 @@
 //! What keeps them apart: a stream's checkpoint row is locked while something is appended at it, and a script's runs
 //! and figures are changed under an advisory lock of the script ([`locks`]).
 
+/// Does an async block, again and again while that promises anything. A macro, since a closure that lends to a future
+/// can not be shown to be `Send`.
+macro_rules! retried {
+    ($work:block) => {{
+        let mut pauses = retry::pauses();
+        loop {
+            let done: Result<_, StoreError> = async { $work }.await;
+            let error = match done {
+                Ok(value) => break Ok(value),
+                Err(error) => error,
+            };
+            match (retry::failure(&error), pauses.next()) {
+                (retry::Failure::Passing, Some(pause)) => sleep(pause).await,
+                _ => break Err(error),
+            }
+        }
+    }};
+}
+
+/// Does work, which must come to the same when done twice, in a transaction of its own.
+macro_rules! in_transaction {
+    ($store:expr, |$connection:ident| $work:expr) => {
+        retried!({
+            let mut transaction = $store.pool.begin().await?;
+            let $connection = &mut *transaction;
+            let value = $work.await?;
+            transaction.commit().await?;
+            Ok(value)
+        })
+    };
+}
+
 mod append;
 mod copy;
 mod deployments;
@@ -11,6 +43,7 @@ mod locks;
 mod merge;
 mod news;
 mod open;
+mod retention;
 mod retry;
 mod rollups;
 mod runs_read;
@@ -36,6 +69,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
+pub(super) use self::segments::insert_one as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
@@ -108,38 +142,6 @@ impl PostgresStore {
         inner.stored.send_modify(|n| *n += 1);
         Ok(Self(inner))
     }
-}
-
-/// Does an async block, again and again while that promises anything. A macro, since a closure that lends to a future
-/// can not be shown to be `Send`.
-macro_rules! retried {
-    ($work:block) => {{
-        let mut pauses = retry::pauses();
-        loop {
-            let done: Result<_, StoreError> = async { $work }.await;
-            let error = match done {
-                Ok(value) => break Ok(value),
-                Err(error) => error,
-            };
-            match (retry::failure(&error), pauses.next()) {
-                (retry::Failure::Passing, Some(pause)) => sleep(pause).await,
-                _ => break Err(error),
-            }
-        }
-    }};
-}
-
-/// Does work, which must come to the same when done twice, in a transaction of its own.
-macro_rules! in_transaction {
-    ($store:expr, |$connection:ident| $work:expr) => {
-        retried!({
-            let mut transaction = $store.pool.begin().await?;
-            let $connection = &mut *transaction;
-            let value = $work.await?;
-            transaction.commit().await?;
-            Ok(value)
-        })
-    };
 }
 
 impl Inner {

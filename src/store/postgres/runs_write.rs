@@ -11,6 +11,7 @@ use crate::{
         CloseRuns, StoreError,
         batch::{End, forced_end, micros_up},
         payload,
+        retention::{sql::Writing, usage},
         rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
@@ -242,6 +243,12 @@ pub async fn close_of_pod(connection: &mut PgConnection, close_runs: &CloseRuns)
         .map(|(stored, end)| ClosedRun { stored, end })
         .collect();
     close(connection, script_id, &closed).await?;
+    usage::add(
+        &mut Writing(connection),
+        script_id,
+        &usage::Change::of_ends(&ends),
+    )
+    .await?;
     let mut sums = Rollups::default();
     for ClosedRun { stored, .. } in &closed {
         sums.ended(

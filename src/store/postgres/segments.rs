@@ -5,49 +5,76 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use sqlx::PgConnection;
 
-use crate::{segment::Segment, store::StoreError};
+use crate::{
+    segment::{Segment, SegmentInfo},
+    store::StoreError,
+};
 
-/// Stores new segments, each with the number of its script.
+/// Stores segments, each with the number of its script; `full` ones are never merged again, nor are large ones.
 pub async fn insert(
     connection: &mut PgConnection,
-    segments: &[(i64, Cow<'_, Segment>)],
-) -> Result<(), StoreError> {
-    for (script_id, segment) in segments {
-        insert_one(connection, *script_id, 0, false, segment).await?;
-    }
-    Ok(())
-}
-
-/// Stores a segment; a `full` one is never merged again.
-pub async fn insert_one(
-    connection: &mut PgConnection,
-    script_id: i64,
     tier: i64,
     full: bool,
-    segment: &Segment,
+    segments: &[(i64, Cow<'_, Segment>)],
 ) -> Result<(), StoreError> {
-    let info = &segment.info;
-    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    sqlx::query(
-        "WITH new AS (INSERT INTO log_segments \
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let number = |value: fn(&SegmentInfo) -> usize| {
+        let infos = segments.iter().map(|(_, segment)| value(&segment.info));
+        infos
+            .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+            .collect::<Vec<_>>()
+    };
+    let infos = || segments.iter().map(|(_, segment)| &segment.info);
+    // Not in FROM, where the arrays would be written to a temporary store first.
+    let mut ids: Vec<i64> = sqlx::query_scalar(
+        "INSERT INTO log_segments \
             (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING segment_id) \
-         INSERT INTO log_segment_grams (segment_id, grams) \
-         SELECT segment_id, $11::bytea FROM new WHERE length($11::bytea) > 0",
+         SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::bigint[]), \
+            unnest($5::smallint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::boolean[]), \
+            unnest($9::bytea[]), unnest($10::bytea[]) \
+         RETURNING segment_id",
     )
-    .bind(script_id)
-    .bind(info.min_time)
-    .bind(info.max_time)
-    .bind(number(info.lines))
-    .bind(i16::from(info.levels.bits()))
-    .bind(number(info.text_bytes))
-    .bind(tier.max(info.tier()))
-    .bind(full || info.is_full())
-    .bind(info.runs.as_bytes())
-    .bind(segment.body.as_ref())
-    .bind(segment.grams.as_slice())
-    .execute(connection)
+    .bind(
+        segments
+            .iter()
+            .map(|(script_id, _)| *script_id)
+            .collect::<Vec<_>>(),
+    )
+    .bind(infos().map(|info| info.min_time).collect::<Vec<_>>())
+    .bind(infos().map(|info| info.max_time).collect::<Vec<_>>())
+    .bind(number(|info| info.lines))
+    .bind(
+        infos()
+            .map(|info| i16::from(info.levels.bits()))
+            .collect::<Vec<_>>(),
+    )
+    .bind(number(|info| info.text_bytes))
+    .bind(infos().map(|info| tier.max(info.tier())).collect::<Vec<_>>())
+    .bind(infos().map(|info| full || info.is_full()).collect::<Vec<_>>())
+    .bind(infos().map(|info| info.runs.as_bytes()).collect::<Vec<_>>())
+    .bind(
+        segments
+            .iter()
+            .map(|(_, segment)| segment.body.as_ref())
+            .collect::<Vec<_>>(),
+    )
+    .fetch_all(&mut *connection)
     .await?;
+    // Numbers are given in the order of the segments.
+    ids.sort_unstable();
+    let with_grams = ids
+        .iter()
+        .zip(segments)
+        .filter(|(_, (_, segment))| !segment.grams.is_empty());
+    for (segment_id, (_, segment)) in with_grams {
+        sqlx::query("INSERT INTO log_segment_grams (segment_id, grams) VALUES ($1, $2)")
+            .bind(segment_id)
+            .bind(segment.grams.as_slice())
+            .execute(&mut *connection)
+            .await?;
+    }
     Ok(())
 }
 

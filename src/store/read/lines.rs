@@ -10,7 +10,7 @@ use crate::{
     model::{Count, LogLevel, LogLine},
     query::{LineFilter, Stop, micros_range},
     segment::{self, Grams, LevelSet, LineKey, RunSet, SegmentInfo},
-    store::{LogCursor, LogQuery, Page, StoreError, time},
+    store::{LogCursor, LogQuery, Page, StoreError, retention::logs::shown_from, time},
 };
 
 /// Segments whose particulars are read at once.
@@ -46,7 +46,7 @@ pub async fn page<S: Snapshot>(
         micros: cursor.timestamp.as_microsecond(),
         id: cursor.log_id,
     });
-    let mut range = micros_range(&query.range);
+    let mut range = shown(snapshot, script_id, micros_range(&query.range)).await?;
     if let Some(before) = before {
         range.end = range.end.min(before.micros.saturating_add(1));
     }
@@ -84,7 +84,7 @@ pub async fn count<S: Snapshot>(
     cap: usize,
 ) -> Result<Count, StoreError> {
     let filter = LineFilter::new(&query.filter)?;
-    let range = micros_range(&query.range);
+    let range = shown(snapshot, script_id, micros_range(&query.range)).await?;
     if query.filter.conditions.is_empty() {
         let count = count_range(snapshot, script_id, range).await?;
         return Ok(Count {
@@ -274,7 +274,7 @@ fn candidate(row: &impl Values) -> Result<Candidate, StoreError> {
     })
 }
 
-async fn body<S: Snapshot>(snapshot: &mut S, segment_id: i64) -> Result<Bytes, StoreError> {
+pub async fn body<S: Snapshot>(snapshot: &mut S, segment_id: i64) -> Result<Bytes, StoreError> {
     let mut statement = sql::<S>("SELECT body FROM log_segments");
     push::<S>(&mut statement, " WHERE segment_id = ", segment_id);
     let mut body = None;
@@ -425,12 +425,23 @@ impl Gather for Total {
     }
 }
 
+/// What of a range of microseconds is shown: lines past their retention are not, deleted or not.
+async fn shown<S: Snapshot>(
+    snapshot: &mut S,
+    script_id: i64,
+    mut range: Range<i64>,
+) -> Result<Range<i64>, StoreError> {
+    range.start = range.start.max(shown_from(snapshot, script_id).await?);
+    Ok(range)
+}
+
 /// Lines in a range of microseconds: whole segments by their count, those across an end by their lines.
 pub(super) async fn count_range<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     range: Range<i64>,
 ) -> Result<i64, StoreError> {
+    let range = shown(snapshot, script_id, range).await?;
     let mut statement = sql::<S>("SELECT CAST(coalesce(sum(lines), 0) AS BIGINT) FROM log_segments");
     push::<S>(&mut statement, " WHERE script_id = ", script_id);
     push::<S>(&mut statement, " AND min_time >= ", range.start);
@@ -486,6 +497,7 @@ pub(super) async fn each_of<S: Snapshot>(
     range: Range<i64>,
     mut visit: impl FnMut(i64, LogLevel) + Send,
 ) -> Result<(), StoreError> {
+    let range = shown(snapshot, script_id, range).await?;
     for segment_id in across(snapshot, script_id, &range, false).await? {
         let body = body(snapshot, segment_id).await?;
         let range = range.clone();

@@ -12,7 +12,7 @@ use super::StoreError;
 use crate::query::{Dialect, Stop};
 
 pub use figures::{lifetime, of_versions, window};
-pub use lines::{count as count_lines, page as lines};
+pub use lines::{body as segment_body, count as count_lines, page as lines};
 pub use runs::{count as count_runs, detail as run, page as runs};
 pub use series::series;
 

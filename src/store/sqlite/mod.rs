@@ -8,6 +8,7 @@ mod deployments;
 mod gaps;
 mod merge;
 mod open;
+mod retention;
 mod rollups;
 mod runs_read;
 mod runs_write;
@@ -32,6 +33,7 @@ use tokio::{
     task,
 };
 
+pub(super) use self::segments::insert as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,

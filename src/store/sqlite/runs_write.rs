@@ -14,6 +14,7 @@ use crate::{
         CloseRuns, StoreError,
         batch::{End, forced_end, micros_up},
         payload,
+        retention::{sql::Writing, usage},
         rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
@@ -266,6 +267,12 @@ pub async fn close_of_pod(
         .map(|(stored, end)| ClosedRun { stored, end })
         .collect();
     close(connection, script_id, &closed).await?;
+    usage::add(
+        &mut Writing(connection),
+        script_id,
+        &usage::Change::of_ends(&ends),
+    )
+    .await?;
     let mut sums = Rollups::default();
     for run in &closed {
         let stored = &run.stored;
