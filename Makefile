@@ -32,6 +32,14 @@ check: deps-test ## The fast loop: format, clippy, tests that need no cluster
 e2e: ## The end-to-end tests alone; KEEP=1 keeps the cluster
 	@tests/run e2e
 
+.PHONY: soak
+soak: ## Faults with random seeds for SOAK_MINUTES (default 30), every line compared with the store
+	@SOAK_MINUTES=$(or $(SOAK_MINUTES),30) cargo test --locked --quiet --test faults
+
+.PHONY: fuzz
+fuzz: ## Fuzz the parsers for FUZZ_SECONDS (default 600) each (needs nightly Rust and cargo-fuzz)
+	@fuzz/run
+
 .PHONY: bench
 bench: ## Benchmarks of whole paths; NAME=... for one, SCALE=small for a quick look
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(HOST) --bench pipeline -- $(NAME)

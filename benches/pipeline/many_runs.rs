@@ -129,9 +129,9 @@ async fn rollups(file: &mut SqliteConnection, runs: i64, begin: i64, step: i64) 
         }
         let (total, last) = totals.entry(made.version).or_default();
         *last = began;
-        let in_hour = hour.1.entry((made.version, made.function)).or_default();
-        let in_day = day.1.entry(made.version).or_default();
-        for sum in [total, in_hour, in_day] {
+        let hourly = hour.1.entry((made.version, made.function)).or_default();
+        let daily = day.1.entry(made.version).or_default();
+        for sum in [total, hourly, daily] {
             sum.failed += i64::from(made.failed);
             if made.succeeded {
                 sum.took.push(made.took as f64);

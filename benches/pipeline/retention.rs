@@ -187,6 +187,7 @@ impl Stream {
             carry: Vec::new(),
             records: records.into(),
             gap: None,
+            last_word: None,
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Held {
     pub changed: Instant,
     /// Where reading found the end of a compressed file.
     pub end: Option<u64>,
+    /// Files between it and the one before may have been removed unseen.
+    pub after_hole: bool,
 }
 
 impl Held {
@@ -50,6 +52,7 @@ impl Held {
             deleted: facts.deleted,
             changed: now.checked_sub(facts.age).unwrap_or(now),
             end: None,
+            after_hole: false,
         }))
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     buffers::Buffer,
-    follow::{self, Facts, Located, Settle, Step},
+    follow::{self, Facts, Listed, Located, Settle, Step},
     held::{Held, MAX_CHUNK_BYTES, list},
 };
 use crate::ingest::wire::{ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey};
@@ -308,9 +308,12 @@ impl Stream {
         for (place, name) in changes.renamed {
             self.files[place].name = name;
         }
+        let before = self.files.len();
         for file in opened {
             self.hold(file);
         }
+        // A folder without any file is that of a deleted pod.
+        self.find_hole(before, &listed);
         self.done
             .retain(|time| listed.iter().any(|f| f.name.rotated.as_ref() == Some(time)));
         if has_more && self.listing == Listing::FromStart {
@@ -318,6 +321,24 @@ impl Stream {
             files.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
         }
         Ok(true)
+    }
+
+    /// Where the file that was being written is listed no more, not even as a copy, kubelet has removed it with all that
+    /// was older than what is listed: with files, maybe, that nobody saw. `before` files were held before the listing.
+    fn find_hole(&mut self, before: usize, listed: &[Listed]) {
+        let Some(newest) = before.checked_sub(1).and_then(|at| self.files.get_mut(at)) else {
+            return;
+        };
+        if !listed.is_empty()
+            && newest.name.rotated.is_none()
+            && listed.iter().all(|file| file.inode != newest.inode)
+        {
+            // Older than any that has a time.
+            newest.name.rotated = Some(String::new());
+            if let Some(next) = self.files.get_mut(before) {
+                next.after_hole = true;
+            }
+        }
     }
 
     fn hold(&mut self, file: Held) {
@@ -485,6 +506,9 @@ impl Stream {
             self.left = Some((file, now));
         }
         self.first_start = Some(self.next);
+        if self.files.front().is_some_and(|file| file.after_hole) {
+            self.gap = Some(GapReason::FileRotatedAway);
+        }
     }
 
     fn chunk_of(&mut self, file: String, file_start: u64, count: usize) -> ChunkHeader {

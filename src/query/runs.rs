@@ -14,10 +14,6 @@ use crate::{
 
 /// What databases write differently.
 pub trait Dialect: Database + Sized {
-    /// SQL function of (text, part) that gives a number above 0 where the part is in the text.
-    const POSITION: &'static str;
-    /// SQL before and after a text to lower its ASCII letters and no others.
-    const LOWER: (&'static str, &'static str);
     /// SQL after the name of the table `runs r` that makes a planner read the runs in progress alone.
     const IN_PROGRESS: &'static str;
     /// SQL of the number that leads from a run `r` to its payloads, and of the column of `run_payloads` that holds it.
@@ -27,11 +23,11 @@ pub trait Dialect: Database + Sized {
     fn number(sql: &mut QueryBuilder<Self>, value: i64);
     /// Binds a text.
     fn text(sql: &mut QueryBuilder<Self>, value: String);
+    /// Appends the test whether SQL text `text` has `part` in it, whatever the case of ASCII letters and of no others.
+    fn contains(sql: &mut QueryBuilder<Self>, text: &str, part: String);
 }
 
 impl Dialect for Sqlite {
-    const POSITION: &'static str = "instr";
-    const LOWER: (&'static str, &'static str) = ("lower(", ")");
     const IN_PROGRESS: &'static str = " INDEXED BY runs_in_progress";
     const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
@@ -42,12 +38,39 @@ impl Dialect for Sqlite {
     fn text(sql: &mut QueryBuilder<Self>, value: String) {
         sql.push_bind(value);
     }
+
+    fn contains(sql: &mut QueryBuilder<Self>, text: &str, part: String) {
+        if part.len() > LONGEST_PATTERN {
+            sql.push("instr(lower(").push(text).push("), ");
+            sql.push_bind(part.to_ascii_lowercase()).push(") > 0");
+            return;
+        }
+        // A third of the time of the other.
+        sql.push(text).push(" LIKE ").push_bind(pattern(&part));
+        if part.contains(['%', '_', '\\']) {
+            sql.push(" ESCAPE '\\'");
+        }
+    }
+}
+
+/// SQLite takes patterns of up to 50,000 bytes; each may be escaped.
+const LONGEST_PATTERN: usize = 20_000;
+
+/// What `LIKE` finds a part by.
+fn pattern(part: &str) -> String {
+    let mut pattern = String::with_capacity(part.len() + 2);
+    pattern.push('%');
+    for c in part.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
 }
 
 impl Dialect for Postgres {
-    const POSITION: &'static str = "strpos";
-    // By the rules of C, whatever the database's: of ASCII letters alone.
-    const LOWER: (&'static str, &'static str) = ("lower(", " COLLATE \"C\")");
     const IN_PROGRESS: &'static str = "";
     const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
@@ -57,6 +80,12 @@ impl Dialect for Postgres {
 
     fn text(sql: &mut QueryBuilder<Self>, value: String) {
         sql.push_bind(value);
+    }
+
+    fn contains(sql: &mut QueryBuilder<Self>, text: &str, part: String) {
+        // Lowered by the rules of C, whatever the database's: of ASCII letters alone.
+        sql.push("strpos(lower(").push(text).push(" COLLATE \"C\"), ");
+        sql.push_bind(part.to_ascii_lowercase()).push(") > 0");
     }
 }
 
@@ -128,16 +157,20 @@ pub fn push_runs_order<DB: Dialect>(sql: &mut QueryBuilder<DB>, filter: &Filter)
         .push(" DESC, r.run_id DESC");
 }
 
-/// The column that runs are ordered by. Where the filter names runs, it is disguised as an expression, so that a planner
-/// looks these up by their ids instead of walking through all runs in their order.
+/// The column that runs are ordered by. Where the filter names runs or asks for those in progress, it is disguised as an
+/// expression, so that a planner looks these few up instead of walking through all runs in their order.
 fn time_column(filter: &Filter) -> &'static str {
-    let names_runs = |c: &Condition| c.column == Column::RunId && c.operator == Operator::Equals;
-    let conditions = &filter.conditions;
-    let named = match filter.matching {
-        Match::All => conditions.iter().any(names_runs),
-        Match::Any => !conditions.is_empty() && conditions.iter().all(names_runs),
+    let picks_few = |c: &Condition| {
+        let in_progress = |v: &String| v.eq_ignore_ascii_case(RunStatus::InProgress.as_str());
+        c.operator == Operator::Equals
+            && (c.column == Column::RunId || c.column == Column::Status && c.values.iter().all(in_progress))
     };
-    if named { "+r.executed_at" } else { "r.executed_at" }
+    let conditions = &filter.conditions;
+    let few = match filter.matching {
+        Match::All => conditions.iter().any(picks_few),
+        Match::Any => !conditions.is_empty() && conditions.iter().all(picks_few),
+    };
+    if few { "+r.executed_at" } else { "r.executed_at" }
 }
 
 /// How a column is kept.
@@ -267,17 +300,9 @@ fn push_list<DB: Dialect, T>(
 }
 
 fn push_contains<DB: Dialect>(sql: &mut QueryBuilder<DB>, text: &str, values: &[String]) {
-    let (before, after) = DB::LOWER;
     for (n, value) in values.iter().enumerate() {
         sql.push(if n == 0 { "(" } else { " OR " });
-        sql.push(DB::POSITION)
-            .push("(")
-            .push(before)
-            .push(text)
-            .push(after)
-            .push(", ");
-        DB::text(sql, storable(value.to_ascii_lowercase()));
-        sql.push(") > 0");
+        DB::contains(sql, text, storable(value.clone()));
     }
     sql.push(")");
 }
@@ -369,6 +394,23 @@ mod tests {
         assert_eq!(order(Match::Any, vec![named(), named()]), by_id);
         assert_eq!(order(Match::Any, vec![other(), named()]), by_time);
         assert_eq!(order(Match::Any, vec![]), by_time);
+    }
+
+    #[test]
+    fn patterns_match_their_text_and_nothing_else() {
+        let sql = text(
+            Match::All,
+            vec![condition(
+                Column::Source,
+                Operator::Contains,
+                &["a%b_\\", "plain"],
+            )],
+        );
+        assert_eq!(
+            sql,
+            " WHERE r.script_id = ? AND ((r.source LIKE ? ESCAPE '\\' OR r.source LIKE ?))"
+        );
+        assert_eq!(pattern("a%b_\\"), "%a\\%b\\_\\\\%");
     }
 
     #[test]

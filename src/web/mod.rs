@@ -30,6 +30,7 @@ use crate::{export::file::ExportFolder, metrics::Metrics, model::ScriptKey, stor
 use access::{Access, Identity, Permission};
 pub use error::ApiError;
 pub use objects::ScriptObjects;
+pub use query::filter_of_query;
 pub use serve::serve;
 
 /// CSV downloads at once; each holds a few pages of rows in memory.

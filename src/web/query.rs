@@ -167,6 +167,11 @@ fn rows_of(pairs: Vec<(String, String)>, table: Table, paging: Paging) -> Result
     Ok(request)
 }
 
+/// The filter that a query string such as that of `GET .../runs` asks for, checked against `table`.
+pub fn filter_of_query(uri: &Uri, table: Table) -> Result<Filter, ApiError> {
+    rows(uri, table, Paging::Pages).map(|request| request.filter)
+}
+
 /// Refuses every query key but these, each once.
 pub(super) fn only<const N: usize>(uri: &Uri, keys: [&str; N]) -> Result<[Option<String>; N], ApiError> {
     let mut values = [const { None }; N];

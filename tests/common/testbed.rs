@@ -23,8 +23,8 @@ use scriptscope::{
         wire::StreamKey,
     },
     metrics::Metrics,
-    model::ScriptKey,
-    store::{self, PodRecord, Store},
+    model::{Filter, LogLine, ScriptKey, TimeRange},
+    store::{self, LogQuery, PodRecord, Store},
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,11 @@ pub struct Stored {
 pub fn serve_if_asked() {
     let Ok(config) = env::var(ROLE) else { return };
     let config: Config = serde_json::from_str(&config).expect("a configuration of the testbed");
+    // Standard output is where it says its address.
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -147,6 +152,7 @@ async fn serve(config: Config) {
     );
     let routes = Router::new()
         .route("/stored/{script}", get(stored))
+        .route("/lines/{script}", get(newest_lines))
         .with_state(store)
         .merge(router(Arc::new(ingest)));
     let listener = tokio::net::TcpListener::bind(config.listen)
@@ -168,6 +174,23 @@ async fn stored(
     }))
 }
 
+/// The newest lines of a script, as a reader sees them.
+async fn newest_lines(
+    State(store): State<Arc<dyn Store>>,
+    UrlPath(script): UrlPath<String>,
+) -> Result<Json<Vec<LogLine>>, (StatusCode, String)> {
+    let query = LogQuery {
+        script: ScriptKey::new(NAMESPACE, script),
+        range: TimeRange::ALL,
+        filter: Filter::default(),
+        after: None,
+        limit: 200,
+    };
+    let page = store.logs(&query).await;
+    let page = page.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(page.rows))
+}
+
 /// A process that ends with its owner.
 pub struct Process(pub Child);
 
@@ -178,25 +201,36 @@ impl Drop for Process {
     }
 }
 
+/// This program as the server. Its first line on standard output is where it listens.
+pub fn server_command(config: &Config) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command
+        .env(ROLE, serde_json::to_string(config).expect("a configuration"))
+        .stdout(Stdio::piped());
+    command
+}
+
+/// Waits until a server listens; none where it ends instead.
+pub fn address_of(server: &mut Child) -> Option<SocketAddr> {
+    let mut line = String::new();
+    let stdout = server.stdout.take()?;
+    BufReader::new(stdout).read_line(&mut line).ok()?;
+    line.trim().parse().ok()
+}
+
 /// Starts this program again as the server; says where it listens.
 pub fn start_server(config: &Config) -> (Process, SocketAddr) {
-    let mut child = Command::new(env::current_exe().expect("this program"))
-        .env(ROLE, serde_json::to_string(config).expect("a configuration"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the server started");
-    let mut line = String::new();
-    let stdout = child.stdout.take().expect("its output");
-    BufReader::new(stdout).read_line(&mut line).expect("its address");
-    let address = line.trim().parse().expect("its address");
+    let mut child = server_command(config).spawn().expect("the server started");
+    let address = address_of(&mut child).expect("its address");
     (Process(child), address)
 }
 
-/// Starts the agent on a folder of pod logs; its token lies in `scratch`.
-pub fn start_agent(operator: SocketAddr, logs: &Path, scratch: &Path) -> Process {
+/// The agent on a folder of pod logs; its token lies in `scratch`.
+pub fn agent_command(operator: SocketAddr, logs: &Path, scratch: &Path) -> Command {
     let token = scratch.join("token");
     fs::write(&token, TOKEN).expect("a token");
-    let child = Command::new(env!("CARGO_BIN_EXE_scriptscope"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scriptscope"));
+    command
         .args([
             "agent",
             "--operator",
@@ -207,8 +241,12 @@ pub fn start_agent(operator: SocketAddr, logs: &Path, scratch: &Path) -> Process
         .arg("--token-file")
         .arg(&token)
         .arg("--logs-dir")
-        .arg(logs)
-        .spawn()
-        .expect("the agent started");
-    Process(child)
+        .arg(logs);
+    command
+}
+
+/// Starts the agent.
+pub fn start_agent(operator: SocketAddr, logs: &Path, scratch: &Path) -> Process {
+    let child = agent_command(operator, logs, scratch).spawn();
+    Process(child.expect("the agent started"))
 }

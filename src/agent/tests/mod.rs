@@ -496,6 +496,70 @@ fn nothing_is_lost_or_twice_whatever_happens() {
 }
 
 #[test]
+fn a_file_compressed_between_two_looks_keeps_its_place() {
+    let mut world = World::new();
+    world.operator.unknown = true;
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.round();
+    for _ in 0..2 {
+        pod.rotate();
+        pod.print(10);
+    }
+    world.wait(600);
+    world.round();
+    // Only now is it said where to begin, so the files are put in order again.
+    world.operator.unknown = false;
+    world.drain();
+    world.check(&pod, false, "compressed");
+}
+
+#[test]
+fn a_file_opened_empty_and_compressed_between_two_looks_is_read_once() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    world.drain();
+    for _ in 0..2 {
+        pod.print(10);
+        pod.rotate();
+    }
+    pod.print(10);
+    world.drain();
+    world.check(&pod, false, "compressed");
+}
+
+#[test]
+fn files_removed_unseen_between_two_looks_are_a_gap() {
+    let mut world = World::new();
+    let mut pod = Container::start(world.logs.path(), "a");
+    pod.print(10);
+    world.drain();
+    for _ in 0..KEPT + 2 {
+        pod.print(10);
+        pod.rotate();
+    }
+    pod.print(10);
+    world.drain();
+    let gaps = &world.operator.streams[&pod.key].gaps;
+    assert_eq!(
+        gaps.iter().map(|(reason, _)| &**reason).collect::<Vec<_>>(),
+        ["FileRotatedAway"]
+    );
+    let (stored, printed) = (world.stored(&pod.key, 0), &pod.printed[&0]);
+    assert!(stored.len() < printed.len());
+    assert!(
+        printed.ends_with(
+            stored
+                .lines()
+                .last()
+                .map(|l| format!("{l}\n"))
+                .unwrap()
+                .as_bytes()
+        )
+    );
+}
+
+#[test]
 fn waiting_grows_to_five_seconds() {
     assert_eq!(backoff(1, 1.0), Duration::from_millis(100));
     assert_eq!(backoff(3, 1.0), Duration::from_millis(400));

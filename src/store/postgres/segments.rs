@@ -10,6 +10,17 @@ use crate::{
     store::StoreError,
 };
 
+/// Stores one segment.
+pub async fn insert_one(
+    connection: &mut PgConnection,
+    script_id: i64,
+    tier: i64,
+    full: bool,
+    segment: &Segment,
+) -> Result<(), StoreError> {
+    insert(connection, tier, full, &[(script_id, Cow::Borrowed(segment))]).await
+}
+
 /// Stores segments, each with the number of its script; `full` ones are never merged again, nor are large ones.
 pub async fn insert(
     connection: &mut PgConnection,

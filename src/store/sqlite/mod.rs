@@ -81,13 +81,14 @@ impl SqliteStore {
         let Opened {
             lock,
             writer,
+            writing,
             readers,
             lookups,
         } = open::open(path).await?;
         let lock = Arc::new(lock);
         let (stored, watch) = watch::channel(0);
         let inner = Arc::new(Inner {
-            writer: Writer::start(writer, Arc::clone(&lock)),
+            writer: Writer::start(writer, writing, Arc::clone(&lock)),
             readers,
             lookups,
             room: Semaphore::new(ROOM_KIB as usize),

@@ -35,6 +35,8 @@ pub struct Opened {
     pub lock: File,
     /// The one connection that writes.
     pub writer: SqliteConnection,
+    /// How to make it anew.
+    pub writing: SqliteConnectOptions,
     /// Those that answer queries, which may take long.
     pub readers: SqlitePool,
     /// Those that look up what writing needs, which must not wait for queries.
@@ -94,6 +96,7 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
     Ok(Opened {
         lock,
         writer,
+        writing,
         readers,
         lookups,
     })

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -28,7 +28,7 @@ const GROUP: usize = 32;
 const GROUP_ITEMS: usize = 100_000;
 
 type Outcomes = Result<(Vec<AppendOutcome>, BTreeSet<ScriptKey>), StoreError>;
-type Work = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, ()> + Send>;
+type Work = Box<dyn for<'c> FnOnce(&'c mut Session) -> BoxFuture<'c, ()> + Send>;
 
 enum Job {
     Append(Batch, oneshot::Sender<Outcomes>),
@@ -46,11 +46,16 @@ fn gone() -> StoreError {
 }
 
 impl Writer {
-    /// Starts the task; `lock` is held until it has ended.
-    pub fn start(connection: SqliteConnection, lock: Arc<File>) -> Self {
+    /// Starts the task; `lock` is held until it has ended, `options` make the connection anew where it must be.
+    pub fn start(connection: SqliteConnection, options: SqliteConnectOptions, lock: Arc<File>) -> Self {
+        let session = Session {
+            connection,
+            options,
+            is_doubtful: false,
+        };
         let (jobs, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
-            run(connection, queue).await;
+            run(session, queue).await;
             drop(lock);
         });
         Self {
@@ -73,10 +78,10 @@ impl Writer {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let work: Work = Box::new(move |connection| {
+        let work: Work = Box::new(move |session| {
             Box::pin(async move {
                 // The caller may have gone; the work is done all the same.
-                let _ = reply.send(in_transaction(connection, work).await);
+                let _ = reply.send(session.in_transaction(work).await);
             })
         });
         self.send(Job::Work(work)).await?;
@@ -104,22 +109,64 @@ impl Writer {
     }
 }
 
-async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Job>) {
+/// The writing connection.
+struct Session {
+    connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    /// A transaction failed. On a full disk or an I/O error SQLite ends it by itself, and sqlx goes on believing that it
+    /// is in one; only a new connection is certainly in none.
+    is_doubtful: bool,
+}
+
+impl Session {
+    /// The connection for a transaction; doubtful until its end is reported by [`Self::settled`].
+    async fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        if mem::replace(&mut self.is_doubtful, true) {
+            self.connection = self.options.connect().await?;
+        }
+        Ok(&mut self.connection)
+    }
+
+    fn settled<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.is_doubtful = result.is_err();
+        result
+    }
+
+    /// Does `work` in a transaction.
+    async fn in_transaction<T, F>(&mut self, work: F) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>>,
+    {
+        let result = in_transaction(self.connection().await?, work).await;
+        self.settled(result)
+    }
+
+    /// Applies batches in one transaction.
+    async fn commit(
+        &mut self,
+        batches: &[Batch],
+    ) -> Result<Vec<(Vec<AppendOutcome>, BTreeSet<ScriptKey>)>, StoreError> {
+        let result = commit(self.connection().await?, batches).await;
+        self.settled(result)
+    }
+}
+
+async fn run(mut session: Session, mut queue: mpsc::Receiver<Job>) {
     let mut next = None;
     while let Some(job) = match next.take() {
         Some(job) => Some(job),
         None => queue.recv().await,
     } {
         match job {
-            Job::Work(work) => work(&mut connection).await,
+            Job::Work(work) => work(&mut session).await,
             Job::Append(batch, reply) => {
                 let mut group = vec![(batch, reply)];
                 next = gather(&mut group, &mut queue);
-                commit_group(&mut connection, group).await;
+                commit_group(&mut session, group).await;
             }
         }
     }
-    if let Err(error) = connection.close().await {
+    if let Err(error) = session.connection.close().await {
         tracing::warn!(%error, "The database was not closed cleanly.");
     }
 }
@@ -142,9 +189,9 @@ fn gather(
     None
 }
 
-async fn commit_group(connection: &mut SqliteConnection, group: Vec<(Batch, oneshot::Sender<Outcomes>)>) {
+async fn commit_group(session: &mut Session, group: Vec<(Batch, oneshot::Sender<Outcomes>)>) {
     let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-    match commit(connection, &batches).await {
+    match session.commit(&batches).await {
         Ok(outcomes) => {
             for (outcome, reply) in outcomes.into_iter().zip(replies) {
                 let _ = reply.send(Ok(outcome));
@@ -158,7 +205,7 @@ async fn commit_group(connection: &mut SqliteConnection, group: Vec<(Batch, ones
         // One batch must not fail the others: each alone has its own answer.
         Err(_) => {
             for (batch, reply) in batches.iter().zip(replies) {
-                let alone = commit(connection, std::slice::from_ref(batch)).await;
+                let alone = session.commit(std::slice::from_ref(batch)).await;
                 let _ = reply.send(alone.map(|mut outcomes| mem::take(&mut outcomes).swap_remove(0)));
             }
         }
