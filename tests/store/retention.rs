@@ -468,6 +468,15 @@ async fn store_old_data(store: &Arc<dyn Store>, a: &ScriptKey) {
     }
 }
 
+/// So many lines that their segment tells which texts it may have.
+async fn store_many_lines(store: &Arc<dyn Store>, a: &ScriptKey) {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut feed = Feed::open(store, a, "many", 1).await;
+    let mut word = || (0..12).map(|_| random.alphanumeric()).collect::<String>();
+    feed.send((0..20_000).map(|n| text(n, ago(700), &word())).collect())
+        .await;
+}
+
 /// Deletes all that is past its time, of every kind.
 async fn retain_everything(store: &Arc<dyn Store>, a: &ScriptKey) {
     store.forget_pods(a, &[], at(ago(8)), SMALL).await.unwrap();
@@ -499,6 +508,7 @@ pub async fn every_table_and_the_file_shrink(backend: &Sqlite) {
     let a = script("a");
     let store = backend.open().await;
     store_old_data(&store, &a).await;
+    store_many_lines(&store, &a).await;
     store.close().await;
     drop(store);
     let before = sqlite_rows(&backend.path).await;
@@ -520,6 +530,7 @@ pub async fn every_table_of_postgres_shrinks(backend: &Postgres) {
     let a = script("a");
     let store = backend.open().await;
     store_old_data(&store, &a).await;
+    store_many_lines(&store, &a).await;
     let before = postgres_rows(&backend.url).await;
     retain_everything(&store, &a).await;
     assert_shrunk(&before, &postgres_rows(&backend.url).await);
