@@ -82,6 +82,7 @@ fn measure(write: impl FnOnce(&Path, &[Pod]), done: impl Fn(Stored) -> bool) -> 
         done
     });
     // Those that served the connections end with them.
+    measured.server = None;
     while children(cluster.pid()).len() > servers {
         thread::sleep(LOOK);
     }

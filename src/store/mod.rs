@@ -256,6 +256,18 @@ pub enum StoreError {
     Unusable(String),
 }
 
+impl StoreError {
+    /// Whether a row was refused since there is one with its key.
+    fn is_duplicate(&self) -> bool {
+        match self {
+            Self::Database(error) => error
+                .as_database_error()
+                .is_some_and(sqlx::error::DatabaseError::is_unique_violation),
+            _ => false,
+        }
+    }
+}
+
 /// The store.
 #[async_trait]
 pub trait Store: Retention + 'static {

@@ -18,8 +18,8 @@ use scriptscope::{
     },
     store::{
         Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogQuery, Page,
-        PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SettlePod, Storage, Store,
-        StoreError, StreamCheckpoint, StreamProgress,
+        PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SeriesQuery, SettlePod, Storage,
+        Store, StoreError, StreamCheckpoint, StreamProgress,
     },
 };
 

@@ -1,5 +1,6 @@
 //! Adding to the rollups: one digest read, merged and written a group and transaction, however many runs it has.
-//! Callers hold the script's lock, so that no other replica adds in between.
+//! Callers who add runs hold the script's lock, so that no other replica adds to a digest in between; counts of lines
+//! are added by the database itself.
 
 use std::collections::BTreeMap;
 

@@ -166,7 +166,7 @@ async fn commit(session: &mut Session, batches: &[Batch]) -> Result<Vec<Answer>,
             Err(_) => StoreError::Database(sqlx::Error::PoolTimedOut),
         };
         // A run that begins a second time: rare, and not worth a look for every run.
-        if look_up == LookUp::Ends && retry::is_duplicate(&error) {
+        if look_up == LookUp::Ends && error.is_duplicate() {
             look_up = LookUp::All;
             continue;
         }

@@ -218,9 +218,7 @@ async fn commit(
 ) -> Result<Vec<(Vec<AppendOutcome>, BTreeSet<ScriptKey>)>, StoreError> {
     match try_commit(connection, batches, LookUp::Ends).await {
         // A run that begins a second time: rare, and not worth a look for every run.
-        Err(StoreError::Database(error)) if is_duplicate(&error) => {
-            try_commit(connection, batches, LookUp::All).await
-        }
+        Err(error) if error.is_duplicate() => try_commit(connection, batches, LookUp::All).await,
         outcome => outcome,
     }
 }
@@ -234,12 +232,6 @@ async fn try_commit(
     let outcomes = append::apply(&mut transaction, batches, look_up).await?;
     transaction.commit().await?;
     Ok(outcomes)
-}
-
-fn is_duplicate(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 async fn in_transaction<T, F>(connection: &mut SqliteConnection, work: F) -> Result<T, StoreError>
