@@ -172,7 +172,9 @@ mod tests {
             })
             .collect();
         let mut columns = Lines::default();
-        lines.iter().for_each(|line| columns.push(&line.as_line()));
+        for line in &lines {
+            columns.push(&line.as_line());
+        }
         let back: Vec<NewLine> = columns.iter().map(|line| line.to_new_line()).collect();
         assert_eq!(back, lines);
     }

@@ -44,7 +44,7 @@ use self::{
     context::Context,
     custom_script::Images,
     farewell::Notices,
-    health::Readiness,
+    health::{Part, Readiness},
     pod_index::PodIndex,
     pods::PodWatch,
     script_export::ExportContext,
@@ -304,30 +304,41 @@ pub async fn serve(
     let telling = farewell::run(context.clone(), scripts.clone(), to_tell, shutdown.clone());
     parts.spawn("the telling of runners", telling);
 
-    let comparing = async move {
-        // These compare with the whole cluster and must have seen it.
-        scripts_listed.wait().await;
-        pods_listed.wait().await;
-        let watchman = Watchman {
-            context: context.clone(),
-            index,
-            scripts: scripts.clone(),
-            notices,
-        };
-        tokio::join!(
-            custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
-            watchman.run(shutdown.clone()),
-            departed::run(context.clone(), scope.clone(), scripts.clone(), shutdown.clone()),
-            retention::run(context, scope, scripts, limits, shutdown.clone()),
-        );
+    let watchman = Watchman {
+        context: context.clone(),
+        index,
+        scripts: scripts.clone(),
+        notices,
     };
+    let seen = (scripts_listed, pods_listed);
+    let comparing = compare(context, scope, scripts, watchman, limits, seen, shutdown.clone());
     let stop = parts.shutdown.clone();
     parts.spawn("the comparison with the store", async move {
-        stop.run_until_cancelled(comparing).await;
+        stop.run_until_cancelled(Box::pin(comparing)).await;
     });
     let result = parts.finish().await;
     store.close().await;
     result
+}
+
+/// What compares the store with the cluster, and so must have seen all of it.
+async fn compare(
+    context: Arc<Context>,
+    scope: Scope,
+    scripts: reflector::Store<CustomScript>,
+    watchman: Watchman,
+    limits: retention::Limits,
+    (scripts_listed, pods_listed): (Part, Part),
+    shutdown: CancellationToken,
+) {
+    scripts_listed.wait().await;
+    pods_listed.wait().await;
+    tokio::join!(
+        custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
+        watchman.run(shutdown.clone()),
+        departed::run(context.clone(), scope.clone(), scripts.clone(), shutdown.clone()),
+        retention::run(context, scope, scripts, limits, shutdown.clone()),
+    );
 }
 
 /// The parts of the process. When one ends, all do.

@@ -119,7 +119,9 @@ fn batch(lines: &[&LineRef<'_>]) -> Result<RecordBatch, SegmentError> {
     fn text<'a>(lines: &[&LineRef<'a>], value: fn(&LineRef<'a>) -> Option<&'a str>) -> ArrayRef {
         let bytes = lines.iter().map(|line| value(line).map_or(0, str::len)).sum();
         let mut array = StringBuilder::with_capacity(lines.len(), bytes);
-        lines.iter().for_each(|line| array.append_option(value(line)));
+        for line in lines {
+            array.append_option(value(line));
+        }
         Arc::new(array.finish())
     }
     let integers = |value: fn(&LineRef<'_>) -> i64| lines.iter().map(move |line| value(line));

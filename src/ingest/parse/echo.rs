@@ -65,7 +65,9 @@ fn looks_like_echo(line: &[u8]) -> bool {
 
 fn hash(parts: &[&[u8]]) -> u64 {
     let mut digest = Sha256::new();
-    parts.iter().for_each(|part| digest.update(part));
+    for part in parts {
+        digest.update(part);
+    }
     digest
         .finalize()
         .iter()

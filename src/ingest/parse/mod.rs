@@ -237,7 +237,9 @@ impl Parser {
     fn plain(&mut self, level: LogLevel, origin: Origin, text: &[u8], cut: u64) {
         let text = String::from_utf8_lossy(text);
         let marked;
-        let message = if cut == 0 { &*text } else {
+        let message = if cut == 0 {
+            &*text
+        } else {
             marked = format!("{text} [cut: {cut} bytes]");
             &marked
         };

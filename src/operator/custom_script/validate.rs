@@ -365,8 +365,8 @@ mod tests {
             retention(&object)
         };
         assert_eq!(retention(&script()), Ok(Wish::default()));
-        let wish = with(json!({ "runs": "2w", "failedRuns": "14d", "maxBytes": "1Gi" })).unwrap();
-        assert_eq!((wish.runs, wish.logs), (wish.failed_runs, None));
+        let wanted = with(json!({ "runs": "2w", "failedRuns": "14d", "maxBytes": "1Gi" })).unwrap();
+        assert_eq!((wanted.runs, wanted.logs), (wanted.failed_runs, None));
         for (json, text) in [
             (
                 json!({ "runs": "0d" }),
