@@ -169,6 +169,11 @@ impl Database {
         let children: Vec<i32> = children
             .split_whitespace()
             .filter_map(|id| id.parse().ok())
+            // Without the one that recovers, the server gives up.
+            .filter(|id| {
+                let command = fs::read_to_string(format!("/proc/{id}/cmdline"));
+                command.is_ok_and(|command| !command.contains("startup"))
+            })
             .collect();
         if !children.is_empty() {
             let _ = kill(Pid::from_raw(children[choice % children.len()]), Signal::SIGKILL);

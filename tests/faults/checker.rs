@@ -117,7 +117,9 @@ fn compare(
         return;
     }
     let mut left = printed.iter();
-    let is_in_order = stored.iter().all(|line| left.any(|other| other == line));
+    let odd = stored.iter().find(|line| !left.any(|other| other == *line));
+    let is_in_order = odd.is_none();
+    let odd = odd.map(|line| line.message.chars().take(80).collect::<String>());
     let mut counts: HashMap<(&str, Option<&str>), (usize, usize)> = HashMap::new();
     for (lines, is_stored) in [(printed, false), (stored, true)] {
         for line in lines {
@@ -152,7 +154,7 @@ fn compare(
         shown.unwrap_or_else(|| "nothing".to_owned())
     };
     verdict.problems.push(format!(
-        "{place}: {} of {} lines stored, {lost} lost, {doubled} doubled, gaps {gaps:?}, in order {is_in_order}; \
+        "{place}: {} of {} lines stored, {lost} lost, {doubled} doubled, gaps {gaps:?}, out of order {odd:?}; \
          the first {first} are right, then printed {} and stored {}",
         stored.len(),
         printed.len(),
