@@ -281,6 +281,7 @@ fn export(name: &str, spec: &Value, status: Value) -> Value {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines)] // one story
 async fn each_export_is_made_once_and_goes_with_its_object() {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("exports/shop");

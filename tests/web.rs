@@ -21,8 +21,8 @@ use scriptscope::{
         file::{ExportFolder, ExportKey},
     },
     metrics::Metrics,
-    model::{Filter, LogGap, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
-    store::Store,
+    model::{Filter, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
+    store::{PodRecord, SettlePod, Store},
     web::{
         ScriptObjects, WebState,
         access::{Access, AccessError, Identity, Permission},
@@ -641,27 +641,33 @@ async fn the_server_answers_until_it_is_told_to_stop() {
 
 #[tokio::test]
 async fn what_could_not_be_read_stands_beside_the_lines_of_its_time() {
-    let mut store = store();
+    let site = site().await;
     let now = Timestamp::now();
-    let gap = |minutes: i64| LogGap {
-        time: now - SignedDuration::from_mins(minutes) - SignedDuration::from_secs(30),
-        pod: format!("pay-{minutes}"),
-        restart: 0,
-        version: 3,
-        reason: "PodEndedUnread".into(),
-        bytes: 0,
-        offset: 77,
-    };
-    let pay = ScriptKey::new("shop", "pay");
-    store.gaps = [5, 70].map(|minutes| (pay.clone(), gap(minutes))).into();
-    let site = site_with(store);
+    for minutes in [5, 70] {
+        let name = format!("pay-{minutes}");
+        let pod = PodRecord {
+            uid: name.clone(),
+            name,
+            container: "script".into(),
+            script: ScriptKey::new("shop", "pay"),
+            version: 3,
+            deployment_id: "d".into(),
+        };
+        site.store.register_pod(&pod).await.unwrap();
+        let settled = SettlePod {
+            uid: pod.uid,
+            unread: vec![0],
+            time: now - SignedDuration::from_mins(minutes) - SignedDuration::from_secs(30),
+        };
+        assert_eq!(site.store.settle_pod(&settled).await.unwrap().len(), 1);
+    }
 
     let all = site.get("shop", &format!("{PAY}/gaps?last=1d")).await;
     let items = all.json()["items"].clone();
     assert_eq!(items.as_array().unwrap().len(), 2);
     assert_eq!(
         (&items[0]["pod"], &items[0]["reason"], &items[0]["offset"]),
-        (&json!("pay-5"), &json!("PodEndedUnread"), &json!(77))
+        (&json!("pay-5"), &json!("PodEndedUnread"), &json!(0))
     );
     let first = site
         .get("shop", &format!("{PAY}/gaps?last=1h&limit=1"))

@@ -49,12 +49,14 @@ pub fn p99(scale: Scale) {
     let (server, address) = testbed::start_server(&config);
     let agent = testbed::start_agent(address, &logs, scratch.path());
     // From here on everything is being followed.
-    files.iter_mut().for_each(|file| print(file, 0));
+    for file in &mut files {
+        print(file, 0);
+    }
     while (0..FILES).any(|n| stored(address, n) == 0) {
         thread::sleep(LOOK);
     }
     let (printed, seen) = mpsc::channel();
-    let printer = thread::spawn(move || {
+    let writing = thread::spawn(move || {
         let began = Instant::now();
         for n in 1..=lines {
             let due = Duration::from_micros(1_000_000 / LINES_PER_SECOND) * n as u32;
@@ -64,7 +66,7 @@ pub fn p99(scale: Scale) {
         }
     });
     let mut latencies = observe(address, &seen, lines);
-    printer.join().unwrap();
+    writing.join().unwrap();
     latencies.sort_unstable();
     let millis = |share: f64| latencies[(share * (lines - 1) as f64) as usize].as_secs_f64() * 1e3;
     eprintln!(

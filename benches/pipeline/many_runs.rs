@@ -118,9 +118,9 @@ async fn rollups(file: &mut SqliteConnection, runs: i64, begin: i64, step: i64) 
     let mut hour: (i64, BTreeMap<(i64, &str), Sum>) = (i64::MIN, BTreeMap::new());
     sqlx::query("BEGIN").execute(&mut *file).await.unwrap();
     for n in 0..runs {
-        let began = begin + n * step;
+        let at = begin + n * step;
         let made = Made::of(n, runs);
-        let this = began.div_euclid(HOUR);
+        let this = at.div_euclid(HOUR);
         if this != hour.0 {
             store_hour(file, &mut hour, this).await;
         }
@@ -128,7 +128,7 @@ async fn rollups(file: &mut SqliteConnection, runs: i64, begin: i64, step: i64) 
             store_day(file, &mut day, this / 24).await;
         }
         let (total, last) = totals.entry(made.version).or_default();
-        *last = began;
+        *last = at;
         let hourly = hour.1.entry((made.version, made.function)).or_default();
         let daily = day.1.entry(made.version).or_default();
         for sum in [total, hourly, daily] {

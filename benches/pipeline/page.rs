@@ -76,62 +76,60 @@ fn filters() -> Vec<(&'static str, Filter)> {
         matching: Match::Any,
         conditions,
     };
-    use Column as C;
-    use Operator as O;
     vec![
         ("none", Filter::default()),
-        ("failed", all(vec![one(C::Status, O::Equals, &["Failed"])])),
+        ("failed", all(vec![one(Column::Status, Operator::Equals, &["Failed"])])),
         (
             "in progress",
-            all(vec![one(C::Status, O::Equals, &["In Progress"])]),
+            all(vec![one(Column::Status, Operator::Equals, &["In Progress"])]),
         ),
         (
             "rare version",
-            all(vec![one(C::DeploymentVersion, O::Equals, &["6"])]),
+            all(vec![one(Column::DeploymentVersion, Operator::Equals, &["6"])]),
         ),
         (
             "rare function",
-            all(vec![one(C::Function, O::Equals, &["cleanup"])]),
+            all(vec![one(Column::Function, Operator::Equals, &["cleanup"])]),
         ),
         (
             "function contains",
-            all(vec![one(C::Function, O::Contains, &["LEAN"])]),
+            all(vec![one(Column::Function, Operator::Contains, &["LEAN"])]),
         ),
         (
             "rare source",
-            all(vec![one(C::Source, O::Equals, &["nightly-audit"])]),
+            all(vec![one(Column::Source, Operator::Equals, &["nightly-audit"])]),
         ),
         (
             "source contains",
-            all(vec![one(C::Source, O::Contains, &["Audit"])]),
+            all(vec![one(Column::Source, Operator::Contains, &["Audit"])]),
         ),
         (
             "rare source type",
-            all(vec![one(C::SourceType, O::Equals, &["Test"])]),
+            all(vec![one(Column::SourceType, Operator::Equals, &["Test"])]),
         ),
-        ("slow", all(vec![one(C::ResponseTime, O::AtLeast, &["30000"])])),
+        ("slow", all(vec![one(Column::ResponseTime, Operator::AtLeast, &["30000"])])),
         (
             "run id contains",
-            all(vec![one(C::RunId, O::Contains, &["77777"])]),
+            all(vec![one(Column::RunId, Operator::Contains, &["77777"])]),
         ),
         (
             "failed and slow source",
             all(vec![
-                one(C::Status, O::Equals, &["Failed"]),
-                one(C::Source, O::Contains, &["service-7", "service-11"]),
+                one(Column::Status, Operator::Equals, &["Failed"]),
+                one(Column::Source, Operator::Contains, &["service-7", "service-11"]),
             ]),
         ),
         (
             "any of three",
             any(vec![
-                one(C::Source, O::Equals, &["nightly-audit"]),
-                one(C::DeploymentVersion, O::Equals, &["6"]),
-                one(C::ResponseTime, O::AtLeast, &["30000"]),
+                one(Column::Source, Operator::Equals, &["nightly-audit"]),
+                one(Column::DeploymentVersion, Operator::Equals, &["6"]),
+                one(Column::ResponseTime, Operator::AtLeast, &["30000"]),
             ]),
         ),
         (
             "not equals",
-            all(vec![one(C::Source, O::NotEquals, &["billing-service-1"])]),
+            all(vec![one(Column::Source, Operator::NotEquals, &["billing-service-1"])]),
         ),
     ]
 }

@@ -34,7 +34,7 @@ struct Lines {
     _folder: TempDir,
     store: Arc<dyn Store>,
     runtime: Runtime,
-    lines: usize,
+    count: usize,
     /// Ids that stand in one line each, from old to new.
     ids: Vec<String>,
 }
@@ -57,7 +57,7 @@ fn lines(scale: Scale) -> &'static Lines {
             _folder: folder,
             store,
             runtime,
-            lines,
+            count: lines,
             ids,
         }
     })
@@ -155,7 +155,7 @@ impl Lines {
             .collect();
         let finder = Finder::new("there is no such text");
         let began = Instant::now();
-        for _ in 0..self.lines.div_ceil(PLAIN) {
+        for _ in 0..self.count.div_ceil(PLAIN) {
             assert!(finder.find(text.as_bytes()).is_none());
         }
         began.elapsed().as_secs_f64() * 1e3
