@@ -17,7 +17,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::model::{RunStatus, ScriptKey};
+use crate::{
+    model::{RunStatus, ScriptKey},
+    store::{Retained, Storage},
+};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RunLabels {
@@ -30,6 +33,18 @@ struct RunLabels {
 struct ScriptLabels {
     namespace: String,
     script: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StoreLabels {
+    namespace: String,
+    script: String,
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -60,6 +75,8 @@ pub struct Metrics {
     ingest_lag: Gauge<f64, AtomicU64>,
     log_gaps: Family<ReasonLabel, Counter>,
     store_write: Histogram,
+    store_bytes: Family<StoreLabels, Gauge>,
+    retention_deleted: Family<KindLabel, Counter>,
     reconcile_duration: Family<ControllerLabel, Histogram, fn() -> Histogram>,
     reconcile_errors: Family<ErrorLabels, Counter>,
     export_rows: Counter,
@@ -85,6 +102,8 @@ impl Metrics {
         let ingest_lag = Gauge::default();
         let log_gaps = Family::default();
         let store_write = Histogram::new(exponential_buckets(0.0005, 2.5, 12));
+        let store_bytes = Family::default();
+        let retention_deleted = Family::default();
         let reconcile_duration = Family::new_with_constructor(
             (|| Histogram::new(exponential_buckets(0.001, 2.5, 12))) as fn() -> Histogram,
         );
@@ -123,6 +142,17 @@ impl Metrics {
             store_write.clone(),
         );
         registry.register_with_unit(
+            "store",
+            "Data of a script as compressed, about",
+            Unit::Bytes,
+            Family::clone(&store_bytes),
+        );
+        registry.register(
+            "retention_deleted",
+            "What retention deleted, by kind; bytes are about",
+            Family::clone(&retention_deleted),
+        );
+        registry.register_with_unit(
             "reconcile_duration",
             "Duration of one reconciliation",
             Unit::Seconds,
@@ -145,6 +175,8 @@ impl Metrics {
             ingest_lag,
             log_gaps,
             store_write,
+            store_bytes,
+            retention_deleted,
             reconcile_duration,
             reconcile_errors,
             export_rows,
@@ -152,22 +184,34 @@ impl Metrics {
         }
     }
 
-    /// Counts a run that ended; `response_micros` of successful ones.
-    pub fn run_ended(&self, script: &ScriptKey, status: RunStatus, response_micros: Option<i64>) {
-        self.runs
-            .get_or_create(&RunLabels {
-                namespace: script.namespace.clone(),
-                script: script.name.clone(),
-                status: status.as_str(),
-            })
-            .inc();
-        if let Some(micros) = response_micros {
-            self.run_duration
-                .get_or_create(&ScriptLabels {
-                    namespace: script.namespace.clone(),
-                    script: script.name.clone(),
-                })
-                .observe(Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64());
+    /// Counts runs that ended, each with its status and how long it took in microseconds. Labels are looked up once, not for
+    /// each run.
+    pub fn runs_ended(&self, script: &ScriptKey, ended: &[(RunStatus, i64)]) {
+        for status in [RunStatus::Success, RunStatus::Failed] {
+            let count = ended.iter().filter(|(of, _)| *of == status).count();
+            if count > 0 {
+                self.runs
+                    .get_or_create(&RunLabels {
+                        namespace: script.namespace.clone(),
+                        script: script.name.clone(),
+                        status: status.as_str(),
+                    })
+                    .inc_by(count as u64);
+            }
+        }
+        let mut successful = ended
+            .iter()
+            .filter(|(status, _)| *status == RunStatus::Success)
+            .peekable();
+        if successful.peek().is_none() {
+            return;
+        }
+        let histogram = self.run_duration.get_or_create(&ScriptLabels {
+            namespace: script.namespace.clone(),
+            script: script.name.clone(),
+        });
+        for (_, micros) in successful {
+            histogram.observe(Duration::from_micros(u64::try_from(*micros).unwrap_or(0)).as_secs_f64());
         }
     }
 
@@ -191,6 +235,42 @@ impl Metrics {
                 reason: reason.to_owned(),
             })
             .inc();
+    }
+
+    /// Counts what retention deleted.
+    pub fn retained(&self, deleted: &Retained) {
+        for (kind, count) in [
+            ("runs", deleted.runs),
+            ("lines", deleted.lines),
+            ("segments", deleted.segments),
+            ("other", deleted.other),
+            ("bytes", deleted.bytes),
+        ] {
+            self.retention_deleted
+                .get_or_create(&KindLabel { kind })
+                .inc_by(count);
+        }
+    }
+
+    /// Notes how many bytes a script's data takes; none where there is no such script any more.
+    pub fn stored(&self, script: &ScriptKey, storage: Option<&Storage>) {
+        let bytes = storage.map(|storage| [storage.runs, storage.payloads, storage.logs]);
+        for (n, kind) in ["runs", "payloads", "logs"].into_iter().enumerate() {
+            let labels = StoreLabels {
+                namespace: script.namespace.clone(),
+                script: script.name.clone(),
+                kind,
+            };
+            match &bytes {
+                Some(bytes) => {
+                    let bytes = i64::try_from(bytes[n]).unwrap_or(i64::MAX);
+                    self.store_bytes.get_or_create(&labels).set(bytes);
+                }
+                None => {
+                    self.store_bytes.remove(&labels);
+                }
+            }
+        }
     }
 
     /// Counts a reconciliation; `error` is the category of its error, from a fixed set.
@@ -227,11 +307,34 @@ mod tests {
     fn runs_and_durations_are_encoded_under_their_names() {
         let metrics = Metrics::new();
         let script = ScriptKey::new("shop", "qbalance");
-        metrics.run_ended(&script, RunStatus::Success, Some(12_000));
-        metrics.run_ended(&script, RunStatus::Failed, None);
+        metrics.runs_ended(&script, &[(RunStatus::Success, 12_000), (RunStatus::Failed, 7)]);
         let text = metrics.encode().unwrap();
         let line = r#"scriptscope_runs_total{namespace="shop",script="qbalance",status="Failed"} 1"#;
         assert!(text.contains(line), "{text}");
         assert!(text.contains("scriptscope_run_duration_seconds_count"), "{text}");
+    }
+
+    #[test]
+    fn what_a_script_takes_is_shown_while_there_is_the_script() {
+        let metrics = Metrics::new();
+        let script = ScriptKey::new("shop", "qbalance");
+        let storage = Storage {
+            logs: 7,
+            ..Storage::default()
+        };
+        metrics.stored(&script, Some(&storage));
+        metrics.retained(&Retained {
+            runs: 3,
+            ..Retained::default()
+        });
+        let text = metrics.encode().unwrap();
+        let line = r#"scriptscope_store_bytes{namespace="shop",script="qbalance",kind="logs"} 7"#;
+        assert!(text.contains(line), "{text}");
+        assert!(
+            text.contains(r#"scriptscope_retention_deleted_total{kind="runs"} 3"#),
+            "{text}"
+        );
+        metrics.stored(&script, None);
+        assert!(!metrics.encode().unwrap().contains("store_bytes{"));
     }
 }

@@ -15,7 +15,11 @@ pub enum LogFormat {
 
 /// Starts logging to standard error. `filter` is a level or a list of `target=level` directives.
 pub fn init(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The client's own lines on failed requests and cut watches repeat what the callers say, who know what they asked for.
+    let filter = EnvFilter::try_new(format!(
+        "kube_client::client=error,kube_client::client::builder=off,{filter}"
+    ))
+    .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use scriptscope::{
     agent,
     ingest::{
-        AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge,
+        AgentAuthenticator, AgentIdentity, AuthError, CommitListener, Ingest, PodDirectory, PodKnowledge,
         record::Record,
         router,
         wire::{
@@ -38,7 +38,7 @@ use scriptscope::{
     },
     metrics::Metrics,
     model::ScriptKey,
-    store::{PodRecord, Store},
+    store::{Gap, LastWord, PodRecord, Store},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,34 @@ impl PodDirectory for Pods {
     fn knows(&self, _: &str, pod_uid: &str) -> PodKnowledge {
         self.0.get(pod_uid).cloned().unwrap_or(PodKnowledge::Unseen)
     }
+
+    fn may_be_on(&self, pod_uid: &str, node: &str) -> bool {
+        pod_uid != "uid-elsewhere" || node != NODE
+    }
+}
+
+/// What was told of commits, a line each.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl CommitListener for Heard {
+    fn runner_stopped(&self, pod: &PodRecord, token: &str) {
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("stopped {} {token}", pod.name));
+    }
+
+    fn gap_recorded(&self, pod: &PodRecord, gap: &Gap) {
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("gap {} {}", pod.name, gap.reason));
+    }
+
+    fn given_up(&self, stream: &StreamKey) {
+        self.0.lock().unwrap().push(format!("given up {}", stream.pod));
+    }
 }
 
 /// What the network does to requests.
@@ -94,6 +122,7 @@ async fn fail(State(Faults(random, share)): State<Faults>, request: Request, nex
 struct Server {
     store: Arc<MemoryStore>,
     metrics: Metrics,
+    heard: Arc<Heard>,
     url: String,
     _task: JoinHandle<()>,
 }
@@ -101,7 +130,9 @@ struct Server {
 async fn serve(pods: Pods, faults: Option<Faults>) -> Server {
     let store = Arc::new(MemoryStore::default());
     let metrics = Metrics::new();
-    let ingest = Ingest::new(store.clone(), Arc::new(Tokens), Arc::new(pods), metrics.clone());
+    let heard = Arc::new(Heard::default());
+    let ingest = Ingest::new(store.clone(), Arc::new(Tokens), Arc::new(pods), metrics.clone())
+        .with_listener(heard.clone());
     let mut routes: Router = router(Arc::new(ingest));
     if let Some(faults) = faults {
         routes = routes.layer(middleware::from_fn_with_state(faults, fail));
@@ -111,6 +142,7 @@ async fn serve(pods: Pods, faults: Option<Faults>) -> Server {
     Server {
         store,
         metrics,
+        heard,
         url,
         _task: tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }),
     }
@@ -167,6 +199,7 @@ fn streams_request(node: &str, streams: &[StreamKey]) -> Vec<u8> {
     let request = StreamsRequest {
         node: node.into(),
         streams: streams.to_vec(),
+        given_up: Vec::new(),
     };
     serde_json::to_vec(&request).unwrap()
 }
@@ -310,6 +343,70 @@ async fn a_chunk_is_appended_only_where_the_stream_stands() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_taken_for_a_pod_of_another_node() {
+    let server = serve(Pods::default(), None).await;
+    let (here, elsewhere) = (key("here"), key("elsewhere"));
+    server.register(&here).await;
+    server.register(&elsewhere).await;
+    let line = "2026-01-02T03:04:05Z stdout F forged\n";
+    let asked = streams_request(NODE, &[elsewhere.clone(), here.clone()]);
+    let (_, body) = server.post(STREAMS_PATH, TOKEN, asked).await;
+    let answer: StreamsResponse = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer.streams[0], StreamState::Ignore);
+    assert!(matches!(answer.streams[1], StreamState::Follow { .. }));
+    let results = server
+        .batch(&[chunk(&elsewhere, 0, line), chunk(&here, 0, line)])
+        .await;
+    assert_eq!(results[0], ChunkResult::Unknown);
+    assert_eq!(at(&results[1]), (true, line.len() as u64));
+    assert!(server.messages(&elsewhere).is_empty());
+}
+
+#[tokio::test]
+async fn the_last_word_of_a_stream_is_committed_and_then_told() {
+    let server = serve(Pods::default(), None).await;
+    let (a, b) = (key("a"), key("b"));
+    server.register(&a).await;
+    server.register(&b).await;
+    let stopped =
+        "2026-01-02T03:04:05Z stdout F {\"scriptscope\":\"runner.stopped\",\"token\":\"secret-1\"}\n";
+    let line = "2026-01-02T03:04:05Z stdout F x\n";
+    let heard = || server.heard.0.lock().unwrap().clone();
+
+    server.store.fail(1);
+    let body = encode_batch(NODE, &[chunk(&a, 0, stopped)]).unwrap();
+    let (status, _) = server.post(BATCHES_PATH, TOKEN, body.clone()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(heard(), [""; 0], "it is not stored");
+    // Twice, as after a lost answer.
+    for _ in 0..2 {
+        server.post(BATCHES_PATH, TOKEN, body.clone()).await;
+    }
+    assert_eq!(heard(), ["stopped a secret-1"]);
+    let token = "secret-1".to_owned();
+    assert_eq!(
+        server.store.stream(&a).last_word,
+        Some(LastWord::RunnerStopped { token })
+    );
+
+    server.batch(&[chunk(&b, 0, line)]).await;
+    assert_eq!(server.store.stream(&b).last_word, None);
+    let mut end = chunk(&b, line.len() as u64 + 5, "\n");
+    end.header.gap = Some("FileTruncated".into());
+    server.batch(&[end]).await;
+    assert_eq!(server.store.stream(&b).last_word, Some(LastWord::EndOfFiles));
+
+    let request = StreamsRequest {
+        node: NODE.into(),
+        streams: Vec::new(),
+        given_up: vec![key("ghost")],
+    };
+    let request = serde_json::to_vec(&request).unwrap();
+    assert_eq!(server.post(STREAMS_PATH, TOKEN, request).await.0, StatusCode::OK);
+    assert_eq!(heard()[1..], ["gap b FileTruncated", "given up ghost"]);
 }
 
 // --- the agent and the service
@@ -491,5 +588,52 @@ async fn a_pod_that_comes_and_goes_while_the_operator_is_slow_is_read() {
     pass.cancel();
     pods.push(brief);
     check(&server, &pods).await;
+    agent.task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_logs_of_pods_that_live_fifty_milliseconds_are_read() {
+    let server = serve(Pods::default(), None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Pod::start(folder.path(), "first");
+    first.print(1);
+    server.register(&first.key).await;
+    let agent = start_agent(&server, folder.path());
+    let mut pods = vec![first];
+    check(&server, &pods).await;
+    for n in 0..5 {
+        let mut pod = Pod::start(folder.path(), &format!("brief{n}"));
+        server.register(&pod.key).await;
+        pod.print(100);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        fs::remove_dir_all(pod.folder.parent().unwrap()).unwrap();
+        pods.push(pod);
+    }
+    check(&server, &pods).await;
+    agent.task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_overtakes_the_backlog_of_another_pod() {
+    let server = serve(Pods::default(), None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut busy = Pod::start(folder.path(), "busy");
+    let text = "x".repeat(8_000);
+    for _ in 0..10_000 {
+        writeln!(busy.file, "2026-01-02T03:04:05Z stdout F {text}").unwrap();
+    }
+    let mut quiet = Pod::start(folder.path(), "quiet");
+    server.register(&busy.key).await;
+    server.register(&quiet.key).await;
+    let agent = start_agent(&server, folder.path());
+    let stored = |key: &StreamKey| server.store.stream(key).records.len();
+    while stored(&busy.key) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    quiet.print(1);
+    while stored(&quiet.key) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(stored(&busy.key) < 10_000, "the line had to wait for the backlog");
     agent.task.abort();
 }

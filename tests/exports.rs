@@ -1,8 +1,8 @@
 //! Exports: the files, and the controller that makes them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
-#[path = "common/web_store.rs"]
-mod web_store;
+#[path = "common/rows.rs"]
+mod rows;
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,7 @@ use std::{
 use axum::http::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use kube::client::{Body, Client};
+use rows::Rows;
 use scriptscope::{
     export::{
         Plan, Table,
@@ -29,13 +30,13 @@ use scriptscope::{
     store::Store,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use web_store::MemoryStore;
 
 const ROWS: i64 = 1_234;
 
-fn store() -> Arc<dyn Store> {
+async fn store(folder: &TempDir) -> Arc<dyn Store> {
     let runs = (0..ROWS).map(|n| {
         let run = Run {
             run_id: format!("run-{n}"),
@@ -56,10 +57,11 @@ fn store() -> Arc<dyn Store> {
         };
         (ScriptKey::new("shop", "pay"), run)
     });
-    Arc::new(MemoryStore {
+    let rows = Rows {
         runs: runs.collect(),
-        ..MemoryStore::default()
-    })
+        ..Rows::default()
+    };
+    rows.store(folder).await
 }
 
 fn key(name: &str) -> ExportKey {
@@ -92,7 +94,7 @@ async fn a_file_is_begun_anew_and_leaves_nothing_behind() {
         range: TimeRange::ALL,
         filter: Filter::default(),
     };
-    let store = store();
+    let store = store(&data).await;
     let told = Mutex::new(Vec::new());
     let mut written = Vec::new();
     for _ in 0..2 {
@@ -290,8 +292,9 @@ async fn each_export_is_made_once_and_goes_with_its_object() {
         range: TimeRange::ALL,
         filter: Filter::default(),
     };
+    let store = store(&data).await;
     ExportFolder::new(data.path())
-        .write(&key("done"), "uid-before", plan, store(), &|_| {})
+        .write(&key("done"), "uid-before", plan, store.clone(), &|_| {})
         .await
         .unwrap();
     let pay = json!({"scriptRef": {"name": "pay"}, "data": "Runs"});
@@ -323,7 +326,7 @@ async fn each_export_is_made_once_and_goes_with_its_object() {
     ];
     let cluster = Cluster::new(EVERYWHERE, objects);
     let shutdown = CancellationToken::new();
-    let context = ExportContext::new(cluster.client(), store(), data.path(), Metrics::new());
+    let context = ExportContext::new(cluster.client(), store, data.path(), Metrics::new());
     let controller = tokio::spawn(run(context, Scope::all(), shutdown.clone()));
     cluster
         .until("six ends, six events", |c| c.events.lock().unwrap().len() == 6)
@@ -398,7 +401,7 @@ async fn an_operator_of_one_namespace_makes_its_exports_and_leaves_the_files_of_
     let pay = json!({"scriptRef": {"name": "pay"}, "data": "Runs"});
     let cluster = Cluster::new(IN_SHOP, vec![export("all", &pay, Value::Null)]);
     let shutdown = CancellationToken::new();
-    let context = ExportContext::new(cluster.client(), store(), data.path(), Metrics::new());
+    let context = ExportContext::new(cluster.client(), store(&data).await, data.path(), Metrics::new());
     let controller = tokio::spawn(run(context, Scope::namespace("shop"), shutdown.clone()));
     cluster
         .until("the end of the export", |c| c.events.lock().unwrap().len() == 1)

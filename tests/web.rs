@@ -1,8 +1,8 @@
 //! What readers get from the web server, and what they do not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
-#[path = "common/web_store.rs"]
-mod web_store;
+#[path = "common/rows.rs"]
+mod rows;
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use axum::{
     http::{HeaderMap, Request, StatusCode, header},
 };
 use jiff::{SignedDuration, Timestamp};
+use rows::Rows;
 use scriptscope::{
     api::CustomScript,
     export::{
@@ -20,7 +21,7 @@ use scriptscope::{
         file::{ExportFolder, ExportKey},
     },
     metrics::Metrics,
-    model::{Filter, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
+    model::{Filter, LogGap, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
     store::Store,
     web::{
         ScriptObjects, WebState,
@@ -30,7 +31,6 @@ use scriptscope::{
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use web_store::MemoryStore;
 
 /// Users by token: `shop` and `bank` read runs and logs of their namespace, `runs-only` only runs of shop, `pay-only`
 /// only the script pay, `all` everything, `nobody` nothing.
@@ -116,14 +116,15 @@ fn line(n: i64, message: &str) -> LogLine {
         message: message.into(),
         timestamp: Timestamp::now() - SignedDuration::from_mins(n),
         run_id: Some(format!("run-{:03}", n % 3)),
+        attributes: None,
     }
 }
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>,\"quoted\"\n=1+1";
 
-fn store() -> MemoryStore {
+fn rows() -> Rows {
     let (pay, loans) = (ScriptKey::new("shop", "pay"), ScriptKey::new("bank", "loans"));
-    let mut store = MemoryStore::default();
+    let mut store = Rows::default();
     for n in 0..120 {
         let status = RunStatus::ALL[usize::try_from(n % 3).unwrap()];
         store.runs.push((pay.clone(), run(n, status, "billing")));
@@ -149,9 +150,9 @@ struct Site {
     folder: tempfile::TempDir,
 }
 
-fn site_with(store: MemoryStore) -> Site {
+async fn site() -> Site {
     let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store = rows().store(&folder).await;
     let state = WebState::new(
         store.clone(),
         Arc::new(Users),
@@ -164,10 +165,6 @@ fn site_with(store: MemoryStore) -> Site {
         store,
         folder,
     }
-}
-
-fn site() -> Site {
-    site_with(store())
 }
 
 struct Answer {
@@ -263,7 +260,7 @@ fn routes() -> Vec<(String, &'static str)> {
 
 #[tokio::test]
 async fn each_route_asks_who_and_whether_they_may() {
-    let site = site();
+    let site = site().await;
     site.export("all-runs", Table::Runs).await;
     site.export("all-logs", Table::Logs).await;
     for (path, right) in routes() {
@@ -301,7 +298,7 @@ async fn each_route_asks_who_and_whether_they_may() {
 
 #[tokio::test]
 async fn a_list_holds_what_the_reader_may_see() {
-    let site = site();
+    let site = site().await;
     let names = async |token: &str, query: &str| {
         let list = site.get(token, &format!("/api/v1/scripts{query}")).await.works();
         let name = |s: &Value| format!("{}/{}", s["namespace"], s["name"]).replace('"', "");
@@ -328,7 +325,7 @@ async fn a_list_holds_what_the_reader_may_see() {
 
 #[tokio::test]
 async fn pages_hold_every_row_once() {
-    let site = site();
+    let site = site().await;
     for (table, id, expected) in [("runs", "runId", 121), ("logs", "logId", 121)] {
         let mut seen = Vec::new();
         let mut query = "limit=50".to_owned();
@@ -356,7 +353,7 @@ async fn pages_hold_every_row_once() {
 
 #[tokio::test]
 async fn a_cursor_goes_with_its_query_only() {
-    let site = site();
+    let site = site().await;
     let page = site.get("shop", &format!("{PAY}/runs?limit=5")).await.works();
     let next = page["next"].as_str().unwrap();
     for query in [
@@ -376,7 +373,7 @@ async fn a_cursor_goes_with_its_query_only() {
 
 #[tokio::test]
 async fn a_wrong_request_is_told_what_is_wrong() {
-    let site = site();
+    let site = site().await;
     for (query, field) in [
         ("/runs?colour=red", "colour"),
         ("/runs?level=Info", "level"),
@@ -430,14 +427,13 @@ async fn a_wrong_request_is_told_what_is_wrong() {
 #[tokio::test]
 async fn a_known_script_without_rows_is_empty_and_a_broken_store_is_not() {
     let page = site()
+        .await
         .get("shop", "/api/v1/namespaces/shop/scripts/draft/runs")
         .await
         .works();
     assert_eq!(page["items"], json!([]));
-    let broken = site_with(MemoryStore {
-        broken: true,
-        ..store()
-    });
+    let broken = site().await;
+    broken.store.close().await;
     for path in ["/runs", "/logs", "/figures", "/runs.csv"] {
         let answer = broken.get("shop", &format!("{PAY}{path}")).await;
         answer.fails(503, "StoreUnavailable");
@@ -447,7 +443,7 @@ async fn a_known_script_without_rows_is_empty_and_a_broken_store_is_not() {
 
 #[tokio::test]
 async fn one_run_comes_with_its_payloads_and_its_lines() {
-    let site = site();
+    let site = site().await;
     let answer = site.get("shop", &format!("{PAY}/runs/run-001")).await;
     let run = answer.works();
     assert_eq!(run["runId"], "run-001");
@@ -483,7 +479,7 @@ async fn one_run_comes_with_its_payloads_and_its_lines() {
 
 #[tokio::test]
 async fn markup_stays_text() {
-    let site = site();
+    let site = site().await;
     let answer = site.get("shop", &format!("{PAY}/logs?search=onerror")).await;
     assert_eq!(answer.works()["items"][0]["message"], HOSTILE);
     assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
@@ -516,7 +512,7 @@ fn records(csv: &[u8]) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn a_csv_file_has_the_rows_of_the_pages() {
-    let site = site();
+    let site = site().await;
     let query = "last=60d&status=Success&status=Failed";
     let answer = site.get("shop", &format!("{PAY}/runs.csv?{query}")).await;
     assert_eq!(answer.status, 200);
@@ -572,7 +568,7 @@ async fn a_csv_file_has_the_rows_of_the_pages() {
 
 #[tokio::test]
 async fn an_export_is_served_whole_and_nothing_else_is() {
-    let site = site();
+    let site = site().await;
     let written = site.export("all-runs", Table::Runs).await;
     assert_eq!(written.rows, 122);
     let file = site
@@ -629,7 +625,7 @@ async fn the_server_answers_until_it_is_told_to_stop() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
-    let server = tokio::spawn(scriptscope::web::serve(listener, site().app, stop.clone()));
+    let server = tokio::spawn(scriptscope::web::serve(listener, site().await.app, stop.clone()));
     let answer = reqwest::Client::new()
         .get(format!("http://{address}{PAY}/runs.csv"))
         .bearer_auth("shop")
@@ -641,4 +637,53 @@ async fn the_server_answers_until_it_is_told_to_stop() {
     stop.cancel();
     server.await.unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_stands_beside_the_lines_of_its_time() {
+    let mut store = store();
+    let now = Timestamp::now();
+    let gap = |minutes: i64| LogGap {
+        time: now - SignedDuration::from_mins(minutes) - SignedDuration::from_secs(30),
+        pod: format!("pay-{minutes}"),
+        restart: 0,
+        version: 3,
+        reason: "PodEndedUnread".into(),
+        bytes: 0,
+        offset: 77,
+    };
+    let pay = ScriptKey::new("shop", "pay");
+    store.gaps = [5, 70].map(|minutes| (pay.clone(), gap(minutes))).into();
+    let site = site_with(store);
+
+    let all = site.get("shop", &format!("{PAY}/gaps?last=1d")).await;
+    let items = all.json()["items"].clone();
+    assert_eq!(items.as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&items[0]["pod"], &items[0]["reason"], &items[0]["offset"]),
+        (&json!("pay-5"), &json!("PodEndedUnread"), &json!(77))
+    );
+    let first = site
+        .get("shop", &format!("{PAY}/gaps?last=1h&limit=1"))
+        .await
+        .json();
+    assert_eq!(first["items"].as_array().unwrap().len(), 1);
+    let wrong = site.get("shop", &format!("{PAY}/gaps?level=Info")).await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{}", wrong.text());
+    let foreign = site.get("bank", &format!("{PAY}/gaps")).await;
+    assert_eq!(foreign.status, StatusCode::FORBIDDEN);
+
+    // 50 lines a page, one a minute.
+    let mut path = format!("{PAY}/logs?last=1d");
+    let mut seen = Vec::new();
+    loop {
+        let page = site.get("shop", &path).await.json();
+        let gaps = page["gaps"].as_array().unwrap();
+        seen.push(gaps.iter().map(|gap| gap["pod"].clone()).collect::<Vec<_>>());
+        match page["next"].as_str() {
+            Some(next) => path = format!("{PAY}/logs?last=1d&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, [vec![json!("pay-5")], vec![json!("pay-70")], vec![]]);
 }

@@ -18,8 +18,8 @@ use crate::{
     usage,
 };
 
-const FILES: usize = 20;
-const SCRIPT: &str = "measured";
+pub const FILES: usize = 20;
+pub const SCRIPT: &str = "measured";
 
 /// Plain lines into SQLite.
 pub fn plain_sqlite(scale: Scale) {
@@ -97,7 +97,7 @@ pub struct Measured {
     pub max_rss_bytes: u64,
     /// Of the server, before the agent was started.
     pub idle_rss_bytes: u64,
-    server: Process,
+    pub server: Option<Process>,
 }
 
 impl Measured {
@@ -124,33 +124,11 @@ impl Work {
 
     /// Runs server and agent on the files until `lines` lines are stored.
     pub fn ship(&self, lines: usize) -> Measured {
-        let config = Config {
-            store: format!("sqlite://{}", self.database().display()),
-            listen: ([127, 0, 0, 1], 0).into(),
-            pods: self.pods.clone(),
-        };
-        let (server, address) = testbed::start_server(&config);
-        let idle_rss_bytes = usage::max_rss_bytes(server.0.id());
-        let began = Instant::now();
-        let agent = testbed::start_agent(address, &self.logs, self.scratch.path());
-        while (stored(address, SCRIPT).lines as usize) < lines {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let seconds = began.elapsed().as_secs_f64();
-        let [of_agent, of_server] = [agent.0.id(), server.0.id()].map(usage::cpu_seconds);
-        eprintln!(
-            "  agent: {of_agent:.2} CPU s, {} MiB; server: {of_server:.2} CPU s, {} MiB; {:.2} CPU s a million",
-            usage::max_rss_bytes(agent.0.id()) >> 20,
-            usage::max_rss_bytes(server.0.id()) >> 20,
-            (of_agent + of_server) * 1e6 / lines as f64,
-        );
-        Measured {
-            seconds,
-            cpu_seconds: of_agent + of_server,
-            max_rss_bytes: usage::max_rss_bytes(server.0.id()),
-            idle_rss_bytes,
-            server,
-        }
+        let url = format!("sqlite://{}", self.database().display());
+        let (logs, scratch) = (&self.logs, self.scratch.path());
+        ship(&url, logs, scratch, self.pods.clone(), |stored| {
+            stored.lines as usize >= lines
+        })
     }
 
     /// How fast the files' lines can be counted at all.
@@ -174,6 +152,47 @@ impl Work {
             name: "SQLite multi-row insert",
             value: sqlite_rows_per_second(self.scratch.path(), scale.of(1_000_000, 100_000)),
         }
+    }
+}
+
+/// Runs server and agent on the files until all is done.
+pub fn ship(
+    url: &str,
+    logs: &Path,
+    scratch: &Path,
+    pods: Vec<Pod>,
+    done: impl Fn(Stored) -> bool,
+) -> Measured {
+    let config = Config {
+        store: url.to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        pods,
+    };
+    let (server, address) = testbed::start_server(&config);
+    let idle_rss_bytes = usage::max_rss_bytes(server.0.id());
+    let began = Instant::now();
+    let agent = testbed::start_agent(address, logs, scratch);
+    let all = loop {
+        let stored = stored(address, SCRIPT);
+        if done(stored) {
+            break stored;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    let [of_agent, of_server] = [agent.0.id(), server.0.id()].map(usage::cpu_seconds);
+    eprintln!(
+        "  agent: {of_agent:.2} CPU s, {} MiB; server: {of_server:.2} CPU s, {} MiB; {:.2} CPU s a million lines",
+        usage::max_rss_bytes(agent.0.id()) >> 20,
+        usage::max_rss_bytes(server.0.id()) >> 20,
+        (of_agent + of_server) * 1e6 / all.lines.max(1) as f64,
+    );
+    Measured {
+        seconds,
+        cpu_seconds: of_agent + of_server,
+        max_rss_bytes: usage::max_rss_bytes(server.0.id()),
+        idle_rss_bytes,
+        server: Some(server),
     }
 }
 

@@ -9,11 +9,21 @@
     clippy::cast_sign_loss
 )] // figures
 
+#[path = "../../tests/common/postgres.rs"]
+#[allow(dead_code)] // shared with the tests
+mod cluster;
 mod disk;
+mod figures;
 mod generate;
 mod ingest;
 mod latency;
+mod many_runs;
+mod page;
+mod postgres;
 mod report;
+mod retention;
+mod runs;
+mod search;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
@@ -30,9 +40,19 @@ type Bench = (&'static str, fn(Scale));
 
 const BENCHES: &[Bench] = &[
     ("ingest_plain_sqlite", ingest::plain_sqlite),
+    ("retention_ingest_p99", retention::ingest_p99),
     ("ingest_spans_sqlite", ingest::spans_sqlite),
+    ("ingest_runs_sqlite", runs::ingest_sqlite),
+    ("ingest_plain_postgres", postgres::ingest_plain),
+    ("ingest_runs_postgres", postgres::ingest_runs),
     ("bytes_per_line", disk::per_line),
+    ("bytes_per_run", runs::bytes_per_run),
     ("visible_latency_p99", latency::p99),
+    ("page_runs_p99_sqlite", page::runs_p99_sqlite),
+    ("tiles_p99", page::tiles_p99),
+    ("search_miss", search::miss),
+    ("search_token", search::token),
+    ("digest_error", figures::digest_error),
     ("rss_ingest", ingest::rss),
 ];
 

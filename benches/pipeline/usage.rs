@@ -7,10 +7,20 @@ const TICKS: f64 = 100.0;
 
 /// User and system time of a process, seconds.
 pub fn cpu_seconds(pid: u32) -> f64 {
+    seconds(pid, 11)
+}
+
+/// The same of its children that have ended and were waited for.
+pub fn ended_children_cpu_seconds(pid: u32) -> f64 {
+    seconds(pid, 13)
+}
+
+/// The sum of two fields of a process that follow each other.
+fn seconds(pid: u32, field: usize) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // The name in brackets may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / TICKS
+    (fields[field].parse::<f64>().unwrap() + fields[field + 1].parse::<f64>().unwrap()) / TICKS
 }
 
 /// The largest resident memory of a process, bytes.

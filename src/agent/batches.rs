@@ -20,7 +20,7 @@ const MAX_CHUNKS: usize = 1_000;
 /// A stream with no more than this to read has its turn in every batch.
 const QUIET_BYTES: u64 = 64 << 10;
 /// Less room than this in a batch is left empty, so that chunks stay large.
-const MIN_ROOM: usize = QUIET_BYTES as usize;
+const MIN_ROOM: usize = 64 << 10;
 /// So many compressed files are read at once, since a decoder takes memory.
 const MAX_DECODERS: usize = 16;
 
@@ -149,6 +149,6 @@ fn rotate(streams: &mut [&mut Stream], served: Option<&StreamKey>) {
 
 /// The buffers that batches need.
 pub(super) fn buffers() -> Buffers {
-    debug_assert!(BATCH_BYTES > 2 * MAX_CHUNK_BYTES);
+    const { assert!(BATCH_BYTES > 2 * MAX_CHUNK_BYTES) };
     Buffers::new(BATCH_BYTES)
 }

@@ -1,6 +1,11 @@
 //! An open file of a stream, and the listing that finds it.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::Instant};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use super::{
     follow::Listed,
@@ -59,6 +64,12 @@ impl Held {
         if self.identity.is_none() && self.size > 0 {
             self.identity = self.file.identity(false).unwrap_or_default();
         }
+    }
+
+    /// Whether it has no byte, and has had none for so long.
+    pub fn is_empty_for(&self, quiet: Duration, now: Instant) -> bool {
+        let is_empty = self.size == 0 || (self.file.is_compressed() && self.identity.is_none());
+        is_empty && now.duration_since(self.changed) >= quiet
     }
 
     /// Reads bytes from `offset` on that end with a line into `buffer`; says how many, and the file's identity. None if

@@ -32,6 +32,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_IGNORED_AGAIN: Duration = Duration::from_mins(1);
 /// How long the files of a deleted pod are kept for an operator that does not know the pod.
 const KEEP_UNKNOWN: Duration = Duration::from_mins(15);
+/// Of so many streams at most it is remembered that they are given up.
+const MAX_GIVEN_UP: usize = 10_000;
 /// The most streams asked about at once.
 const MAX_QUESTIONS: usize = 500;
 
@@ -49,6 +51,8 @@ pub(super) struct Batch {
 pub(super) struct Work {
     /// Streams to ask about.
     pub questions: Vec<StreamKey>,
+    /// Streams whose files were let go unread.
+    pub given_up: Vec<StreamKey>,
     /// Chunks to deliver.
     pub batch: Option<Batch>,
 }
@@ -70,6 +74,8 @@ pub(super) struct Node {
     streams: BTreeMap<StreamKey, Stream>,
     /// Container folders that are no script's, and until when that stands.
     ignored: HashMap<PathBuf, Instant>,
+    /// Streams that the operator is yet to be told of that their files were let go.
+    given_up: Vec<StreamKey>,
     watch: Option<Watch>,
     /// Containers that wrote since the last look, and since when there are any.
     written: HashSet<(String, String)>,
@@ -91,6 +97,7 @@ impl Node {
             pace,
             streams: BTreeMap::new(),
             ignored: HashMap::new(),
+            given_up: Vec::new(),
             watch: None,
             written: HashSet::new(),
             written_since: None,
@@ -148,7 +155,7 @@ impl Node {
         }
         for pod in changes.pods {
             let listed = self.list_pod(&pod, now);
-            self.note_listing(listed);
+            self.note_failure(listed);
         }
         if !changes.written.is_empty() {
             self.written_since.get_or_insert(now);
@@ -173,13 +180,16 @@ impl Node {
         self.next_listing.min(self.next_look)
     }
 
-    /// When there may be something to tell the operator.
-    pub fn tell_at(&self, now: Instant) -> Instant {
+    /// When there may be something to tell the operator, or to ask it.
+    pub fn tell_at(&self, now: Instant, may_ask: bool) -> Instant {
         if self.more {
             return now;
         }
         let written = self.written_since.map(|since| since + self.pace.gather);
-        let asking = self.streams.values().filter(|s| s.standing == Standing::Asking);
+        let asking = self
+            .streams
+            .values()
+            .filter(|s| may_ask && s.standing == Standing::Asking);
         let ask = asking.map(|stream| stream.ask_at).min();
         written.into_iter().chain(ask).fold(self.look_at(), Instant::min)
     }
@@ -248,7 +258,8 @@ impl Node {
         let before = self.unread_and_files();
         let listed = self.list_all(now);
         let found = self.unread_and_files() != before;
-        self.note_listing(listed);
+        self.failing &= listed.is_err();
+        self.note_failure(listed);
         if self.watch.is_some() {
             let missed = found && before.1 > 0 && !self.told(now);
             self.missed = if missed { self.missed + 1 } else { 0 };
@@ -265,14 +276,17 @@ impl Node {
         (unread.fold(0, u64::saturating_add), self.streams.len())
     }
 
-    /// One warning until it works again.
-    fn note_listing(&mut self, listed: io::Result<()>) {
-        if let Err(error) = &listed
-            && !self.failing
+    /// One warning until everything could be listed again.
+    fn note_failure(&mut self, listed: io::Result<()>) {
+        if let Err(error) = listed
+            && !std::mem::replace(&mut self.failing, true)
         {
-            tracing::warn!(folder = %self.folder.display(), %error, "Log files can not be opened or listed; trying again.");
+            tracing::warn!(
+                folder = %self.folder.display(),
+                %error,
+                "Log files can not be opened or listed; trying again until they can."
+            );
         }
-        self.failing = listed.is_err();
     }
 
     fn list_all(&mut self, now: Instant) -> io::Result<()> {
@@ -372,9 +386,11 @@ impl Node {
                     container = key.container,
                     "A deleted pod's log is given up, since the operator does not know the pod."
                 );
+                self.given_up.push(key.clone());
             }
             !(given_up || stream.is_finished())
         });
+        self.given_up.truncate(MAX_GIVEN_UP);
     }
 
     // --- asking
@@ -387,6 +403,16 @@ impl Node {
             .map(|stream| stream.key.clone())
             .take(MAX_QUESTIONS)
             .collect()
+    }
+
+    /// Streams to tell the operator of that their files were let go unread.
+    pub fn given_up(&self) -> Vec<StreamKey> {
+        self.given_up.iter().take(MAX_QUESTIONS).cloned().collect()
+    }
+
+    /// The operator knows of the first `count` of these.
+    pub fn told_given_up(&mut self, count: usize) {
+        self.given_up.drain(..count.min(self.given_up.len()));
     }
 
     /// The operator's answers to questions.

@@ -33,7 +33,8 @@ const TOLD_INTERVAL: Duration = Duration::from_millis(10);
 /// A request that is done with.
 enum Returned {
     Batch(Vec<ChunkHeader>, Result<Vec<ChunkResult>, ShipError>),
-    Questions(Vec<StreamKey>, Result<Vec<StreamState>, ShipError>),
+    /// With the number of streams given up that were told of.
+    Questions(Vec<StreamKey>, usize, Result<Vec<StreamState>, ShipError>),
 }
 
 struct Rounds {
@@ -81,6 +82,7 @@ pub(super) async fn run(args: Args, pace: Pace, stop: CancellationToken) -> Resu
                 node.look(now);
                 let work = Work {
                     questions: if ask { node.questions(now) } else { Vec::new() },
+                    given_up: if ask { node.given_up() } else { Vec::new() },
                     batch: batch.then(|| node.batch(now)).flatten(),
                 };
                 (node, work)
@@ -149,7 +151,7 @@ impl Rounds {
             return self.not_before.min(node.look_at());
         }
         if self.can_ship(node, now) {
-            node.tell_at(now)
+            node.tell_at(now, self.can_ask(now))
         } else {
             node.look_at()
         }
@@ -173,12 +175,12 @@ impl Rounds {
                 Returned::Batch(headers, operator.deliver(batch).await)
             });
         }
-        if !work.questions.is_empty() {
+        if !(work.questions.is_empty() && work.given_up.is_empty()) {
             let operator = Arc::clone(&self.operator);
             self.asking = true;
             self.requests.spawn(async move {
-                let answers = operator.ask(&work.questions).await;
-                Returned::Questions(work.questions, answers)
+                let answers = operator.ask(&work.questions, &work.given_up).await;
+                Returned::Questions(work.questions, work.given_up.len(), answers)
             });
         }
     }
@@ -204,12 +206,13 @@ impl Rounds {
                 node.returned(&headers);
                 self.fails(&error, now);
             }
-            Returned::Questions(questions, Ok(answers)) => {
+            Returned::Questions(questions, given_up, Ok(answers)) => {
                 self.asking = false;
+                node.told_given_up(given_up);
                 node.answered(&questions, answers, now);
                 self.works();
             }
-            Returned::Questions(_, Err(error)) => {
+            Returned::Questions(_, _, Err(error)) => {
                 self.asking = false;
                 self.fails(&error, now);
             }

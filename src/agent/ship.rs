@@ -56,11 +56,16 @@ impl Operator {
         })
     }
 
-    /// What to do with each stream.
-    pub async fn ask(&self, streams: &[StreamKey]) -> Result<Vec<StreamState>, ShipError> {
+    /// What to do with each stream; and tells which are given up.
+    pub async fn ask(
+        &self,
+        streams: &[StreamKey],
+        given_up: &[StreamKey],
+    ) -> Result<Vec<StreamState>, ShipError> {
         let request = StreamsRequest {
             node: self.node.clone(),
             streams: streams.to_vec(),
+            given_up: given_up.to_vec(),
         };
         let body = serde_json::to_vec(&request).map_err(WireError::from)?;
         let request = self.request(STREAMS_PATH, "application/json").await?;

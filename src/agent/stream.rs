@@ -15,7 +15,7 @@ use super::{
 use crate::ingest::wire::{ChunkHeader, ChunkResult, END_OF_STREAM, GapReason, Position, StreamKey};
 
 /// So many files of a stream are kept open though they were deleted: a disk must not fill because of us.
-const MAX_HELD_FILES: usize = 16;
+pub(super) const MAX_HELD_FILES: usize = 32;
 /// So many files that were read are remembered, to recognise their compressed copies.
 const MAX_DONE: usize = 64;
 /// A folder that changes while it is listed is listed again, so many times before the next round.
@@ -55,8 +55,7 @@ pub(super) struct Stream {
     /// Rotation times and identities of files that were read.
     done: HashSet<String>,
     done_identities: VecDeque<String>,
-    /// `files` may be out of order.
-    unordered: bool,
+    listing: Listing,
     committed: Position,
     /// Offset of the next byte to ship; ahead of `committed` while a batch is under way.
     next: u64,
@@ -66,12 +65,27 @@ pub(super) struct Stream {
     gap: Option<GapReason>,
     /// Bytes known to be lost in that gap.
     lost: u64,
-    /// The gap is in the batch under way.
-    gap_shipped: bool,
-    /// It was in any batch, so it is stored if the committed offset has moved.
-    gap_tried: bool,
-    /// Its folder could not be listed, or a file not opened; to be tried again.
-    unlisted: bool,
+    gap_told: Told,
+}
+
+/// Whether `files` are what the folder has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listing {
+    Done,
+    /// The folder could not be listed, or a file not opened.
+    Again,
+    /// Files that were read may be needed again, and are to be put in order.
+    FromStart,
+}
+
+/// Whether the operator was told of a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    No,
+    /// It is in the batch under way.
+    UnderWay,
+    /// It was in an earlier one, so it is stored if the committed offset has moved.
+    Perhaps,
 }
 
 impl Stream {
@@ -89,16 +103,14 @@ impl Stream {
             left: None,
             done: HashSet::new(),
             done_identities: VecDeque::new(),
-            unordered: false,
+            listing: Listing::Done,
             committed: Position::default(),
             next: 0,
             end_shipped: false,
             first_start: None,
             gap: None,
             lost: 0,
-            gap_shipped: false,
-            gap_tried: false,
-            unlisted: false,
+            gap_told: Told::No,
         }
     }
 
@@ -126,9 +138,12 @@ impl Stream {
         if self.standing != Standing::Following || self.end_shipped {
             return 0;
         }
-        let size = |file: &Held| match file.file.is_compressed() {
-            false => file.size,
-            true => MAX_CHUNK_BYTES as u64,
+        let size = |file: &Held| {
+            if file.file.is_compressed() {
+                MAX_CHUNK_BYTES as u64
+            } else {
+                file.size
+            }
         };
         let start = self.first_start.unwrap_or(self.next);
         let all: u64 = self.files.iter().map(size).sum();
@@ -142,10 +157,10 @@ impl Stream {
     pub fn is_steady(&self) -> bool {
         match self.standing {
             Standing::Ended => true,
-            Standing::Asking => !self.unlisted,
+            Standing::Asking => self.listing == Listing::Done,
             Standing::Following => {
                 let waits = self.over_since.is_some() || self.left.is_some() || self.files.len() > 1;
-                !waits && !self.unlisted && self.unread() == 0
+                !waits && self.listing == Listing::Done && self.unread() == 0
             }
         }
     }
@@ -167,17 +182,17 @@ impl Stream {
         self.standing = Standing::Following;
         if position != self.committed {
             // The bytes after the gap are stored; only the answer was lost.
-            if self.gap_tried && position.offset > self.committed.offset {
+            if self.gap_told != Told::No && position.offset > self.committed.offset {
                 self.gap = None;
-                self.gap_tried = false;
+                self.gap_told = Told::No;
             }
             self.lost = 0;
         }
         if !self.is_at(&position) {
             self.first_start = None;
-            // Files that were read may be needed again.
-            self.unordered = !self.done.is_empty();
-            self.unlisted |= self.unordered;
+            if !self.done.is_empty() {
+                self.listing = Listing::FromStart;
+            }
             self.done.clear();
             self.done_identities.clear();
         }
@@ -202,10 +217,10 @@ impl Stream {
     pub fn acknowledge(&mut self, result: &ChunkResult, ask_at: Instant) {
         match result {
             ChunkResult::Committed { position } => {
-                if std::mem::take(&mut self.gap_shipped) {
+                if self.gap_told == Told::UnderWay {
                     self.gap = None;
                     self.lost = 0;
-                    self.gap_tried = false;
+                    self.gap_told = Told::No;
                 }
                 self.committed = position.clone();
                 if self.end_shipped && position.offset == self.next {
@@ -226,7 +241,9 @@ impl Stream {
     pub fn rewind(&mut self) {
         self.next = self.committed.offset + self.lost;
         self.end_shipped = false;
-        self.gap_shipped = false;
+        if self.gap_told == Told::UnderWay {
+            self.gap_told = Told::Perhaps;
+        }
     }
 
     fn end(&mut self) {
@@ -249,18 +266,31 @@ impl Stream {
                 break;
             }
         }
-        self.unlisted = !matches!(adopted, Ok(true));
+        self.listing = match (&adopted, self.listing) {
+            (Ok(true), _) => Listing::Done,
+            (_, Listing::Done) => Listing::Again,
+            (_, before) => before,
+        };
         adopted.map(|_| ())
     }
 
     /// Tries again what [`Self::adopt`] could not do.
     pub fn adopt_again(&mut self, now: Instant) -> io::Result<()> {
-        if self.unlisted { self.adopt(now) } else { Ok(()) }
+        match self.listing {
+            Listing::Done => Ok(()),
+            Listing::Again | Listing::FromStart => self.adopt(now),
+        }
     }
 
     /// Says whether the folder kept still meanwhile.
     fn adopt_listing(&mut self, now: Instant) -> io::Result<bool> {
-        let listed = list(&self.folder, self.key.restart)?;
+        let listed = match list(&self.folder, self.key.restart) {
+            // The pod is deleted: there is what is open, and nothing else.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        // A compressed copy is recognised by its first line, which may have come since the last look.
+        self.files.iter_mut().for_each(|file| file.refresh(now));
         let held: Vec<_> = self.files.iter().map(|f| (f.inode, f.name.clone())).collect();
         let changes = follow::compare(&held, &listed, &self.done);
         let mut opened = Vec::new();
@@ -271,7 +301,8 @@ impl Stream {
                 None => return Ok(false),
             }
         }
-        if !opened.is_empty() && list(&self.folder, self.key.restart)? != listed {
+        let has_more = !opened.is_empty();
+        if has_more && list(&self.folder, self.key.restart)? != listed {
             return Ok(false);
         }
         for (place, name) in changes.renamed {
@@ -282,21 +313,25 @@ impl Stream {
         }
         self.done
             .retain(|time| listed.iter().any(|f| f.name.rotated.as_ref() == Some(time)));
-        if self.unordered {
+        if has_more && self.listing == Listing::FromStart {
             let files = self.files.make_contiguous();
             files.sort_by(|a, b| a.name.order().cmp(&b.name.order()));
-            self.unordered = false;
         }
         Ok(true)
     }
 
     fn hold(&mut self, file: Held) {
-        let same = |id: &String| Some(id) == file.identity.as_ref();
-        let is_known = file.file.is_compressed()
-            && (self.done_identities.iter().any(same)
-                || self.files.iter().filter_map(|f| f.identity.as_ref()).any(same));
-        if is_known {
-            // A compressed copy. Not to be opened again.
+        let is_same = |id: Option<&String>| id.is_some() && id == file.identity.as_ref();
+        let held = self.files.iter_mut().find(|held| is_same(held.identity.as_ref()));
+        if !file.file.is_compressed() {
+            self.files.push_back(file);
+        } else if let Some(held) = held {
+            // Rotated and compressed since the last look: that is the name the open one had in between. Its order depends on
+            // it.
+            held.name.rotated.clone_from(&file.name.rotated);
+            self.done.extend(file.name.rotated);
+        } else if self.done_identities.iter().any(|id| is_same(Some(id))) {
+            // A compressed copy of one that was read. Not to be opened again.
             self.done.extend(file.name.rotated);
         } else {
             self.files.push_back(file);
@@ -356,7 +391,8 @@ impl Stream {
     /// Reads the next bytes to ship into `buffer`, as many as it takes.
     pub fn chunk(&mut self, buffer: &mut Buffer, now: Instant) -> Option<ChunkHeader> {
         loop {
-            if self.standing != Standing::Following || self.end_shipped || self.unordered {
+            if self.standing != Standing::Following || self.end_shipped || self.listing == Listing::FromStart
+            {
                 return None;
             }
             let start = self.first_start.or_else(|| self.locate(now))?;
@@ -393,8 +429,6 @@ impl Stream {
                     }
                 },
                 Step::Wait => return None,
-                // Of nothing there is no end to tell.
-                Step::End if self.next == 0 => self.end(),
                 Step::Ended => {
                     self.end();
                     return None;
@@ -415,6 +449,14 @@ impl Stream {
 
     /// Finds the committed position; gives the offset at which its file starts.
     fn locate(&mut self, now: Instant) -> Option<u64> {
+        // A file that was rotated while it was empty never gets a first line by which to know it.
+        while self.files.iter().skip(1).any(|file| file.identity.is_some())
+            && let Some(empty) = self
+                .files
+                .pop_front_if(|file| file.is_empty_for(self.settle.rotated, now))
+        {
+            self.done.extend(empty.name.rotated);
+        }
         let identities: Vec<_> = self.files.iter().map(|file| file.identity.as_deref()).collect();
         let start = match follow::locate(&identities, &self.committed) {
             Located::NotYet => return None,
@@ -426,12 +468,7 @@ impl Stream {
                 for _ in 0..place {
                     self.next_file(now);
                 }
-                // Before the first batch no file is named.
-                if self.committed.file.is_empty() {
-                    self.committed.offset
-                } else {
-                    self.committed.file_start
-                }
+                self.committed.file_start
             }
         };
         self.first_start = Some(start);
@@ -460,8 +497,9 @@ impl Stream {
             length: u32::try_from(count).unwrap_or(u32::MAX),
             gap: gap.map(|reason| reason.as_str().to_owned()),
         };
-        self.gap_shipped |= gap.is_some();
-        self.gap_tried |= gap.is_some();
+        if gap.is_some() {
+            self.gap_told = Told::UnderWay;
+        }
         self.next += count as u64;
         header
     }

@@ -102,6 +102,13 @@ pub struct CustomScriptSpec {
     /// What of a run's input and output is kept.
     #[serde(default)]
     pub capture: Capture,
+    /// How long runs and log lines are kept. What is not given follows the operator's settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// What becomes of runs and log lines when this object is deleted. `Retain`: they stay for as long as the operator's
+    /// settings say. `Purge`: they are deleted.
+    #[serde(default)]
+    pub on_delete: OnDelete,
 }
 
 /// Whether pods should run.
@@ -198,6 +205,44 @@ pub struct Capture {
     #[serde(default = "quarter_mebibyte")]
     #[schemars(range(min = 0, max = 1_048_576))]
     pub max_bytes: i32,
+}
+
+/// How long data is kept.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.runs) || !has(self.failedRuns) || self.failedRuns == 'forever' || (self.runs != 'forever' && \
+        int(self.failedRuns.substring(0, size(self.failedRuns) - 1)) * (self.failedRuns.endsWith('w') ? 168 : self.failedRuns.endsWith('d') ? 24 : 1) >= \
+        int(self.runs.substring(0, size(self.runs) - 1)) * (self.runs.endsWith('w') ? 168 : self.runs.endsWith('d') ? 24 : 1))")
+    .message("spec.retention.failedRuns must not be shorter than spec.retention.runs; raise it, or lower runs"))]
+pub struct Retention {
+    /// Age at which ended runs are deleted, with their inputs and outputs: a whole number and h, d or w, at least 1h, or
+    /// `forever`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "runs_age_schema")]
+    pub runs: Option<String>,
+    /// The same of failed runs, never shorter than `runs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "failed_runs_age_schema")]
+    pub failed_runs: Option<String>,
+    /// Age at which log lines are deleted: a whole number and h, d or w, at least 1h, or `forever`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "logs_age_schema")]
+    pub logs: Option<String>,
+    /// Bytes that all of the script's data may take, compressed, at least 16Mi. Above it log lines go first, the oldest
+    /// first, until they take a quarter of it; then ended runs, the oldest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "max_bytes_schema")]
+    pub max_bytes: Option<String>,
+}
+
+/// What becomes of the data of a deleted object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDelete {
+    /// It stays.
+    #[default]
+    Retain,
+    /// It is deleted.
+    Purge,
 }
 
 /// What the operator found.
@@ -433,5 +478,42 @@ fn env_from_schema(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "maxItems": 32,
         "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
+    })
+}
+
+fn runs_age_schema(_: &mut SchemaGenerator) -> Schema {
+    age_schema("spec.retention.runs")
+}
+
+fn failed_runs_age_schema(_: &mut SchemaGenerator) -> Schema {
+    age_schema("spec.retention.failedRuns")
+}
+
+fn logs_age_schema(_: &mut SchemaGenerator) -> Schema {
+    age_schema("spec.retention.logs")
+}
+
+/// Units below an hour are left out, so that no age is below the least one.
+fn age_schema(field: &str) -> Schema {
+    schemars::json_schema!({
+        "type": "string",
+        "nullable": true,
+        "maxLength": 16,
+        "x-kubernetes-validations": [{
+            "rule": "self == 'forever' || self.matches('^[1-9][0-9]{0,4}[hdw]$')",
+            "message": format!("{field} must be at least 1h: a whole number and h, d or w, such as 90d, or forever")
+        }]
+    })
+}
+
+fn max_bytes_schema(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "string",
+        "nullable": true,
+        "maxLength": 20,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[1-9][0-9]{0,15}(Ki|Mi|Gi|Ti)?$') && quantity(self).compareTo(quantity('16Mi')) >= 0",
+            "message": "spec.retention.maxBytes must be at least 16Mi: a whole number with or without Ki, Mi, Gi or Ti, such as 10Gi"
+        }]
     })
 }

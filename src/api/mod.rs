@@ -71,6 +71,11 @@ pub mod reasons {
     /// It does not.
     pub const STORE_FAILED: &str = "StoreFailed";
 
+    /// Event: data past its retention was deleted.
+    pub const RETENTION_APPLIED: &str = "RetentionApplied";
+    /// Event: the retention asked for makes no sense; nothing is deleted.
+    pub const INVALID_RETENTION: &str = "InvalidRetention";
+
     /// Adoption of Deployments is not there yet.
     pub const WORKLOAD_NOT_SUPPORTED: &str = "WorkloadNotSupported";
     /// `spec.source.configMapRef` names no `ConfigMap`.

@@ -122,6 +122,7 @@ mod tests {
             message: message.into(),
             timestamp: "2025-05-14T06:07:27Z".parse().unwrap(),
             run_id: None,
+            attributes: None,
         }
     }
 

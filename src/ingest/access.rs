@@ -2,6 +2,9 @@
 
 use async_trait::async_trait;
 
+use super::wire::StreamKey;
+use crate::store::{Gap, PodRecord};
+
 /// Whom a token belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentIdentity {
@@ -47,4 +50,22 @@ pub enum PodKnowledge {
 pub trait PodDirectory: Send + Sync + 'static {
     /// What is known of the pod with this UID in this namespace. Must not block.
     fn knows(&self, namespace: &str, pod_uid: &str) -> PodKnowledge;
+
+    /// Whether the pod runs on this node, for all that is known; an agent of another node may not speak for it. Must not
+    /// block.
+    fn may_be_on(&self, _pod_uid: &str, _node: &str) -> bool {
+        true
+    }
+}
+
+/// Is told what agents have said, once that is committed. Nothing here may block.
+pub trait CommitListener: Send + Sync + 'static {
+    /// The runner in this pod ends, and its last record is committed; the runner waits for its `token`.
+    fn runner_stopped(&self, pod: &PodRecord, token: &str);
+
+    /// Something that this pod printed could not be read.
+    fn gap_recorded(&self, pod: &PodRecord, gap: &Gap);
+
+    /// An agent has let go of a deleted pod's log, since nobody here ever knew the pod.
+    fn given_up(&self, stream: &StreamKey);
 }

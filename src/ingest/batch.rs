@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use super::{
     parse::Parser,
     record::Event,
-    wire::{Chunk, ChunkHeader, GapReason, Position, StreamKey},
+    wire::{Chunk, ChunkHeader, END_OF_STREAM, GapReason, Position, StreamKey},
 };
 use crate::{
     model::RunStatus,
-    store::{Append, Gap, StreamCheckpoint},
+    store::{Append, Gap, LastWord, StreamCheckpoint},
 };
 
 /// Reason of the gap where a stream's parser state was unreadable and unfinished lines are lost.
@@ -104,7 +104,8 @@ pub(super) struct Prepared {
 /// What a stored append counts as.
 pub(super) struct Effect {
     pub carry: Vec<u8>,
-    pub gap: Option<String>,
+    pub gap: Option<Gap>,
+    pub last_word: Option<LastWord>,
     pub bytes: u64,
     pub lines: u64,
     pub ended: Vec<(RunStatus, i64)>,
@@ -156,6 +157,12 @@ fn prepare(
         parser.feed(&chunk.bytes);
     }
     let parsed = parser.finish();
+    let ends = chunks.last().is_some_and(|(_, chunk)| is_end(&chunk.bytes));
+    let stopped = parsed.records.stopped.as_ref();
+    let last_word = match stopped.map(|stopped| stopped.token.clone()) {
+        Some(token) => Some(LastWord::RunnerStopped { token }),
+        None => ends.then_some(LastWord::EndOfFiles),
+    };
     let lines = parsed.records.lines.len() as u64;
     let ended = parsed.records.events().filter_map(|event| match event {
         Event::Finished(run) => Some((run.status, run.duration_micros)),
@@ -174,16 +181,24 @@ fn prepare(
             carry: parsed.carry.clone(),
             records: parsed.records,
             gap: gap.clone(),
+            last_word: last_word.clone(),
         },
         effect: Effect {
             carry: parsed.carry,
-            gap: gap.map(|gap| gap.reason),
+            gap,
+            last_word,
             bytes,
             lines,
             ended,
             newest: parsed.newest,
         },
     })
+}
+
+/// Whether the agent says by these bytes that the stream ends here: a line that is empty, which no runtime writes.
+fn is_end(bytes: &[u8]) -> bool {
+    let before = bytes.strip_suffix(END_OF_STREAM);
+    before.is_some_and(|before| before.is_empty() || before.ends_with(b"\n"))
 }
 
 /// The reason if it is one of the fixed set, since reasons become metric labels.

@@ -9,5 +9,6 @@ pub mod record;
 mod service;
 pub mod wire;
 
-pub use access::{AgentAuthenticator, AgentIdentity, AuthError, PodDirectory, PodKnowledge};
+pub use access::{AgentAuthenticator, AgentIdentity, AuthError, CommitListener, PodDirectory, PodKnowledge};
+pub(crate) use service::IngestError;
 pub use service::{Ingest, router};

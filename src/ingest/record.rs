@@ -15,6 +15,15 @@ pub enum Record {
     RunFinished(RunFinished),
     /// A line was printed or logged.
     Line(NewLine),
+    /// The runner ends, and nothing follows.
+    RunnerStopped(RunnerStopped),
+}
+
+/// The runner ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerStopped {
+    /// To be said back to the runner when this record is committed; empty where it gave none.
+    pub token: String,
 }
 
 /// What a stretch of a stream says. Lines are many, so they lie in columns; the order of the whole is kept.
@@ -24,6 +33,8 @@ pub struct Records {
     pub lines: Lines,
     /// What happened to runs, each with the number of lines before it.
     events: Vec<(usize, Event)>,
+    /// Set where the runner has said that it ends.
+    pub stopped: Option<RunnerStopped>,
 }
 
 /// Something that happened to a run.
@@ -42,6 +53,7 @@ impl Records {
             Record::RunStarted(run) => self.event(Event::Started(run)),
             Record::RunFinished(run) => self.event(Event::Finished(run)),
             Record::Line(line) => self.lines.push(&line.as_line()),
+            Record::RunnerStopped(stopped) => self.stopped = Some(stopped),
         }
     }
 
@@ -94,7 +106,7 @@ impl From<Vec<Record>> for Records {
     }
 }
 
-/// In order. Meant for tests and the like: each line is copied.
+/// Runs and lines in order. Meant for tests and the like: each line is copied.
 impl IntoIterator for Records {
     type Item = Record;
     type IntoIter = std::vec::IntoIter<Record>;

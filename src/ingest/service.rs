@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{
-    access::{AgentAuthenticator, AgentIdentity, AuthError, PodDirectory, PodKnowledge},
+    access::{AgentAuthenticator, AgentIdentity, AuthError, CommitListener, PodDirectory, PodKnowledge},
     batch::{self, Effect, Ready, StreamChunks},
     checkpoints::Checkpoints,
     wire::{
@@ -25,8 +25,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    model::{RunStatus, ScriptKey},
-    store::{AppendOutcome, Store, StoreError, StreamCheckpoint},
+    store::{AppendOutcome, LastWord, PodRecord, Store, StoreError, StreamCheckpoint},
 };
 
 /// Batches taken in at once; others wait before their body is read. Two keep a processor busy while the store's one
@@ -42,6 +41,7 @@ pub struct Ingest {
     store: Arc<dyn Store>,
     authenticator: Arc<dyn AgentAuthenticator>,
     directory: Arc<dyn PodDirectory>,
+    listener: Option<Arc<dyn CommitListener>>,
     metrics: Metrics,
     checkpoints: Checkpoints,
     slots: Semaphore,
@@ -58,7 +58,7 @@ pub fn router(ingest: Arc<Ingest>) -> Router {
 
 /// Why a request is not done.
 #[derive(Debug, thiserror::Error)]
-enum IngestError {
+pub(crate) enum IngestError {
     #[error(transparent)]
     Auth(#[from] AuthError),
     #[error("the token is one of node {token}, the request speaks for node {request}")]
@@ -114,7 +114,13 @@ async fn streams(
     let request: StreamsRequest =
         serde_json::from_slice(&body).map_err(|error| IngestError::Invalid(error.to_string()))?;
     check_node(&agent, &request.node)?;
-    let streams = ingest.states(&request.streams).await?;
+    if let Some(listener) = &ingest.listener {
+        request
+            .given_up
+            .iter()
+            .for_each(|stream| listener.given_up(stream));
+    }
+    let streams = ingest.states(&agent, &request.streams).await?;
     Ok(Json(StreamsResponse { streams }))
 }
 
@@ -131,7 +137,7 @@ async fn batches(
     for chunk in &chunks {
         batch::check(&chunk.header).map_err(IngestError::Invalid)?;
     }
-    let chunks = ingest.take_in(chunks, Timestamp::now()).await?;
+    let chunks = ingest.take_in(&agent, chunks, Timestamp::now()).await?;
     Ok(Json(BatchResponse { chunks }))
 }
 
@@ -167,10 +173,33 @@ impl Ingest {
             store,
             authenticator,
             directory,
+            listener: None,
             metrics,
             checkpoints: Checkpoints::default(),
             slots: Semaphore::new(MAX_BATCHES),
         }
+    }
+
+    /// Tells `listener` what is committed.
+    #[must_use]
+    pub fn with_listener(mut self, listener: Arc<dyn CommitListener>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// Whether the agent may speak for the pod of this stream, where both nodes are known.
+    fn may_speak(&self, agent: &AgentIdentity, stream: &StreamKey) -> bool {
+        let node = agent.node.as_deref();
+        let may = node.is_none_or(|node| self.directory.may_be_on(&stream.pod_uid, node));
+        if !may {
+            tracing::warn!(
+                agent = agent.name,
+                node,
+                pod = stream.pod,
+                "An agent speaks for a pod of another node."
+            );
+        }
+        may
     }
 
     async fn authenticate(&self, headers: &HeaderMap) -> Result<AgentIdentity, IngestError> {
@@ -181,12 +210,20 @@ impl Ingest {
         Ok(self.authenticator.authenticate(token.trim()).await?)
     }
 
-    async fn states(&self, streams: &[StreamKey]) -> Result<Vec<StreamState>, IngestError> {
+    /// What [`STREAMS_PATH`] answers.
+    pub(crate) async fn states(
+        &self,
+        agent: &AgentIdentity,
+        streams: &[StreamKey],
+    ) -> Result<Vec<StreamState>, IngestError> {
         let checkpoints = self.store.open_streams(streams).await?;
         if checkpoints.len() != streams.len() {
             return Err(IngestError::Internal);
         }
         let states = streams.iter().zip(checkpoints).map(|(stream, checkpoint)| {
+            if !self.may_speak(agent, stream) {
+                return StreamState::Ignore;
+            }
             let Some(checkpoint) = checkpoint else {
                 return self.state_of_unfollowed(stream);
             };
@@ -206,14 +243,27 @@ impl Ingest {
         }
     }
 
+    /// What [`BATCHES_PATH`] does, for a reader within the operator.
+    pub(crate) async fn append(
+        &self,
+        reader: &AgentIdentity,
+        chunks: Vec<Chunk>,
+    ) -> Result<Vec<ChunkResult>, IngestError> {
+        let _slot = self.slots.acquire().await.map_err(|_| IngestError::Internal)?;
+        self.take_in(reader, chunks, Timestamp::now()).await
+    }
+
     async fn take_in(
         &self,
+        agent: &AgentIdentity,
         chunks: Vec<Chunk>,
         received: Timestamp,
     ) -> Result<Vec<ChunkResult>, IngestError> {
         let mut results = vec![ChunkResult::Unknown; chunks.len()];
         let bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-        let work = self.with_checkpoints(batch::by_stream(chunks)).await?;
+        let mut streams = batch::by_stream(chunks);
+        streams.retain(|group| self.may_speak(agent, &group.stream));
+        let work = self.with_checkpoints(streams).await?;
         let parse = move || -> Vec<Ready> {
             let work = work.into_iter();
             work.map(|(group, checkpoint)| batch::ready(group, checkpoint, received))
@@ -295,7 +345,7 @@ impl Ingest {
         for ((mut part, effect), outcome) in effects.into_iter().zip(outcomes) {
             match outcome {
                 AppendOutcome::Committed(position) => {
-                    self.count(&part.checkpoint.pod.script, &effect, &mut total);
+                    self.count(&part.checkpoint.pod, &effect, &mut total);
                     answer(&part, &position, results);
                     part.checkpoint.position = position;
                     part.checkpoint.carry = effect.carry;
@@ -320,17 +370,22 @@ impl Ingest {
         Ok(())
     }
 
-    fn count(&self, script: &ScriptKey, effect: &Effect, total: &mut Total) {
+    fn count(&self, pod: &PodRecord, effect: &Effect, total: &mut Total) {
         total.lines += effect.lines;
         total.bytes += effect.bytes;
         total.newest = total.newest.max(effect.newest);
-        if let Some(reason) = &effect.gap {
-            self.metrics.gap(reason);
+        if let Some(gap) = &effect.gap {
+            self.metrics.gap(&gap.reason);
         }
-        for (status, micros) in &effect.ended {
-            let response = (*status == RunStatus::Success).then_some(*micros);
-            self.metrics.run_ended(script, *status, response);
+        if let Some(listener) = &self.listener {
+            if let Some(gap) = &effect.gap {
+                listener.gap_recorded(pod, gap);
+            }
+            if let Some(LastWord::RunnerStopped { token }) = &effect.last_word {
+                listener.runner_stopped(pod, token);
+            }
         }
+        self.metrics.runs_ended(&pod.script, &effect.ended);
     }
 }
 

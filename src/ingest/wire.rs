@@ -42,15 +42,19 @@ pub enum GapReason {
     WrittenAfterRotation,
     /// Part of the file could not be read.
     Unreadable,
+    /// Collected through the API server, and after an interruption nothing came again of what was read before: lines may
+    /// be missing. No agent says so.
+    ApiFollowInterrupted,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::FileRotatedAway,
         Self::FileTruncated,
         Self::WrittenAfterRotation,
         Self::Unreadable,
+        Self::ApiFollowInterrupted,
     ];
 
     /// The name on the wire, in metrics and in gap records.
@@ -60,6 +64,7 @@ impl GapReason {
             Self::FileTruncated => "FileTruncated",
             Self::WrittenAfterRotation => "WrittenAfterRotation",
             Self::Unreadable => "Unreadable",
+            Self::ApiFollowInterrupted => "ApiFollowInterrupted",
         }
     }
 }
@@ -102,6 +107,9 @@ pub struct StreamsRequest {
     pub node: String,
     /// The streams.
     pub streams: Vec<StreamKey>,
+    /// Streams of deleted pods that the operator never knew, whose files are let go unread.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<StreamKey>,
 }
 
 /// The operator's word on each stream asked for, in the same order.

@@ -21,6 +21,20 @@ pub struct LogLine {
     pub timestamp: Timestamp,
     /// The run that printed it; none for a line of the script outside any run.
     pub run_id: Option<String>,
+    /// Further attributes of its span, a JSON object.
+    #[serde(serialize_with = "as_json", skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<String>,
+}
+
+/// Writes text that is JSON as what it stands for.
+// By reference to the field, as serde hands it over.
+#[allow(clippy::ref_option)]
+fn as_json<S: serde::Serializer>(json: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = json.as_deref().unwrap_or("null");
+    match serde_json::from_str::<&serde_json::value::RawValue>(text) {
+        Ok(value) => value.serialize(serializer),
+        Err(_) => serializer.serialize_str(text),
+    }
 }
 
 /// Where a line came from: the stream's number in the store, the byte offset of its record in that stream, and its

@@ -8,14 +8,18 @@
 
 mod figures;
 mod filter;
+mod log_gap;
 mod log_line;
 mod run;
 mod script;
+mod series;
 mod time_range;
 
 pub use figures::{Figures, VersionFigures, failure_rate_basis_points, nearest_rank};
 pub use filter::{Column, Condition, Filter, FilterError, Match, Operator, milliseconds_to_micros};
+pub use log_gap::LogGap;
 pub use log_line::{LogId, LogLevel, LogLine};
 pub use run::{Run, RunDetail, RunError, RunStatus, SourceType, UnknownName};
 pub use script::{Deployment, DeploymentState, ScriptKey};
+pub use series::{Bucket, Count, Step};
 pub use time_range::{Preset, TimeRange, TimeRangeError, parse_age};

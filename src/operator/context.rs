@@ -17,7 +17,7 @@ use kube::{
     },
 };
 
-use super::{custom_script::Images, health::Part};
+use super::{api_logs::Collection, custom_script::Images, health::Part};
 use crate::{metrics::Metrics, store::Store};
 
 /// How old the store's word on its health may get.
@@ -92,6 +92,8 @@ pub struct Context {
     pub contact: Contact,
     /// When this process began.
     pub started: Timestamp,
+    /// How what scripts print gets here.
+    pub collection: Collection,
 }
 
 impl Context {
@@ -119,7 +121,14 @@ impl Context {
             pods_listed,
             contact: Contact::default(),
             started: Timestamp::now(),
+            collection: Collection::default(),
         }
+    }
+
+    /// The same, where what scripts print gets here in another way.
+    #[must_use]
+    pub fn collecting(self, collection: Collection) -> Self {
+        Self { collection, ..self }
     }
 
     /// Publishes an event; if that fails, only the log says so.

@@ -3,10 +3,13 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 
+use super::deliveries::Delivery;
 use crate::api::labels;
 
-/// How long the agent has for delivering what a container printed last.
+/// So long nothing more of what a container printed must have arrived, until its runs are closed without their ends.
 pub const DELIVERY: SignedDuration = SignedDuration::from_secs(10);
+/// So long nothing must have arrived until the rest counts as lost. Longer, since that is not to be said too soon.
+const UNREAD: SignedDuration = SignedDuration::from_secs(20);
 /// A run older than its timeout by this is closed. Less than the promised 60 seconds, for the time between two looks.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(55);
 /// The longest timeout that a script can have.
@@ -48,10 +51,80 @@ pub struct Facts<'a> {
     pub oldest: Timestamp,
     /// The pod, while it exists.
     pub pod: Option<&'a Pod>,
-    /// Since when it does not, and why if that was seen.
-    pub gone: Option<(Timestamp, Option<Ending>)>,
+    /// How it went, where it does not.
+    pub gone: Option<Gone>,
     /// Whether the script is still to be deployed.
     pub wanted: bool,
+    /// How far what it printed has arrived.
+    pub delivery: Delivery<'a>,
+}
+
+/// What is known about a pod that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Since when it is.
+    pub since: Timestamp,
+    /// When its container ended, as far as known.
+    pub ended: Timestamp,
+    /// Why, if that was seen.
+    pub ending: Option<Ending>,
+    /// How many times its container had begun, if that was seen.
+    pub instances: Option<u32>,
+    /// How long its runs may take.
+    pub timeout: SignedDuration,
+}
+
+impl Gone {
+    /// The pod was seen to go at `since`.
+    pub fn seen(pod: &Pod, since: Timestamp) -> Self {
+        let end = container(pod).and_then(|status| terminated(status.state.as_ref()));
+        let finished = end.and_then(|end| end.finished_at.as_ref()).map(|time| time.0);
+        Self {
+            since,
+            ended: finished.filter(|time| *time < since).unwrap_or(since),
+            ending: Some(ending(pod)),
+            instances: Some(instances(pod)),
+            timeout: timeout(pod),
+        }
+    }
+
+    /// It was found to be gone at `since`.
+    pub fn missed(since: Timestamp, timeout: Option<SignedDuration>) -> Self {
+        Self {
+            since,
+            ended: since,
+            ending: None,
+            instances: None,
+            timeout: timeout.unwrap_or(SignedDuration::from_secs(MAX_TIMEOUT_SECONDS)),
+        }
+    }
+}
+
+/// How many times the container has begun. A start that failed is none.
+fn instances(pod: &Pod) -> u32 {
+    let Some(status) = container(pod) else { return 0 };
+    let ran = |state: Option<&ContainerState>| {
+        let running = state.is_some_and(|state| state.running.is_some());
+        let reason = terminated(state).map(|end| end.reason.as_deref().unwrap_or_default());
+        running || reason.is_some_and(|reason| !["StartError", "ContainerCannotRun"].contains(&reason))
+    };
+    if ran(status.state.as_ref()) || ran(status.last_state.as_ref()) {
+        u32::try_from(status.restart_count).unwrap_or(0).saturating_add(1)
+    } else {
+        0
+    }
+}
+
+/// Whether the container has ended for good or until its restart.
+pub fn has_ended(pod: &Pod) -> bool {
+    container(pod).is_some_and(|status| terminated(status.state.as_ref()).is_some())
+}
+
+/// Which restarts of a pod that is gone were not read to their end; none while more may arrive.
+pub fn settlement(gone: &Gone, delivery: &Delivery<'_>, now: Timestamp) -> Option<Vec<u32>> {
+    let unread = delivery.unread(gone.instances);
+    let is_late = gone.since + UNREAD <= now && delivery.still_since + UNREAD <= now;
+    (unread.is_empty() || is_late).then_some(unread)
 }
 
 /// How a pod ended, from the last that was seen of it.
@@ -97,17 +170,34 @@ pub fn judge(facts: &Facts<'_>, now: Timestamp) -> Option<Closing> {
 }
 
 fn without_pod(facts: &Facts<'_>, now: Timestamp) -> Option<Closing> {
-    let (since, ending) = facts.gone.clone()?;
-    let ending = match ending {
+    let gone = facts.gone.as_ref()?;
+    let ending = match gone.ending.clone() {
         Some(ending) if ending.reason != "PodDeleted" || facts.wanted => ending,
         _ if !facts.wanted => Ending::new("Undeployed", "the script was undeployed before the run had ended"),
         _ => lost("the pod is gone and nobody saw it go"),
     };
-    (since + DELIVERY <= now).then_some(Closing {
+    let is_complete = facts.delivery.unread(gone.instances).is_empty();
+    let begun_before = if is_complete || is_given_up(facts, gone.since, now) {
+        now
+    } else {
+        overdue(facts, gone.timeout, now)?
+    };
+    Some(Closing {
         ending,
-        time: since,
-        begun_before: now,
+        time: gone.ended,
+        begun_before,
     })
+}
+
+/// Whether no end of a run is to be expected any more of a container that has ended at `since`.
+fn is_given_up(facts: &Facts<'_>, since: Timestamp, now: Timestamp) -> bool {
+    since + DELIVERY <= now && facts.delivery.still_since + DELIVERY <= now
+}
+
+/// Runs that began before this are overdue, if the oldest is.
+fn overdue(facts: &Facts<'_>, timeout: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+    let limit = timeout + OVERDUE;
+    (facts.oldest + limit <= now).then(|| now - limit + SignedDuration::from_nanos(1))
 }
 
 fn in_pod(facts: &Facts<'_>, pod: &Pod, now: Timestamp) -> Option<Closing> {
@@ -117,19 +207,20 @@ fn in_pod(facts: &Facts<'_>, pod: &Pod, now: Timestamp) -> Option<Closing> {
         .and_then(|s| s.running.as_ref())
         .and_then(|r| r.started_at.as_ref());
     let last = status.and_then(|s| terminated(s.last_state.as_ref()));
+    let restart = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
     let ended = match (running, terminated(state).or(last)) {
         // Another instance of the container runs by now; what began before it belonged to the one before.
-        (Some(started), Some(end)) => Some((end, started.0)),
+        (Some(started), Some(end)) => Some((end, started.0, restart.saturating_sub(1))),
         (None, Some(end)) => {
             let finished = end.finished_at.as_ref().map_or(now, |t| t.0);
             // Kubernetes cuts times to seconds.
-            Some((end, finished + SignedDuration::from_secs(1)))
+            Some((end, finished + SignedDuration::from_secs(1), restart))
         }
         (_, None) => None,
     };
-    if let Some((end, before)) = ended
+    if let Some((end, before, restart)) = ended
         && facts.oldest < before
-        && before + DELIVERY <= now
+        && (facts.delivery.is_complete(restart) || is_given_up(facts, before, now))
     {
         return Some(Closing {
             ending: if pod_failed(pod) { ending(pod) } else { exited(end) },
@@ -137,11 +228,10 @@ fn in_pod(facts: &Facts<'_>, pod: &Pod, now: Timestamp) -> Option<Closing> {
             begun_before: before,
         });
     }
-    let limit = timeout(pod) + OVERDUE;
-    (facts.oldest + limit <= now).then(|| Closing {
+    Some(Closing {
         ending: lost("no end of the run arrived within its timeout and a minute"),
         time: now,
-        begun_before: now - limit + SignedDuration::from_nanos(1),
+        begun_before: overdue(facts, timeout(pod), now)?,
     })
 }
 
@@ -196,6 +286,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::store::{LastWord, StreamProgress};
 
     fn at(text: &str) -> Timestamp {
         format!("2025-05-14T{text}Z").parse().unwrap()
@@ -225,12 +316,37 @@ mod tests {
         json!({ "running": { "startedAt": format!("2025-05-14T{time}Z") } })
     }
 
+    /// Nothing has arrived since the morning.
+    const STILL: Delivery<'_> = Delivery {
+        streams: &[],
+        still_since: Timestamp::UNIX_EPOCH,
+    };
+
     fn facts<'a>(oldest: &str, pod: Option<&'a Pod>) -> Facts<'a> {
         Facts {
             oldest: at(oldest),
             pod,
             gone: None,
             wanted: true,
+            delivery: STILL,
+        }
+    }
+
+    fn gone(since: &str, ending: Option<Ending>) -> Gone {
+        Gone {
+            since: at(since),
+            ended: at(since),
+            ending,
+            instances: Some(1),
+            timeout: SignedDuration::from_secs(60),
+        }
+    }
+
+    fn stream(is_complete: bool) -> StreamProgress {
+        StreamProgress {
+            restart: 0,
+            offset: 100,
+            last_word: is_complete.then_some(LastWord::EndOfFiles),
         }
     }
 
@@ -298,7 +414,7 @@ mod tests {
         let killed = Ending::new("OOMKilled", "memory");
         let mut facts = facts("12:00:00", None);
         assert_eq!(judge(&facts, at("13:00:00")), None, "not known to be gone");
-        facts.gone = Some((at("12:00:30"), Some(killed.clone())));
+        facts.gone = Some(gone("12:00:30", Some(killed.clone())));
         assert_eq!(judge(&facts, at("12:00:39")), None);
         let closing = judge(&facts, at("12:00:40")).unwrap();
         assert_eq!((closing.ending, closing.time), (killed, at("12:00:30")));
@@ -311,13 +427,95 @@ mod tests {
             Some(serde_json::from_value(json!("2025-05-14T12:00:00Z")).unwrap());
         let mut facts = facts("12:00:00", None);
         let reason = |facts: &Facts<'_>| judge(facts, at("12:10:00")).unwrap().ending.reason;
-        facts.gone = Some((at("12:00:30"), Some(ending(&deleted))));
+        facts.gone = Some(gone("12:00:30", Some(ending(&deleted))));
         assert_eq!(reason(&facts), "PodDeleted");
         facts.wanted = false;
         assert_eq!(reason(&facts), "Undeployed");
-        facts.gone = Some((at("12:00:30"), None));
+        facts.gone = Some(gone("12:00:30", None));
         assert_eq!(reason(&facts), "Undeployed");
         facts.wanted = true;
         assert_eq!(reason(&facts), "LostContact");
+    }
+
+    #[test]
+    fn runs_are_closed_at_once_when_everything_has_arrived_and_not_while_more_does() {
+        let (complete, open) = ([stream(true)], [stream(false)]);
+        let mut facts = facts("12:00:00", None);
+        facts.gone = Some(gone("12:00:30", Some(lost("x"))));
+        facts.delivery.streams = &complete;
+        let closing = judge(&facts, at("12:00:31")).unwrap();
+        assert_eq!(closing.time, at("12:00:30"));
+        facts.delivery = Delivery {
+            streams: &open,
+            still_since: at("12:00:45"),
+        };
+        assert_eq!(judge(&facts, at("12:00:54")), None, "it arrived a moment ago");
+        assert!(judge(&facts, at("12:00:55")).is_some());
+        // Whatever arrives, none stays longer than its timeout and a minute.
+        facts.delivery.still_since = at("12:01:54");
+        assert_eq!(judge(&facts, at("12:01:54")), None);
+        let closing = judge(&facts, at("12:01:55")).unwrap();
+        assert!(closing.begun_before > at("12:00:00") && closing.begun_before < at("12:00:01"));
+    }
+
+    #[test]
+    fn the_runs_of_an_ended_container_wait_for_what_it_printed() {
+        let pod = with_container(
+            &running_since("12:01:00"),
+            &terminated_at("12:00:55", "OOMKilled"),
+        );
+        let mut facts = facts("12:00:50", Some(&pod));
+        let (complete, open) = ([stream(true)], [stream(false)]);
+        facts.delivery.streams = &complete;
+        assert_eq!(judge(&facts, at("12:01:01")).unwrap().ending.reason, "OOMKilled");
+        facts.delivery = Delivery {
+            streams: &open,
+            still_since: at("12:01:20"),
+        };
+        assert_eq!(judge(&facts, at("12:01:29")), None);
+        assert!(judge(&facts, at("12:01:30")).is_some());
+    }
+
+    #[test]
+    fn what_did_not_arrive_counts_as_lost_after_a_while_of_silence() {
+        let (complete, open) = ([stream(true)], [stream(false)]);
+        let gone = gone("12:00:00", None);
+        let delivery = |streams, still_since| Delivery { streams, still_since };
+        let late = at("12:00:20");
+        assert_eq!(settlement(&gone, &delivery(&complete, late), late), Some(vec![]));
+        assert_eq!(
+            settlement(&gone, &delivery(&open, at("11:00:00")), at("12:00:19")),
+            None
+        );
+        assert_eq!(
+            settlement(&gone, &delivery(&open, at("11:00:00")), late),
+            Some(vec![0])
+        );
+        assert_eq!(
+            settlement(&gone, &delivery(&open, at("12:00:05")), late),
+            None,
+            "it moves"
+        );
+    }
+
+    #[test]
+    fn containers_that_never_began_have_nothing_to_read() {
+        let count = |pod: &Pod| Gone::seen(pod, at("12:00:00")).instances;
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        assert_eq!(count(&pod(&json!({}))), Some(0));
+        assert_eq!(
+            count(&with_container(&json!({ "waiting": {} }), &json!({}))),
+            Some(0)
+        );
+        let failed = terminated_at("11:00:00", "StartError");
+        assert_eq!(count(&with_container(&waiting, &failed)), Some(0));
+        let killed = terminated_at("11:00:00", "OOMKilled");
+        assert_eq!(count(&with_container(&waiting, &killed)), Some(2));
+        assert_eq!(
+            count(&with_container(&running_since("11:00:00"), &json!({}))),
+            Some(2)
+        );
+        let end = Gone::seen(&with_container(&killed, &json!({})), at("12:00:00"));
+        assert_eq!(end.ended, at("11:00:00"));
     }
 }

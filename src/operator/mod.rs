@@ -1,15 +1,21 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
+pub mod api_logs;
 pub mod context;
 pub mod custom_script;
+mod deliveries;
 mod departed;
 pub mod endings;
+mod farewell;
 pub mod health;
 mod origins;
+pub mod pod_index;
 pub mod pods;
+mod retention;
 pub mod script_export;
 mod servers;
 mod stuck_runs;
+mod watches;
 
 use std::{
     fmt::Debug,
@@ -34,11 +40,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    api_logs::{ApiLogs, Collection},
     context::Context,
     custom_script::Images,
+    farewell::Notices,
     health::Readiness,
-    pods::{PodIndex, PodWatch},
+    pod_index::PodIndex,
+    pods::PodWatch,
     script_export::ExportContext,
+    stuck_runs::Watchman,
 };
 use crate::{
     api::{CustomScript, ScriptExport},
@@ -95,15 +105,30 @@ pub struct Args {
         default_value = "scriptscope-agent"
     )]
     pub agent_service_account: String,
+    /// How what scripts print gets here: delivered by agents on the nodes, or, where no agent may run, followed through the
+    /// API server (best effort).
+    #[arg(long, env = "SCRIPTSCOPE_COLLECTION", value_enum, default_value_t)]
+    pub collection: Collection,
     /// Address of the dashboard and the REST API.
     #[arg(long, env = "SCRIPTSCOPE_WEB_LISTEN", default_value = "0.0.0.0:8080")]
     pub web_listen: SocketAddr,
+    /// Seconds that the store may take to answer one request of a reader.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_QUERY_SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u16).range(1..=25)
+    )]
+    pub query_seconds: u16,
     /// Address that agents deliver to.
     #[arg(long, env = "SCRIPTSCOPE_INGEST_LISTEN", default_value = "0.0.0.0:8081")]
     pub ingest_listen: SocketAddr,
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "SCRIPTSCOPE_HEALTH_LISTEN", default_value = "0.0.0.0:9090")]
     pub health_listen: SocketAddr,
+    /// How long data is kept.
+    #[command(flatten)]
+    pub retention: retention::Args,
 }
 
 /// Why the operator stopped.
@@ -112,6 +137,9 @@ pub enum OperatorError {
     /// The cluster can not be reached.
     #[error("the cluster can not be reached: {0}")]
     Kube(#[from] kube::Error),
+    /// The settings of the retention contradict each other.
+    #[error("{0}")]
+    Retention(&'static str),
     /// The store can not be opened.
     #[error("--database-url: {0}")]
     Store(#[from] StoreError),
@@ -190,6 +218,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), OperatorError> {
     let scope = Scope(args.watch_namespace.clone());
+    let limits = args.retention.limits().map_err(OperatorError::Retention)?;
     let readiness = Readiness::default();
     let kinds = readiness.expect("custom resource definitions");
     let scripts_listed = readiness.expect("list of scripts");
@@ -204,15 +233,23 @@ pub async fn serve(
     };
     let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
-    let routers = servers::routers(&args, &client, &store, &index, &scripts, &metrics);
-    let context = Arc::new(Context::new(
+    let (notices, to_tell) = Notices::new(metrics.clone(), scope.clone());
+    let routers = servers::routers(&args, &client, &store, &index, &scripts, (&metrics, &notices));
+    let api_logs = (args.collection == Collection::Api).then(|| ApiLogs {
+        client: client.clone(),
+        ingest: routers.service.clone(),
+        pods: pods.clone(),
+        index: index.clone(),
+    });
+    let context = Context::new(
         client.clone(),
         store.clone(),
         metrics,
         images,
         (pods, pods_listed.clone()),
         args.pod_name.clone(),
-    ));
+    );
+    let context = Arc::new(context.collecting(args.collection));
 
     let mut parts = Parts::new(shutdown.clone());
     let health = health::router(context.clone(), readiness);
@@ -253,6 +290,9 @@ pub async fn serve(
     );
     parts.spawn("the controller of CustomScript", controller);
 
+    if let Some(api_logs) = api_logs {
+        parts.spawn("the collection through the API", api_logs.run(shutdown.clone()));
+    }
     let (ingest, web) = (args.ingest_listen, args.web_listen);
     parts.listen("the ingest server", ingest, routers.ingest).await?;
     parts.listen("the web server", web, routers.web).await?;
@@ -261,14 +301,24 @@ pub async fn serve(
         script_export::run(exports, scope.clone(), shutdown.clone()),
     );
 
+    let telling = farewell::run(context.clone(), scripts.clone(), to_tell, shutdown.clone());
+    parts.spawn("the telling of runners", telling);
+
     let comparing = async move {
         // These compare with the whole cluster and must have seen it.
         scripts_listed.wait().await;
         pods_listed.wait().await;
+        let watchman = Watchman {
+            context: context.clone(),
+            index,
+            scripts: scripts.clone(),
+            notices,
+        };
         tokio::join!(
             custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
-            stuck_runs::run(context.clone(), index, scripts.clone(), shutdown.clone()),
-            departed::run(context, scope, scripts, shutdown.clone()),
+            watchman.run(shutdown.clone()),
+            departed::run(context.clone(), scope.clone(), scripts.clone(), shutdown.clone()),
+            retention::run(context, scope, scripts, limits, shutdown.clone()),
         );
     };
     let stop = parts.shutdown.clone();

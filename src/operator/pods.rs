@@ -4,15 +4,9 @@
 //! replica set, that one's the Deployment of the script's name, and that one's the `CustomScript`; version and deployment
 //! are read from the replica set's template.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
-use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, ReplicaSet},
@@ -36,9 +30,10 @@ use super::{
     Scope,
     context::{Backoff, Contact},
     custom_script::ScriptRef,
-    endings::{Ending, ending},
     health::Part,
     origins::{Known, Origins, controller, kind, origin},
+    pod_index::PodIndex,
+    watches::{self, WatchBackoff},
 };
 use crate::{
     api::{CustomScript, labels},
@@ -46,182 +41,11 @@ use crate::{
     store::{self, PodRecord},
 };
 
-/// Annotation of the API's mirror of a static pod: the UID under which the node knows it.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-/// How long a pod is remembered after it is gone, for agents that still ask.
-const REMEMBERED: Duration = Duration::from_mins(10);
 /// Pods identified at once, and waiting for it.
 const CONCURRENCY: usize = 8;
 const QUEUE: usize = 1_024;
 /// Longest time for identifying a pod once.
 const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What is known about a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Knowledge {
-    /// It is a script's, and the store knows it.
-    Script,
-    /// It is not.
-    NotAScript,
-    /// It has not been seen yet, or is being looked into.
-    Unseen,
-}
-
-/// The pods seen so far.
-#[derive(Debug)]
-pub struct PodIndex {
-    scope: Scope,
-    pods: Mutex<Pods>,
-}
-
-#[derive(Debug, Default)]
-struct Pods {
-    /// UIDs that are a script's.
-    scripts: HashSet<String>,
-    /// UIDs that are not.
-    others: HashSet<String>,
-    /// UIDs of pods that are gone, in order, to be forgotten.
-    leaving: VecDeque<(Instant, String)>,
-    /// UIDs in a list that is not complete yet: of the pods with the label, and of all.
-    listed_labelled: HashSet<String>,
-    listed: HashSet<String>,
-    /// Pods of scripts that are gone: since when, and why.
-    gone: HashMap<String, (Timestamp, Ending)>,
-}
-
-impl Pods {
-    /// These pods are gone; forget them in a while.
-    fn leave(&mut self, uids: impl IntoIterator<Item = String>) {
-        let now = Instant::now();
-        self.leaving.extend(uids.into_iter().map(|uid| (now, uid)));
-    }
-}
-
-impl PodIndex {
-    /// Nothing seen yet.
-    pub fn new(scope: Scope) -> Self {
-        Self {
-            scope,
-            pods: Mutex::default(),
-        }
-    }
-
-    /// What is known about the pod with this UID. Waits for nothing.
-    pub fn knowledge(&self, uid: &str) -> Knowledge {
-        let pods = self.lock();
-        if pods.scripts.contains(uid) {
-            Knowledge::Script
-        } else if pods.others.contains(uid) {
-            Knowledge::NotAScript
-        } else {
-            Knowledge::Unseen
-        }
-    }
-
-    /// Whether pods of this namespace are watched at all; where not, no pod is a script's.
-    pub fn watches(&self, namespace: &str) -> bool {
-        self.scope.contains(namespace)
-    }
-
-    /// When and why a script's pod went, if that was observed.
-    pub fn gone(&self, uid: &str) -> Option<(Timestamp, Ending)> {
-        self.lock().gone.get(uid).cloned()
-    }
-
-    /// Forgets pods that went long ago, except where `needed`.
-    pub fn forget(&self, needed: &HashSet<String>) {
-        let mut pods = self.lock();
-        while pods
-            .leaving
-            .front()
-            .is_some_and(|(at, _)| at.elapsed() > REMEMBERED)
-        {
-            if let Some((_, uid)) = pods.leaving.pop_front() {
-                pods.scripts.remove(&uid);
-                pods.others.remove(&uid);
-            }
-        }
-        let Pods { gone, scripts, .. } = &mut *pods;
-        gone.retain(|uid, _| needed.contains(uid) || scripts.contains(uid));
-    }
-
-    fn is_known(&self, uid: &str) -> bool {
-        let pods = self.lock();
-        pods.scripts.contains(uid) || pods.others.contains(uid)
-    }
-
-    fn is_gone(&self, uid: &str) -> bool {
-        self.lock().gone.contains_key(uid)
-    }
-
-    fn add_script(&self, uid: &str) {
-        self.lock().scripts.insert(uid.to_owned());
-    }
-
-    fn add_other(&self, uid: &str) {
-        self.lock().others.insert(uid.to_owned());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Pods> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An event about any pod, of which only the metadata is known.
-    fn note_any(&self, event: &Event<PartialObjectMeta<Pod>>) {
-        let pod = match event {
-            Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) => pod,
-            Event::Init => return self.lock().listed.clear(),
-            Event::InitDone => {
-                let mut pods = self.lock();
-                let listed = std::mem::take(&mut pods.listed);
-                let missed: Vec<_> = pods.others.difference(&listed).cloned().collect();
-                return pods.leave(missed);
-            }
-        };
-        let mirrored = pod.annotations().get(MIRROR);
-        for uid in pod.metadata.uid.iter().chain(mirrored) {
-            if matches!(event, Event::InitApply(_)) {
-                self.lock().listed.insert(uid.clone());
-            }
-            if matches!(event, Event::Delete(_)) {
-                self.lock().leave([uid.clone()]);
-            } else if !pod.labels().contains_key(labels::SCRIPT) {
-                self.add_other(uid);
-            }
-        }
-    }
-
-    /// An event about a pod with the label; returns the pod if it is to be identified.
-    fn note_labelled(&self, event: &Event<Pod>) -> Option<Pod> {
-        match event {
-            Event::Apply(pod) | Event::InitApply(pod) => {
-                let uid = pod.metadata.uid.as_deref()?;
-                if matches!(event, Event::InitApply(_)) {
-                    self.lock().listed_labelled.insert(uid.to_owned());
-                }
-                (!self.is_known(uid)).then(|| pod.clone())
-            }
-            Event::Delete(pod) => {
-                let uid = pod.metadata.uid.clone()?;
-                let mut pods = self.lock();
-                pods.leave([uid.clone()]);
-                pods.gone.insert(uid, (Timestamp::now(), ending(pod)));
-                None
-            }
-            Event::Init => {
-                self.lock().listed_labelled.clear();
-                None
-            }
-            Event::InitDone => {
-                let mut pods = self.lock();
-                let listed = std::mem::take(&mut pods.listed_labelled);
-                let missed: Vec<_> = pods.scripts.difference(&listed).cloned().collect();
-                pods.leave(missed);
-                None
-            }
-        }
-    }
-}
 
 /// Keeps the index and registers the pods of scripts in the store.
 pub struct PodWatch {
@@ -284,7 +108,7 @@ async fn watch_labelled(
 ) {
     let config = watcher::Config::default().labels(labels::SCRIPT);
     let events = watcher(scope.api::<Pod>(client), config)
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .modify(|pod| pod.managed_fields_mut().clear())
         .reflect(writer);
     let mut events = pin!(events);
@@ -316,7 +140,7 @@ fn script_of(pod: &Pod) -> Option<ScriptRef> {
 
 async fn watch_any(scope: &Scope, client: Client, index: &PodIndex, contact: &Contact) {
     let api: Api<PartialObjectMeta<Pod>> = scope.api(client);
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
     let mut events = pin!(events);
     while let Some(event) = next(&mut events, contact).await {
         index.note_any(&event);
@@ -333,7 +157,7 @@ async fn next<K>(
             Ok(event) => return Some(event),
             Err(error) => {
                 contact.lost();
-                tracing::warn!(%error, "A watch of pods failed; it is being restarted.");
+                watches::failed("pods", &error);
             }
         }
     }
@@ -446,7 +270,3 @@ async fn look_up(watch: &PodWatch, namespace: &str, set: &OwnerReference) -> Res
     let script = script.as_ref().map(|script| &script.metadata);
     Ok(script.and_then(|script| origin(set, &found, &deployment.metadata, script)))
 }
-
-#[cfg(test)]
-#[path = "pods_tests.rs"]
-mod tests;

@@ -1,6 +1,6 @@
 //! The servers for agents and readers, and what they ask of the cluster: whose token it is, and whose pod.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -8,7 +8,8 @@ use kube::{Client, runtime::reflector};
 
 use super::{
     Args,
-    pods::{Knowledge, PodIndex},
+    farewell::Notices,
+    pod_index::{Knowledge, PodIndex},
 };
 use crate::{
     api::{CustomScript, labels},
@@ -30,6 +31,8 @@ pub struct Routers {
     pub ingest: Router,
     /// For readers.
     pub web: Router,
+    /// What agents deliver to.
+    pub service: Arc<Ingest>,
 }
 
 /// The routes for agents and for readers; who may use which the API server says.
@@ -39,16 +42,20 @@ pub fn routers(
     store: &Arc<dyn Store>,
     pods: &Arc<PodIndex>,
     scripts: &reflector::Store<CustomScript>,
-    metrics: &Metrics,
+    (metrics, notices): (&Metrics, &Notices),
 ) -> Routers {
     let access = KubeAccess::new(client.clone(), &args.namespace, &args.agent_service_account);
     let access = Arc::new(access);
-    let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone());
+    let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone())
+        .with_listener(Arc::new(notices.clone()));
+    let ingest = Arc::new(ingest);
     let scripts = Arc::new(scripts.clone());
-    let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone());
+    let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
+        .with_time_limit(Duration::from_secs(args.query_seconds.into()));
     Routers {
-        ingest: ingest::router(Arc::new(ingest)),
+        ingest: ingest::router(ingest.clone()),
         web: web::router(web),
+        service: ingest,
     }
 }
 
@@ -84,6 +91,10 @@ impl PodDirectory for PodIndex {
             Knowledge::NotAScript => PodKnowledge::NotAScript,
             Knowledge::Unseen => PodKnowledge::Unseen,
         }
+    }
+
+    fn may_be_on(&self, pod_uid: &str, node: &str) -> bool {
+        Self::may_be_on(self, pod_uid, node)
     }
 }
 

@@ -1,91 +1,233 @@
-//! Closes runs whose pod ended without saying how they did.
+//! Closes runs whose pod ended without saying how they did, and finds pods whose logs were not read to their end.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context,
-    endings::{Facts, judge},
-    pods::PodIndex,
+    deliveries::{Deliveries, Delivery},
+    endings::{Closing, Facts, Gone, judge, settlement},
+    farewell::{Notice, Notices, awaited},
+    pod_index::PodIndex,
 };
 use crate::{
     api::{CustomScript, DesiredState},
     model::ScriptKey,
-    store::{CloseRuns, PodRecord, StoreError},
+    store::{CloseRuns, PodRecord, SettlePod, StoreError, StreamProgress},
 };
 
 /// How often to look.
 const TICK: Duration = Duration::from_secs(2);
+/// How often to look for pods that nobody saw go.
+const SWEEP: Duration = Duration::from_secs(30);
 /// Longest time for one look.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs until it is told to stop. `index` and `scripts` must have seen the whole cluster once: a pod
-/// that was not seen yet is not one that is gone.
-pub async fn run(
-    context: Arc<Context>,
-    index: Arc<PodIndex>,
-    scripts: Store<CustomScript>,
-    shutdown: CancellationToken,
-) {
-    let mut missing = HashMap::new();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
-        let look = close(&context, &index, &scripts, &mut missing);
-        match tokio::time::timeout(TIMEOUT, look).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "Runs of ended pods could not be closed."),
-            Err(_) => tracing::warn!("Runs of ended pods were not closed in time."),
-        }
-    }
+/// What there is to look at.
+pub struct Watchman {
+    /// Store and cluster.
+    pub context: Arc<Context>,
+    /// The pods seen so far.
+    pub index: Arc<PodIndex>,
+    /// The scripts there are.
+    pub scripts: Store<CustomScript>,
+    /// Where to say what was found.
+    pub notices: Notices,
 }
 
-async fn close(
-    context: &Context,
-    index: &PodIndex,
-    scripts: &Store<CustomScript>,
-    missing: &mut HashMap<String, Timestamp>,
-) -> Result<(), StoreError> {
-    let open = context.store.pods_with_open_runs().await?;
-    let uids: HashSet<String> = open.iter().map(|(pod, _)| pod.uid.clone()).collect();
-    missing.retain(|uid, _| uids.contains(uid));
-    index.forget(&uids);
-    for (record, oldest) in open {
-        let now = Timestamp::now();
+/// What is remembered from one look to the next.
+#[derive(Default)]
+struct Memory {
+    /// Pods that are gone though nobody saw them go.
+    missed: HashMap<String, Gone>,
+    /// Those that are gone and not settled.
+    unsettled: HashMap<String, PodRecord>,
+    swept: Option<Instant>,
+    deliveries: Deliveries,
+}
+
+impl Watchman {
+    /// Runs until it is told to stop. Index and scripts must have seen the whole cluster once: a pod that was not seen
+    /// yet is not one that is gone.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut memory = Memory::default();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+            match tokio::time::timeout(TIMEOUT, self.look(&mut memory)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "Runs of ended pods could not be closed."),
+                Err(_) => tracing::warn!("Runs of ended pods were not closed in time."),
+            }
+        }
+    }
+
+    async fn look(&self, memory: &mut Memory) -> Result<(), StoreError> {
+        let store = &self.context.store;
+        let mut open = store.pods_with_open_runs().await?;
+        open.retain(|(pod, _)| self.index.watches(&pod.script.namespace));
+        self.find_unsettled(memory).await?;
+        let stopping = self.stopping();
+        let mut needed: HashSet<String> = open.iter().map(|(pod, _)| pod.uid.clone()).collect();
+        needed.extend(memory.unsettled.keys().cloned());
+        memory.missed.retain(|uid, _| needed.contains(uid));
+        memory.deliveries.retain(&needed);
+        self.index.forget(&needed);
+        let mut uids: Vec<String> = needed.into_iter().collect();
+        uids.extend(stopping.iter().filter_map(|pod| pod.metadata.uid.clone()));
+        let streams = if uids.is_empty() {
+            HashMap::new()
+        } else {
+            store.pod_streams(&uids).await?
+        };
+        let none = Vec::new();
+        let streams_of = |uid: &str| streams.get(uid).unwrap_or(&none);
+        for (record, oldest) in open {
+            self.close_runs(memory, &record, oldest, streams_of(&record.uid))
+                .await?;
+        }
+        let unsettled: Vec<PodRecord> = memory.unsettled.values().cloned().collect();
+        for record in unsettled {
+            self.settle(memory, &record, streams_of(&record.uid)).await?;
+        }
+        for pod in stopping {
+            // Not reached the first time, or the operator was another process then.
+            if let Some(uid) = pod.metadata.uid.clone()
+                && let Some(token) = awaited(&pod, streams_of(&uid))
+            {
+                let pod = ObjectRef::from_obj(pod.as_ref());
+                self.notices.tell(Notice::Stored { pod, uid, token });
+            }
+        }
+        Ok(())
+    }
+
+    /// The pod, while it exists.
+    fn pod(&self, record: &PodRecord) -> Option<Arc<Pod>> {
         let place = ObjectRef::new(&record.name).within(&record.script.namespace);
-        let pod = context
-            .pods
-            .get(&place)
-            .filter(|pod| pod.metadata.uid.as_deref() == Some(&record.uid));
-        let gone = pod.is_none().then(|| match index.gone(&record.uid) {
-            Some((since, ending)) => (since, Some(ending)),
-            None => (*missing.entry(record.uid.clone()).or_insert(now), None),
-        });
+        let pod = self.context.pods.get(&place);
+        pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&record.uid))
+    }
+
+    /// How a pod went that is no more.
+    fn gone(&self, memory: &mut Memory, record: &PodRecord) -> Gone {
+        if let Some(gone) = self.index.gone(&record.uid) {
+            return gone;
+        }
+        let missed = memory.missed.entry(record.uid.clone());
+        let timeout = || {
+            let script = ObjectRef::new(&record.script.name).within(&record.script.namespace);
+            let script = self.scripts.get(&script);
+            script.map(|script| SignedDuration::from_secs(i64::from(script.spec.timeout_seconds)))
+        };
+        missed
+            .or_insert_with(|| Gone::missed(Timestamp::now(), timeout()))
+            .clone()
+    }
+
+    async fn close_runs(
+        &self,
+        memory: &mut Memory,
+        record: &PodRecord,
+        oldest: Timestamp,
+        streams: &[StreamProgress],
+    ) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        let pod = self.pod(record);
         let facts = Facts {
             oldest,
             pod: pod.as_deref(),
-            gone,
-            wanted: is_wanted(scripts, &record.script),
+            gone: pod.is_none().then(|| self.gone(memory, record)),
+            wanted: is_wanted(&self.scripts, &record.script),
+            delivery: Delivery {
+                streams,
+                still_since: memory.deliveries.look(&record.uid, streams, now),
+            },
         };
-        if let Some(closing) = judge(&facts, now) {
-            close_pod(context, &record, closing).await?;
+        match judge(&facts, now) {
+            Some(closing) => close_pod(&self.context, record, closing).await,
+            None => Ok(()),
         }
     }
-    Ok(())
+
+    // --- logs that were not read to their end
+
+    /// Adds the pods that have gone since the last look; at times all that are not settled are compared with the
+    /// cluster.
+    async fn find_unsettled(&self, memory: &mut Memory) -> Result<(), StoreError> {
+        let seen = self.index.unsettled();
+        let is_due = memory.swept.is_none_or(|at| at.elapsed() >= SWEEP);
+        if !is_due && seen.iter().all(|uid| memory.unsettled.contains_key(uid)) {
+            return Ok(());
+        }
+        let all = self.context.store.unsettled_pods().await?;
+        memory.swept = Some(Instant::now());
+        memory.unsettled = all
+            .into_iter()
+            .filter(|record| self.index.watches(&record.script.namespace) && self.pod(record).is_none())
+            .map(|record| (record.uid.clone(), record))
+            .collect();
+        // Others were settled before, or never registered.
+        for uid in seen.iter().filter(|uid| !memory.unsettled.contains_key(*uid)) {
+            self.index.settle(uid);
+        }
+        Ok(())
+    }
+
+    async fn settle(
+        &self,
+        memory: &mut Memory,
+        record: &PodRecord,
+        streams: &[StreamProgress],
+    ) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        let gone = self.gone(memory, record);
+        let delivery = Delivery {
+            streams,
+            still_since: memory.deliveries.look(&record.uid, streams, now),
+        };
+        let Some(unread) = settlement(&gone, &delivery, now) else {
+            return Ok(());
+        };
+        let settle = SettlePod {
+            uid: record.uid.clone(),
+            unread,
+            time: gone.ended,
+        };
+        for gap in self.context.store.settle_pod(&settle).await? {
+            self.context.metrics.gap(&gap.reason);
+            tracing::warn!(script = %record.script, pod = gap.pod, restart = gap.restart, "A pod ended before its log was read to the end.");
+            self.notices.tell(Notice::Gap {
+                script: record.script.clone(),
+                version: gap.version,
+                pod: gap.pod,
+                reason: gap.reason,
+            });
+        }
+        memory.unsettled.remove(&record.uid);
+        self.index.settle(&record.uid);
+        Ok(())
+    }
+
+    // --- runners that wait
+
+    /// Pods that are to end.
+    fn stopping(&self) -> Vec<Arc<Pod>> {
+        self.context
+            .pods
+            .state_filter(|pod| pod.metadata.deletion_timestamp.is_some())
+    }
 }
 
-async fn close_pod(
-    context: &Context,
-    record: &PodRecord,
-    closing: super::endings::Closing,
-) -> Result<(), StoreError> {
+async fn close_pod(context: &Context, record: &PodRecord, closing: Closing) -> Result<(), StoreError> {
     let closed = context
         .store
         .close_runs(&CloseRuns {

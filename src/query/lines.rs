@@ -4,7 +4,7 @@ use memchr::memchr2_iter;
 
 use crate::{
     model::{Column, Condition, Filter, FilterError, LogId, LogLevel, Match, Operator},
-    segment::{LevelSet, LineRef, SegmentInfo},
+    segment::{LevelSet, LineRef, Needles, SegmentInfo},
 };
 
 /// A filter on log lines, ready to be applied to many.
@@ -12,6 +12,7 @@ use crate::{
 pub struct LineFilter {
     any: bool,
     tests: Vec<Test>,
+    needles: Needles,
 }
 
 #[derive(Clone, Debug)]
@@ -24,8 +25,9 @@ enum Test {
     IdContains(Vec<String>),
 }
 
+/// A test on a text.
 #[derive(Clone, Debug)]
-enum TextTest {
+pub(super) enum TextTest {
     In(Vec<String>),
     NotIn(Vec<String>),
     /// The parts, in lower case.
@@ -36,14 +38,19 @@ impl LineFilter {
     /// Prepares a filter; fails if it can not be applied to log lines.
     pub fn new(filter: &Filter) -> Result<Self, FilterError> {
         filter.check_logs()?;
-        Ok(Self {
-            any: filter.matching == Match::Any,
-            tests: filter
-                .conditions
-                .iter()
-                .map(Test::new)
-                .collect::<Result<_, _>>()?,
-        })
+        let tests = filter
+            .conditions
+            .iter()
+            .map(Test::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        let any = filter.matching == Match::Any && tests.len() > 1;
+        let needles = needles(any, &tests);
+        Ok(Self { any, tests, needles })
+    }
+
+    /// Texts that the message of a line that passes must have.
+    pub fn needles(&self) -> &Needles {
+        &self.needles
     }
 
     /// Whether a line passes.
@@ -66,7 +73,7 @@ impl LineFilter {
             Test::Levels(levels) => *levels,
             _ => LevelSet::ALL,
         };
-        if self.any && !self.tests.is_empty() {
+        if self.any {
             return self
                 .tests
                 .iter()
@@ -77,12 +84,39 @@ impl LineFilter {
     }
 
     fn holds(&self, test: impl FnMut(&Test) -> bool) -> bool {
-        if self.any && !self.tests.is_empty() {
+        if self.any {
             self.tests.iter().any(test)
         } else {
             self.tests.iter().all(test)
         }
     }
+}
+
+/// Texts that a message needs for these tests: for each of them, or for any of them.
+fn needles(any: bool, tests: &[Test]) -> Needles {
+    let of = |test: &Test| match test {
+        Test::Message(TextTest::Contains(parts)) => Some(bytes(parts.iter().map(String::as_str))),
+        Test::Message(TextTest::In(values)) => Some(bytes(values.iter().map(String::as_str))),
+        _ => None,
+    };
+    let lists: Vec<Option<Vec<Vec<u8>>>> = tests.iter().map(of).collect();
+    let lists = if any {
+        let joined: Option<Vec<_>> = lists.into_iter().collect();
+        joined.map(|lists| lists.concat()).into_iter().collect()
+    } else {
+        lists.into_iter().flatten().collect::<Vec<_>>()
+    };
+    // Every message has the empty text.
+    Needles(
+        lists
+            .into_iter()
+            .filter(|list| list.iter().all(|text| !text.is_empty()))
+            .collect(),
+    )
+}
+
+fn bytes<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Vec<u8>> {
+    texts.map(|text| text.to_ascii_lowercase().into_bytes()).collect()
 }
 
 impl Test {
@@ -139,7 +173,8 @@ impl Test {
 }
 
 impl TextTest {
-    fn new(condition: &Condition) -> Self {
+    /// `Equals`, `NotEquals` or `Contains`.
+    pub(super) fn new(condition: &Condition) -> Self {
         match condition.operator {
             Operator::Contains => Self::Contains(lower(&condition.values)),
             Operator::NotEquals => Self::NotIn(condition.values.clone()),
@@ -147,7 +182,8 @@ impl TextTest {
         }
     }
 
-    fn matches(&self, text: Option<&str>) -> bool {
+    /// Whether a text passes; what has none is not equal to any.
+    pub(super) fn matches(&self, text: Option<&str>) -> bool {
         let is = |values: &[String]| text.is_some_and(|text| values.iter().any(|v| v == text));
         match self {
             Self::In(values) => is(values),

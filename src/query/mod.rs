@@ -4,8 +4,11 @@
 //! level), `Contains` ignores the case of ASCII letters, `NotEquals` is passed by what has no value at all, and no other
 //! operator is.
 
+mod groups;
+mod limit;
 mod lines;
 mod runs;
+pub mod window;
 
 use std::ops::Range;
 
@@ -13,8 +16,10 @@ use jiff::Timestamp;
 
 use crate::model::TimeRange;
 
+pub use groups::GroupFilter;
+pub use limit::{Stop, TimeLimit, Waiting, within};
 pub use lines::LineFilter;
-pub use runs::{Dialect, push_runs_order, push_runs_where};
+pub use runs::{Dialect, push_conditions, push_runs_order, push_runs_where};
 
 /// The microseconds that lie in a range. Its ends may be finer than a microsecond, so both are rounded up: a moment kept
 /// to the microsecond is then in the one exactly when it is in the other.

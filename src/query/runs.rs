@@ -1,69 +1,94 @@
 //! The condition of a query for runs, as SQL with bound parameters.
 
-use sqlx::{Database, Encode, Postgres, QueryBuilder, Sqlite, Type};
+use std::ops::Range;
 
-use super::micros_range;
+use sqlx::{Database, Postgres, QueryBuilder, Sqlite};
+
 use crate::{
     model::{
-        Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType, TimeRange,
+        Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType, UnknownName,
         milliseconds_to_micros,
     },
     store::{RunCursor, storable},
 };
 
 /// What databases write differently.
-pub trait Dialect: Database {
+pub trait Dialect: Database + Sized {
     /// SQL function of (text, part) that gives a number above 0 where the part is in the text.
     const POSITION: &'static str;
     /// SQL before and after a text to lower its ASCII letters and no others.
     const LOWER: (&'static str, &'static str);
+    /// SQL after the name of the table `runs r` that makes a planner read the runs in progress alone.
+    const IN_PROGRESS: &'static str;
+    /// SQL of the number that leads from a run `r` to its payloads, and of the column of `run_payloads` that holds it.
+    const PAYLOAD: (&'static str, &'static str);
+
+    /// Binds a whole number.
+    fn number(sql: &mut QueryBuilder<Self>, value: i64);
+    /// Binds a text.
+    fn text(sql: &mut QueryBuilder<Self>, value: String);
 }
 
 impl Dialect for Sqlite {
     const POSITION: &'static str = "instr";
     const LOWER: (&'static str, &'static str) = ("lower(", ")");
+    const IN_PROGRESS: &'static str = " INDEXED BY runs_in_progress";
+    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
+
+    fn number(sql: &mut QueryBuilder<Self>, value: i64) {
+        sql.push_bind(value);
+    }
+
+    fn text(sql: &mut QueryBuilder<Self>, value: String) {
+        sql.push_bind(value);
+    }
 }
 
 impl Dialect for Postgres {
     const POSITION: &'static str = "strpos";
     // By the rules of C, whatever the database's: of ASCII letters alone.
     const LOWER: (&'static str, &'static str) = ("lower(", " COLLATE \"C\")");
+    const IN_PROGRESS: &'static str = "";
+    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
+
+    fn number(sql: &mut QueryBuilder<Self>, value: i64) {
+        sql.push_bind(value);
+    }
+
+    fn text(sql: &mut QueryBuilder<Self>, value: String) {
+        sql.push_bind(value);
+    }
 }
 
-/// Appends ` WHERE ...` for the runs (table alias `r`) of a script in a range that pass a filter and come after a row.
-/// Newest first, so "after" is older.
-pub fn push_runs_where<DB>(
+/// Appends ` WHERE ...` for the runs (table alias `r`) of a script that began in a range of microseconds (open where it
+/// ends at the ends of `i64`), pass a filter and come after a row. Newest first, so "after" is older.
+pub fn push_runs_where<DB: Dialect>(
     sql: &mut QueryBuilder<DB>,
     script_id: i64,
-    range: &TimeRange,
+    range: &Range<i64>,
     filter: &Filter,
     after: Option<&RunCursor>,
-) -> Result<(), FilterError>
-where
-    DB: Dialect,
-    for<'e> i64: Encode<'e, DB> + Type<DB>,
-    for<'e> String: Encode<'e, DB> + Type<DB>,
-{
+) -> Result<(), FilterError> {
     filter.check_runs()?;
-    sql.push(" WHERE r.script_id = ").push_bind(script_id);
+    sql.push(" WHERE r.script_id = ");
+    DB::number(sql, script_id);
     let time = time_column(filter);
-    let micros = micros_range(range);
-    if range.from.is_some() {
-        sql.push(" AND ").push(time).push(" >= ").push_bind(micros.start);
+    if range.start != i64::MIN {
+        sql.push(" AND ").push(time).push(" >= ");
+        DB::number(sql, range.start);
     }
     // Of two upper bounds only the lower one is said: a planner might start at the other and walk all the way down.
     match after {
-        Some(after) if after.executed_on.as_microsecond() < micros.end => {
-            sql.push(" AND (")
-                .push(time)
-                .push(", r.run_id) < (")
-                .push_bind(after.executed_on.as_microsecond())
-                .push(", ")
-                .push_bind(storable(after.run_id.clone()))
-                .push(")");
+        Some(after) if after.executed_on.as_microsecond() < range.end => {
+            sql.push(" AND (").push(time).push(", r.run_id) < (");
+            DB::number(sql, after.executed_on.as_microsecond());
+            sql.push(", ");
+            DB::text(sql, storable(after.run_id.clone()));
+            sql.push(")");
         }
-        _ if range.to.is_some() => {
-            sql.push(" AND ").push(time).push(" < ").push_bind(micros.end);
+        _ if range.end != i64::MAX => {
+            sql.push(" AND ").push(time).push(" < ");
+            DB::number(sql, range.end);
         }
         _ => {}
     }
@@ -77,6 +102,21 @@ where
     }
     if !filter.conditions.is_empty() {
         sql.push(")");
+    }
+    Ok(())
+}
+
+/// Appends ` AND ...` for each condition on one of these columns that every row must meet.
+pub fn push_conditions<DB: Dialect>(
+    sql: &mut QueryBuilder<DB>,
+    filter: &Filter,
+    columns: &[Column],
+) -> Result<(), FilterError> {
+    if filter.matching == Match::All {
+        for condition in filter.conditions.iter().filter(|c| columns.contains(&c.column)) {
+            sql.push(" AND ");
+            push_condition(sql, condition)?;
+        }
     }
     Ok(())
 }
@@ -129,13 +169,21 @@ fn kind(column: Column) -> Option<Kind> {
     })
 }
 
-fn push_condition<DB>(sql: &mut QueryBuilder<DB>, condition: &Condition) -> Result<(), FilterError>
-where
-    DB: Dialect,
-    for<'e> i64: Encode<'e, DB> + Type<DB>,
-    for<'e> String: Encode<'e, DB> + Type<DB>,
-{
+fn push_condition<DB: Dialect>(sql: &mut QueryBuilder<DB>, condition: &Condition) -> Result<(), FilterError> {
     let column = condition.column.as_str();
+    if let (Column::Status, Operator::Equals, [status]) =
+        (condition.column, condition.operator, condition.values.as_slice())
+    {
+        // Not bound but said, so that the indexes of failed runs and of those in progress serve.
+        let status: RunStatus = status
+            .parse()
+            .map_err(|error: UnknownName| FilterError::WrongValue {
+                column,
+                message: error.to_string(),
+            })?;
+        sql.push("r.status = ").push(status.code());
+        return Ok(());
+    }
     let kind = kind(condition.column).ok_or(FilterError::WrongTable {
         column,
         table: "runs",
@@ -147,6 +195,7 @@ where
                 name,
                 condition,
                 condition.values.iter().cloned().map(storable),
+                DB::text,
             );
         }
         (Operator::Contains, Kind::Text(name)) => push_contains(sql, name, &condition.values),
@@ -169,9 +218,10 @@ where
                         values.iter().max()
                     };
                     let bound = bound.copied().ok_or(FilterError::NoValue { column })?;
-                    sql.push(name).push(sign).push_bind(bound);
+                    sql.push(name).push(sign);
+                    DB::number(sql, bound);
                 }
-                None => push_list(sql, name, condition, values),
+                None => push_list(sql, name, condition, values, DB::number),
             }
         }
         (operator, Kind::Text(_)) => {
@@ -196,33 +246,27 @@ fn comparison(operator: Operator) -> Option<(&'static str, bool)> {
     }
 }
 
-fn push_list<DB, T>(
+fn push_list<DB: Dialect, T>(
     sql: &mut QueryBuilder<DB>,
     name: &str,
     condition: &Condition,
     values: impl IntoIterator<Item = T>,
-) where
-    DB: Dialect,
-    for<'e> T: Encode<'e, DB> + Type<DB>,
-{
+    bind: fn(&mut QueryBuilder<DB>, T),
+) {
     let not = condition.operator == Operator::NotEquals;
     if not {
         // What has no value is not equal to any.
         sql.push("(").push(name).push(" IS NULL OR ");
     }
     sql.push(name).push(if not { " NOT IN (" } else { " IN (" });
-    let mut list = sql.separated(", ");
-    for value in values {
-        list.push_bind(value);
+    for (n, value) in values.into_iter().enumerate() {
+        sql.push(if n > 0 { ", " } else { "" });
+        bind(sql, value);
     }
     sql.push(if not { "))" } else { ")" });
 }
 
-fn push_contains<DB>(sql: &mut QueryBuilder<DB>, text: &str, values: &[String])
-where
-    DB: Dialect,
-    for<'e> String: Encode<'e, DB> + Type<DB>,
-{
+fn push_contains<DB: Dialect>(sql: &mut QueryBuilder<DB>, text: &str, values: &[String]) {
     let (before, after) = DB::LOWER;
     for (n, value) in values.iter().enumerate() {
         sql.push(if n == 0 { "(" } else { " OR " });
@@ -231,9 +275,9 @@ where
             .push(before)
             .push(text)
             .push(after)
-            .push(", ")
-            .push_bind(storable(value.to_ascii_lowercase()))
-            .push(") > 0");
+            .push(", ");
+        DB::text(sql, storable(value.to_ascii_lowercase()));
+        sql.push(") > 0");
     }
     sql.push(")");
 }
@@ -253,7 +297,7 @@ mod tests {
     fn text(matching: Match, conditions: Vec<Condition>) -> String {
         let mut sql = QueryBuilder::<Sqlite>::new("");
         let filter = Filter { matching, conditions };
-        push_runs_where(&mut sql, 1, &TimeRange::ALL, &filter, None).unwrap();
+        push_runs_where(&mut sql, 1, &(i64::MIN..i64::MAX), &filter, None).unwrap();
         sql.into_string()
     }
 
@@ -276,11 +320,11 @@ mod tests {
         };
         assert_eq!(
             text(Match::All, two()),
-            " WHERE r.script_id = ? AND (r.status IN (?) AND r.response_time >= ?)"
+            " WHERE r.script_id = ? AND (r.status = 2 AND r.response_time >= ?)"
         );
         assert_eq!(
             text(Match::Any, two()),
-            " WHERE r.script_id = ? AND (r.status IN (?) OR r.response_time >= ?)"
+            " WHERE r.script_id = ? AND (r.status = 2 OR r.response_time >= ?)"
         );
         assert_eq!(text(Match::Any, vec![]), " WHERE r.script_id = ?");
     }
@@ -288,10 +332,7 @@ mod tests {
     #[test]
     fn the_page_goes_on_after_the_key_within_the_range() {
         let mut sql = QueryBuilder::<Sqlite>::new("");
-        let range = TimeRange {
-            from: Some(Timestamp::UNIX_EPOCH),
-            to: Some(Timestamp::constant(9, 0)),
-        };
+        let range = 0..9_000_000;
         let after = RunCursor {
             executed_on: Timestamp::UNIX_EPOCH,
             run_id: "r".into(),
@@ -348,7 +389,7 @@ mod tests {
             matching: Match::All,
             conditions: vec![condition(Column::LogMessage, Operator::Equals, &["x"])],
         };
-        assert!(push_runs_where(&mut sql, 1, &TimeRange::ALL, &filter, None).is_err());
+        assert!(push_runs_where(&mut sql, 1, &(i64::MIN..i64::MAX), &filter, None).is_err());
     }
 
     use jiff::Timestamp;

@@ -10,6 +10,11 @@ use clap::{ArgAction, ValueEnum};
 
 use super::{RunnerError, call::Settings, records::PayloadRule};
 
+/// Seconds beyond a script's timeout that its pod is given for ending its runs and for having their records stored.
+pub const STOP_SECONDS: u64 = 30;
+/// So many seconds before it would be killed, the runner ends by itself.
+const MARGIN_SECONDS: u64 = 5;
+
 /// Options of `scriptscope runner`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -58,6 +63,10 @@ pub struct Args {
     /// Seconds that runs in progress have once the runner is told to stop. Default: as long as a run may take.
     #[arg(long, env = "SCRIPTSCOPE_GRACE_SECONDS")]
     pub grace_seconds: Option<u64>,
+    /// Seconds from the stop signal until the runner ends although nobody has said that its records are stored. Default:
+    /// 25 more than a run may take.
+    #[arg(long, env = "SCRIPTSCOPE_LINGER_SECONDS")]
+    pub linger_seconds: Option<u64>,
     /// Seconds that a call may wait for a free worker.
     #[arg(long, env = "SCRIPTSCOPE_QUEUE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub queue_seconds: u64,
@@ -112,6 +121,12 @@ impl Args {
     pub(super) fn grace(&self) -> Duration {
         self.grace_seconds
             .map_or_else(|| self.timeout(), Duration::from_secs)
+    }
+
+    /// How long after a stop signal the runner waits at most for the word that its records are stored.
+    pub(super) fn linger(&self) -> Duration {
+        let default = self.timeout_seconds + STOP_SECONDS - MARGIN_SECONDS;
+        Duration::from_secs(self.linger_seconds.unwrap_or(default))
     }
 
     /// How long a call may wait for a worker.

@@ -39,10 +39,10 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
-pub use config::{Args, Logging};
+pub use config::{Args, Logging, STOP_SECONDS};
 pub use install::{InstallArgs, InstallError, install};
 
 use self::{
@@ -51,14 +51,16 @@ use self::{
     process::Processes,
     records::{Lifecycle, rfc3339},
     server::Server,
-    stop::{Phase, Stopper},
+    stop::{LastWord, Phase, Stopper},
     worker::{Launch, StartError},
 };
 
 /// Exit code when `main.py` can not be used.
 pub const EXIT_UNUSABLE: i32 = 78;
-/// How long the last records stay readable before the runner ends, since the container's log goes with its pod.
-const LINGER: Duration = Duration::from_secs(2);
+/// Path on which the runner is told, by a POST of its last record's token, that this record is stored.
+pub const STORED_PATH: &str = "/internal/stored";
+/// For the answer to that to be sent before the process ends.
+const ANSWER: Duration = Duration::from_millis(10);
 /// How long killed runs may take to be recorded.
 const KILLED_RUNS: Duration = Duration::from_secs(5);
 /// Where kubelet looks for the reason.
@@ -112,7 +114,7 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     let mut signals = Signals::new().map_err(RunnerError::Start)?;
     let (output, mut broken) = Output::start().map_err(RunnerError::Start)?;
     // First of all: it tells readers that korelogger's echoes are taken out of what follows.
-    output.stdout(lifecycle("runner.started")).await;
+    output.stdout(lifecycle("runner.started", None)).await;
     let launch = Launch {
         app: std::path::absolute(&args.app).map_err(RunnerError::Start)?,
         home: args.worker_home()?,
@@ -130,9 +132,11 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     tracing::debug!(%address, "Listening.");
     let (stopper, stop) = Stopper::new();
     let (pool, mut slots) = Pool::start(args.concurrency(), &launch, args.settings(), &stop);
+    let last_word = LastWord::new();
     let server = Arc::new(Server {
         pool,
         stop,
+        last_word: last_word.clone(),
         queue_timeout: args.queue_timeout(),
     });
     let listener = listener.tap_io(|stream| {
@@ -149,19 +153,28 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         }
         Ok(error) = &mut broken => return Err(RunnerError::Output(error)),
     }
+    let leave_by = Instant::now() + args.linger();
     stopper.enter(Phase::Draining);
     drain(&mut slots.tasks, args.grace(), &mut signals, &stopper).await;
-    output.stdout(lifecycle("runner.stopped")).await;
+    output
+        .stdout(lifecycle("runner.stopped", Some(last_word.token())))
+        .await;
     output.flush().await;
-    sleep(LINGER).await;
+    // The container's log goes with its pod, so it must have been read by then.
+    tokio::select! {
+        () = last_word.stored() => sleep(ANSWER).await,
+        () = sleep_until(leave_by) => {}
+        () = signals.next() => {}
+    }
     Ok(None)
 }
 
 /// A record of the runner's own life.
-fn lifecycle(kind: &'static str) -> Vec<u8> {
+fn lifecycle(kind: &'static str, token: Option<&str>) -> Vec<u8> {
     records::line(&Lifecycle {
         scriptscope: kind,
         time: rfc3339(Timestamp::now()),
+        token,
     })
 }
 

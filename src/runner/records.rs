@@ -76,11 +76,14 @@ pub struct Finished<'a> {
 
 /// The runner begins, and all that follows went through it; or it ends, and nothing follows.
 #[derive(Debug, Serialize)]
-pub struct Lifecycle {
+pub struct Lifecycle<'a> {
     /// `runner.started` or `runner.stopped`.
     pub scriptscope: &'static str,
     /// When.
     pub time: String,
+    /// To be said back to the runner when its end is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<&'a str>,
 }
 
 /// Which payloads records hold.

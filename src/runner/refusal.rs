@@ -90,6 +90,12 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message.into())
     }
 
+    /// The token is not that of the last record.
+    pub fn wrong_token() -> Self {
+        let message = "the token is not the one in the runner's last record";
+        Self::new(StatusCode::FORBIDDEN, "WrongToken", message.into())
+    }
+
     /// The path does not take this method.
     pub fn method() -> Self {
         let message = "wrong method; functions are called with POST, everything else is read with GET";

@@ -21,12 +21,13 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    STORED_PATH,
     call::{Call, Report},
     caller::Caller,
     function::{Function, listing},
     pool::{Job, Pool},
     refusal::Refusal,
-    stop::Stop,
+    stop::{LastWord, Stop},
 };
 use crate::model::{RunError, RunStatus};
 
@@ -34,6 +35,8 @@ use crate::model::{RunError, RunStatus};
 pub const MAX_BODY_BYTES: usize = 6 << 20;
 /// Of a body that is too large, so much is read and thrown away, so that the client gets to read the answer.
 const MAX_DISCARDED_BYTES: usize = 64 << 20;
+/// The longest token that is read.
+const MAX_TOKEN_BYTES: usize = 256;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -44,6 +47,8 @@ pub struct Server {
     pub pool: Pool,
     /// How far stopping is.
     pub stop: Stop,
+    /// What the last record will say.
+    pub last_word: LastWord,
     /// How long a call may wait for a worker.
     pub queue_timeout: Duration,
 }
@@ -67,6 +72,7 @@ pub fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/functions", get(functions))
         .route("/functions/{name}", post(call))
+        .route(STORED_PATH, post(stored))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(|| async { Refusal::no_route() })
@@ -81,6 +87,17 @@ async fn ready(State(server): State<Arc<Server>>) -> Response {
         "ok\n".into_response()
     } else {
         server.not_ready().into_response()
+    }
+}
+
+async fn stored(State(server): State<Arc<Server>>, body: Body) -> Result<StatusCode, Refusal> {
+    let token = timeout(BODY_TIMEOUT, read_body(body, MAX_TOKEN_BYTES))
+        .await
+        .map_err(|_| Refusal::slow_body(BODY_TIMEOUT.as_secs()))??;
+    if server.last_word.confirm(&token) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Refusal::wrong_token())
     }
 }
 

@@ -1,6 +1,46 @@
-//! How the runner is told to stop.
+//! How the runner is told to stop, and when it may.
 
+use subtle::ConstantTimeEq;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The runner's last record holds a token that nobody else knows; whoever says it back has read that record, and so
+/// can say that it is stored.
+#[derive(Clone, Debug)]
+pub struct LastWord {
+    token: String,
+    stored: CancellationToken,
+}
+
+impl LastWord {
+    /// A new token.
+    pub fn new() -> Self {
+        Self {
+            token: Uuid::new_v4().simple().to_string(),
+            stored: CancellationToken::new(),
+        }
+    }
+
+    /// What the last record holds.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The last record is stored, says somebody; whether that is to be believed.
+    pub fn confirm(&self, token: &[u8]) -> bool {
+        let knows: bool = token.ct_eq(self.token.as_bytes()).into();
+        if knows {
+            self.stored.cancel();
+        }
+        knows
+    }
+
+    /// Ready once the last record is stored.
+    pub async fn stored(&self) {
+        self.stored.cancelled().await;
+    }
+}
 
 /// How far stopping is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -17,7 +17,7 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-use super::{LevelSet, LineRef, ROWS_PER_GROUP, RunSet, Segment, SegmentError, SegmentInfo};
+use super::{LevelSet, LineRef, ROWS_PER_GROUP, RunSet, Segment, SegmentError, SegmentInfo, tokens};
 
 static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -68,6 +68,7 @@ pub fn encode(lines: &[LineRef<'_>]) -> Result<Option<Segment>, SegmentError> {
     Ok(Some(Segment {
         info,
         body: Bytes::from(writer.into_inner()?),
+        grams: tokens::grams(lines.len(), order.iter().map(|&row| lines[row].message)),
     }))
 }
 

@@ -9,6 +9,8 @@ mod encode;
 mod merge;
 mod runs;
 mod scan;
+mod search;
+mod tokens;
 
 use bytes::Bytes;
 
@@ -17,7 +19,9 @@ use crate::model::{LogId, LogLevel};
 pub use encode::encode;
 pub use merge::merge;
 pub use runs::RunSet;
-pub use scan::{count, decode, scan};
+pub use scan::{count, decode, levels, scan};
+pub use search::search;
+pub use tokens::{Grams, Needles};
 
 /// Rows in a row group: what is decoded at once.
 pub const ROWS_PER_GROUP: usize = 8_192;
@@ -143,6 +147,8 @@ pub struct Segment {
     pub info: SegmentInfo,
     /// The Parquet file.
     pub body: Bytes,
+    /// The texts that its messages may have, see [`Grams`]; empty where that is not known.
+    pub grams: Vec<u8>,
 }
 
 /// A set of log levels.

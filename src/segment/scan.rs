@@ -19,12 +19,28 @@ use crate::model::{LogId, LogLevel};
 pub fn scan(
     body: &Bytes,
     range: &Range<i64>,
+    visit: impl FnMut(LineRef<'_>) -> ControlFlow<()>,
+) -> Result<(), SegmentError> {
+    scan_groups(body, range, |_| Ok(ControlFlow::Continue(true)), visit)
+}
+
+/// The same of those row groups alone that are `wanted`, until that breaks.
+pub(super) fn scan_groups(
+    body: &Bytes,
+    range: &Range<i64>,
+    mut wanted: impl FnMut(&RowGroupMetaData) -> Result<ControlFlow<(), bool>, SegmentError>,
     mut visit: impl FnMut(LineRef<'_>) -> ControlFlow<()>,
 ) -> Result<(), SegmentError> {
     let metadata = ArrowReaderMetadata::load(body, ArrowReaderOptions::new())?;
     for group in (0..metadata.metadata().num_row_groups()).rev() {
-        if !overlaps(metadata.metadata().row_group(group), range) {
+        let particulars = metadata.metadata().row_group(group);
+        if !overlaps(particulars, range) {
             continue;
+        }
+        match wanted(particulars)? {
+            ControlFlow::Continue(true) => {}
+            ControlFlow::Continue(false) => continue,
+            ControlFlow::Break(()) => return Ok(()),
         }
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(body.clone(), metadata.clone())
             .with_row_groups(vec![group])
@@ -45,6 +61,28 @@ pub fn scan(
         }
     }
     Ok(())
+}
+
+/// Time and level of the lines of a segment whose time lies in `range`; reads these columns alone.
+pub fn levels(body: &Bytes, range: &Range<i64>) -> Result<Vec<(i64, LogLevel)>, SegmentError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(body.clone())?;
+    let columns = ProjectionMask::columns(builder.parquet_schema(), ["timestamp", "level"]);
+    let mut found = Vec::new();
+    for batch in builder
+        .with_projection(columns)
+        .with_batch_size(ROWS_PER_GROUP)
+        .build()?
+    {
+        let batch = batch?;
+        let times: &TimestampMicrosecondArray = column(&batch, "timestamp")?;
+        let levels: &StringArray = column(&batch, "level")?;
+        for (row, time) in times.values().iter().enumerate() {
+            if range.contains(time) {
+                found.push((*time, level(levels.value(row))?));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Lines of a segment whose time lies in `range`; reads their times alone.
@@ -117,6 +155,13 @@ fn optional(array: &StringArray, row: usize) -> Option<&str> {
     (!array.is_null(row)).then(|| array.value(row))
 }
 
+fn level(name: &str) -> Result<LogLevel, SegmentError> {
+    LogLevel::ALL
+        .into_iter()
+        .find(|level| level.as_str() == name)
+        .ok_or_else(|| SegmentError::Level(name.to_owned()))
+}
+
 impl<'a> Columns<'a> {
     pub(super) fn of(batch: &'a RecordBatch) -> Result<Self, SegmentError> {
         Ok(Self {
@@ -132,7 +177,6 @@ impl<'a> Columns<'a> {
     }
 
     pub(super) fn line(&self, row: usize) -> Result<LineRef<'a>, SegmentError> {
-        let level = self.level.value(row);
         Ok(LineRef {
             key: LineKey {
                 micros: self.timestamp.value(row),
@@ -142,10 +186,7 @@ impl<'a> Columns<'a> {
                     index: self.index.value(row),
                 },
             },
-            level: LogLevel::ALL
-                .into_iter()
-                .find(|l| l.as_str() == level)
-                .ok_or_else(|| SegmentError::Level(level.to_owned()))?,
+            level: level(self.level.value(row))?,
             run_id: optional(self.run_id, row),
             message: self.message.value(row),
             attributes: optional(self.attributes, row),

@@ -7,7 +7,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Append, AppendOutcome, CloseRuns, Gap, PodRecord, StoreError, payload, run_changes::StoredRun};
+use super::{
+    Append, AppendOutcome, CloseRuns, Gap, LastWord, PodRecord, StoreError, payload, run_changes::StoredRun,
+};
 use crate::{
     ingest::{
         lines::Lines,
@@ -112,6 +114,8 @@ pub struct PreparedAppend {
     pub carry: Vec<u8>,
     /// Bytes lost before it, and when that was.
     pub gap: Option<(Gap, i64)>,
+    /// What the stream says last, if it does.
+    pub last_word: Option<LastWord>,
     /// What happened to runs, in order.
     pub events: Vec<RunEvent>,
     /// The lines; all can be numbered.
@@ -263,6 +267,12 @@ fn prepare_append(
             let reason = storable(gap.reason);
             (Gap { reason, ..gap }, time)
         }),
+        last_word: append.last_word.map(|word| match word {
+            LastWord::RunnerStopped { token } => LastWord::RunnerStopped {
+                token: storable(token),
+            },
+            LastWord::EndOfFiles => LastWord::EndOfFiles,
+        }),
         events,
         lines,
         line_counts,
@@ -376,7 +386,7 @@ pub fn micros_up(time: Timestamp) -> i64 {
 }
 
 /// The end of a run that a pod left in progress.
-pub fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
+pub fn forced_end(run_id: String, run: &StoredRun, close_runs: &CloseRuns) -> End {
     let error = RunError {
         reason: close_runs.reason.clone(),
         kind: None,
@@ -384,7 +394,7 @@ pub fn forced_end(run: &StoredRun, close_runs: &CloseRuns) -> End {
         traceback: None,
     };
     End {
-        run_id: String::new(),
+        run_id,
         // The clocks of two machines: a run never ends before it began.
         finished_at: close_runs.time.as_microsecond().max(run.executed_at),
         began_at: run.executed_at,

@@ -5,19 +5,20 @@
 
 mod batch;
 mod changes;
-mod counts;
-mod digest;
+pub mod digest;
+mod endings;
 mod payload;
 pub mod postgres;
+mod read;
+mod retention;
 mod rows;
 mod run_changes;
-mod search;
 pub mod sqlite;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     ingest::{
@@ -25,12 +26,17 @@ use crate::{
         wire::{Position, StreamKey},
     },
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogId, LogLine, Run, RunDetail, ScriptKey, TimeRange,
-        VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine, Run, RunDetail,
+        ScriptKey, Step, TimeRange, VersionFigures,
     },
+    query::TimeLimit,
 };
 
 pub use batch::storable;
+pub use retention::{
+    Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
+    Storage, Wish, fair_share,
+};
 
 /// A pod of a script, remembered longer than the cluster does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +83,46 @@ pub struct Append {
     pub records: Records,
     /// Bytes that could not be read, just before these.
     pub gap: Option<Gap>,
+    /// Set where nothing more of the stream will come.
+    pub last_word: Option<LastWord>,
 }
+
+/// How it is known that nothing more of a stream will come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    /// Its files were read to their end after the container had ended.
+    EndOfFiles,
+    /// The runner said so.
+    RunnerStopped {
+        /// What it waits for.
+        token: String,
+    },
+}
+
+/// How far a stream of a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamProgress {
+    /// How many times the container had been restarted.
+    pub restart: u32,
+    /// Bytes committed.
+    pub offset: u64,
+    /// Set once nothing more of it will come.
+    pub last_word: Option<LastWord>,
+}
+
+/// A pod that has ended and whose streams will not get on any more.
+#[derive(Clone, Debug)]
+pub struct SettlePod {
+    /// UID of the pod.
+    pub uid: String,
+    /// Restarts whose last word never came.
+    pub unread: Vec<u32>,
+    /// When the pod ended.
+    pub time: Timestamp,
+}
+
+/// Reason of the gap at the end of a stream whose last word never came.
+pub const POD_ENDED_UNREAD: &str = "PodEndedUnread";
 
 /// Bytes of a stream that are lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +168,15 @@ pub struct Page<T, K> {
     pub next: Option<K>,
 }
 
+impl<T, K> Default for Page<T, K> {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            next: None,
+        }
+    }
+}
+
 /// Sort key of a run: newest first, then by id descending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunCursor {
@@ -161,6 +215,21 @@ pub type RunQuery = RowQuery<RunCursor>;
 /// A query for log lines.
 pub type LogQuery = RowQuery<LogCursor>;
 
+/// Which figures over time.
+#[derive(Clone, Debug)]
+pub struct SeriesQuery {
+    /// The script.
+    pub script: ScriptKey,
+    /// When its runs began and its lines were printed.
+    pub range: TimeRange,
+    /// Which of its runs. Callers have checked it.
+    pub filter: Filter,
+    /// How long a bucket is.
+    pub step: Step,
+    /// Whose days they are.
+    pub zone: TimeZone,
+}
+
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -173,6 +242,9 @@ pub enum StoreError {
     /// A log segment could not be written or read.
     #[error("a log segment is not readable: {0}")]
     Segment(#[from] crate::segment::SegmentError),
+    /// It took longer than [`crate::query::within`] allows.
+    #[error(transparent)]
+    TimeLimit(#[from] TimeLimit),
     /// The filter can not be applied to these rows.
     #[error(transparent)]
     Filter(#[from] crate::model::FilterError),
@@ -186,7 +258,7 @@ pub enum StoreError {
 
 /// The store.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Retention + 'static {
     // --- versions
 
     /// Begins a deployment: takes the next version, above both every version known here and `floor` (the highest known
@@ -235,10 +307,34 @@ pub trait Store: Send + Sync + 'static {
     /// Pods (UIDs) that have runs in progress, with the moment the oldest of these began.
     async fn pods_with_open_runs(&self) -> Result<Vec<(PodRecord, Timestamp)>, StoreError>;
 
+    // --- endings
+
+    /// Registered pods of which more may come: all that run, and those that ended and are not settled yet.
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError>;
+
+    /// The streams of these pods (UIDs), in the order of their restarts; none of a pod whose log was never seen.
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError>;
+
+    /// Settles a pod: records a gap of the reason [`POD_ENDED_UNREAD`] at the end of each stream named there whose last
+    /// word has not come by now, and returns these gaps. Nothing happens to a pod that is settled. Should the last word
+    /// come after all, the gap is removed with its commit.
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError>;
+
+    /// What could not be read of a script's logs in a range, the latest first, at most `limit`.
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError>;
+
     // --- figures
 
     /// Lifetime figures of a script.
     async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError>;
+
+    /// Lifetime figures of many scripts, in their order.
+    async fn figures_of(&self, scripts: &[ScriptKey]) -> Result<Vec<Figures>, StoreError>;
 
     /// Lifetime figures of its last `limit` versions that have runs, newest first.
     async fn version_figures(
@@ -256,6 +352,10 @@ pub trait Store: Send + Sync + 'static {
         filter: &Filter,
     ) -> Result<Figures, StoreError>;
 
+    /// Figures over time, oldest first; stretches without a run or a line are left out. Lines are counted whatever the
+    /// filter. Percentiles of more than 10,000 successful runs in a bucket are estimates.
+    async fn series(&self, query: &SeriesQuery) -> Result<Vec<Bucket>, StoreError>;
+
     /// Scripts that have changed (a run, a line) since this number was returned, and the next number.
     /// Starts at 0; counts on through the life of the process, not longer.
     fn changed_scripts(&self, since: u64) -> (Vec<ScriptKey>, u64);
@@ -265,11 +365,17 @@ pub trait Store: Send + Sync + 'static {
     /// A page of runs.
     async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError>;
 
+    /// How many runs a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
+    async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError>;
+
     /// One run with its payloads.
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError>;
 
     /// A page of log lines.
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
+
+    /// How many lines a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
+    async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError>;
 
     /// Every script that has ever stored anything, in order; `namespace` narrows it.
     async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError>;

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use sqlx::{Column, Row, TypeInfo, ValueRef, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{Column, Row, TypeInfo, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{PodRecord, StoreError, batch::Owner, optional_time, run_changes::StoredRun, time};
 use crate::{
     ingest::wire::Position,
-    model::{Deployment, DeploymentState, Run, RunStatus, ScriptKey, SourceType},
-    segment::{LevelSet, RunSet, SegmentInfo},
+    model::{Deployment, DeploymentState, RunStatus, ScriptKey},
 };
 
 /// Columns of a row by their names.
@@ -17,8 +16,6 @@ pub trait Fields {
     fn optional_number(&self, name: &str) -> Result<Option<i64>, StoreError>;
     /// A text which may be absent.
     fn optional_text(&self, name: &str) -> Result<Option<String>, StoreError>;
-    /// Bytes which may be absent.
-    fn optional_bytes(&self, name: &str) -> Result<Option<&[u8]>, StoreError>;
 
     /// A whole number of any width.
     fn number(&self, name: &str) -> Result<i64, StoreError> {
@@ -28,11 +25,6 @@ pub trait Fields {
     /// A text.
     fn text(&self, name: &str) -> Result<String, StoreError> {
         self.optional_text(name)?.ok_or_else(|| absent(name))
-    }
-
-    /// Bytes.
-    fn bytes(&self, name: &str) -> Result<&[u8], StoreError> {
-        self.optional_bytes(name)?.ok_or_else(|| absent(name))
     }
 }
 
@@ -48,10 +40,6 @@ impl Fields for SqliteRow {
     fn optional_text(&self, name: &str) -> Result<Option<String>, StoreError> {
         Ok(self.try_get(name)?)
     }
-
-    fn optional_bytes(&self, name: &str) -> Result<Option<&[u8]>, StoreError> {
-        Ok(self.try_get(name)?)
-    }
 }
 
 impl Fields for PgRow {
@@ -65,13 +53,6 @@ impl Fields for PgRow {
     fn optional_text(&self, name: &str) -> Result<Option<String>, StoreError> {
         Ok(self.try_get(name)?)
     }
-
-    fn optional_bytes(&self, name: &str) -> Result<Option<&[u8]>, StoreError> {
-        if self.try_get_raw(name)?.is_null() {
-            return Ok(None);
-        }
-        Ok(Some(self.try_get(name)?))
-    }
 }
 
 /// A code of the model's kept as a number.
@@ -83,28 +64,10 @@ fn code<T>(row: &impl Fields, name: &str, from: fn(u8) -> Option<T>) -> Result<T
         .ok_or_else(|| StoreError::Corrupt(format!("the {name} {code} of a run")))
 }
 
-/// A run as lists show it.
-pub fn run(row: &impl Fields) -> Result<Run, StoreError> {
-    Ok(Run {
-        run_id: row.text("run_id")?,
-        status: code(row, "status", RunStatus::from_code)?,
-        reason: row.optional_text("reason")?,
-        deployment_version: row.number("version")?,
-        deployment_id: row.text("deployment_id")?,
-        response_time_micros: row.optional_number("response_time")?,
-        function: row.text("function")?,
-        executed_on: time(row.number("executed_at")?)?,
-        finished_at: optional_time(row.optional_number("finished_at")?)?,
-        source_type: code(row, "source_type", SourceType::from_code)?,
-        source: row.text("source")?,
-        traceparent: row.optional_text("traceparent")?,
-    })
-}
-
 /// A run as events are applied to it.
 pub fn stored_run(row: &impl Fields) -> Result<StoredRun, StoreError> {
     Ok(StoredRun {
-        row: row.number("id")?,
+        payload: row.optional_number("payload")?,
         in_progress: code(row, "status", RunStatus::from_code)? == RunStatus::InProgress,
         executed_at: row.number("executed_at")?,
         version: row.number("version")?,
@@ -158,22 +121,5 @@ pub fn deployment(row: &impl Fields) -> Result<Deployment, StoreError> {
         started_at: time(row.number("started_at")?)?,
         deployed_at: optional_time(row.optional_number("deployed_at")?)?,
         ended_at: optional_time(row.optional_number("ended_at")?)?,
-    })
-}
-
-/// Particulars of a segment from the columns of the same names.
-pub fn segment_info(row: &impl Fields) -> Result<SegmentInfo, StoreError> {
-    let count = |name: &str| -> Result<usize, StoreError> {
-        Ok(usize::try_from(row.number(name)?).unwrap_or_default())
-    };
-    let levels = u8::try_from(row.number("levels")?).unwrap_or(u8::MAX);
-    Ok(SegmentInfo {
-        min_time: row.number("min_time")?,
-        max_time: row.number("max_time")?,
-        lines: count("lines")?,
-        levels: LevelSet::from_bits(levels),
-        text_bytes: count("text_bytes")?,
-        runs: RunSet::from_bytes(row.bytes("runs")?)
-            .ok_or_else(|| StoreError::Corrupt("the runs of a segment".to_owned()))?,
     })
 }

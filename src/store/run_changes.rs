@@ -4,7 +4,7 @@
 //! beginning makes the whole run.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     mem,
 };
 
@@ -13,13 +13,13 @@ use super::{
     batch::{End, RunEvent, Start, hour_of},
     digest::Digest,
 };
-use crate::model::RunStatus;
+use crate::{model::RunStatus, query::window::HOURS_A_DAY};
 
 /// A run that the store has.
 #[derive(Clone, Debug)]
 pub struct StoredRun {
-    /// Its row.
-    pub row: i64,
+    /// Number of its payload's row, if it has one.
+    pub payload: Option<i64>,
     /// Whether it is still in progress.
     pub in_progress: bool,
     /// When it began.
@@ -78,20 +78,50 @@ enum Known {
     Closed,
 }
 
-/// Applies events in their order to the runs of one script, of which `stored` has each that an event names.
+/// Which runs must be looked up before events are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUp {
+    /// Those that end and have not begun here. A run that begins is taken for a new one, which nearly all are: the store
+    /// refuses its row if it is not, and then all must be looked up.
+    Ends,
+    /// All.
+    All,
+}
+
+impl LookUp {
+    /// The ids, each once.
+    pub fn ids<'a>(self, events: impl IntoIterator<Item = &'a RunEvent>) -> Vec<&'a str> {
+        let mut ids = Vec::new();
+        let mut seen = HashSet::new();
+        for event in events {
+            let id = event.run_id();
+            if seen.insert(id) && (self == Self::All || matches!(event, RunEvent::End(_))) {
+                ids.push(id);
+            }
+        }
+        ids
+    }
+}
+
+/// Applies events in their order to the runs of one script, of which `stored` has those that
+/// [`LookUp`] names and the store has.
 pub fn apply<'a>(
     stored: HashMap<String, StoredRun>,
     events: impl IntoIterator<Item = (Origin, &'a RunEvent)>,
+    ended_before: i64,
 ) -> RunChanges<'a> {
     let mut changes = RunChanges::default();
-    let mut known: HashMap<String, Known> = stored
-        .into_iter()
-        .map(|(id, run)| (id, Known::Stored(Box::new(run))))
-        .collect();
+    let mut stored = stored;
+    let mut known: HashMap<&str, Known> = HashMap::new();
     for (origin, event) in events {
+        if !stored.is_empty()
+            && let Some(run) = stored.remove(event.run_id())
+        {
+            known.insert(event.run_id(), Known::Stored(Box::new(run)));
+        }
         match event {
             RunEvent::Start(start) => {
-                if let Entry::Vacant(vacant) = known.entry(start.run_id.clone()) {
+                if let Entry::Vacant(vacant) = known.entry(&start.run_id) {
                     vacant.insert(Known::New(changes.new.len()));
                     changes.new.push(NewRun {
                         run_id: &start.run_id,
@@ -102,9 +132,10 @@ pub fn apply<'a>(
                     });
                 }
             }
-            RunEvent::End(end) => match known.get_mut(&end.run_id) {
+            RunEvent::End(end) => match known.get_mut(end.run_id.as_str()) {
+                None if end.began_at < ended_before => {}
                 None => {
-                    known.insert(end.run_id.clone(), Known::Closed);
+                    known.insert(&end.run_id, Known::Closed);
                     changes.new.push(NewRun {
                         run_id: &end.run_id,
                         executed_at: end.began_at,
@@ -182,6 +213,19 @@ pub struct Rollups {
 }
 
 impl Rollups {
+    /// The ended runs by days, whatever the function: by the first hour of the day, version and an empty function.
+    pub fn days(&self) -> BTreeMap<(i64, i64, String), Ended> {
+        let mut days: BTreeMap<_, Ended> = BTreeMap::new();
+        for ((hour, version, _), ended) in &self.runs {
+            let day = hour.div_euclid(HOURS_A_DAY) * HOURS_A_DAY;
+            let sum = days.entry((day, *version, String::new())).or_default();
+            sum.succeeded += ended.succeeded;
+            sum.failed += ended.failed;
+            sum.digest.merge(ended.digest.clone());
+        }
+        days
+    }
+
     /// Counts what changed.
     pub fn add(&mut self, changes: &RunChanges<'_>) {
         for run in &changes.new {
@@ -280,7 +324,7 @@ mod tests {
 
     fn stored(in_progress: bool) -> HashMap<String, StoredRun> {
         let run = StoredRun {
-            row: 9,
+            payload: None,
             in_progress,
             executed_at: 5,
             version: 2,
@@ -298,7 +342,7 @@ mod tests {
             end("r", 50, 40),
             start("r", 70),
         ];
-        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (1, 0));
         assert_eq!(changes.new[0].executed_at, 10);
         assert_eq!(changes.new[0].end.unwrap().response_time, Some(20));
@@ -307,21 +351,41 @@ mod tests {
     #[test]
     fn an_end_without_a_beginning_makes_the_whole_run_and_a_late_beginning_changes_nothing() {
         let events = [end("r", 30, 20), start("r", 1)];
-        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!(changes.new.len(), 1);
         assert_eq!(changes.new[0].executed_at, 10);
     }
 
     #[test]
+    fn a_second_end_of_a_deleted_run_brings_it_not_back() {
+        let events = [
+            end("deleted", 30, 20),
+            start("late", 5),
+            end("late", 31, 26),
+            end("new", 40, 20),
+        ];
+        let changes = apply(HashMap::new(), events.iter().map(|e| (ORIGIN, e)), 20);
+        let ids: Vec<&str> = changes.new.iter().map(|run| run.run_id).collect();
+        assert_eq!(ids, ["late", "new"]);
+    }
+
+    #[test]
+    fn only_ends_without_a_beginning_are_looked_up_unless_all_are() {
+        let events = [start("a", 1), end("a", 2, 1), end("b", 3, 1), start("b", 2)];
+        assert_eq!(LookUp::Ends.ids(&events), ["b"]);
+        assert_eq!(LookUp::All.ids(&events), ["a", "b"]);
+    }
+
+    #[test]
     fn a_stored_run_is_closed_once_and_only_if_in_progress() {
         let events = [start("r", 1), end("r", 30, 20), end("r", 31, 21)];
-        let changes = apply(stored(true), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(stored(true), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (0, 1));
         let mut rollups = Rollups::default();
         rollups.add(&changes);
         // Counted for the version that began it.
         assert_eq!(rollups.totals.keys().collect::<Vec<_>>(), [&2]);
-        let changes = apply(stored(false), events.iter().map(|e| (ORIGIN, e)));
+        let changes = apply(stored(false), events.iter().map(|e| (ORIGIN, e)), i64::MIN);
         assert_eq!((changes.new.len(), changes.closed.len()), (0, 0));
     }
 }

@@ -3,7 +3,6 @@
 use std::{io, time::Duration};
 
 use axum::{
-    Extension,
     body::Body,
     extract::State,
     http::{StatusCode, Uri, header},
@@ -25,9 +24,8 @@ use crate::{
 
 use super::{
     ApiError, WebState,
-    access::Identity,
     query::{self, Paging},
-    rows::ScriptPath,
+    readable::{LogsOf, RunsOf},
 };
 
 /// A reader that takes nothing for so long is gone.
@@ -37,30 +35,21 @@ const AHEAD: usize = 1;
 
 pub(super) async fn runs(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    RunsOf(script): RunsOf,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    download(state, &reader, script, &uri, Table::Runs).await
+    download(state, script, &uri, Table::Runs).await
 }
 
 pub(super) async fn logs(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    LogsOf(script): LogsOf,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    download(state, &reader, script, &uri, Table::Logs).await
+    download(state, script, &uri, Table::Logs).await
 }
 
-async fn download(
-    state: WebState,
-    reader: &Identity,
-    script: ScriptKey,
-    uri: &Uri,
-    table: Table,
-) -> Result<Response, ApiError> {
-    state.authorize(reader, table.subresource(), &script).await?;
+async fn download(state: WebState, script: ScriptKey, uri: &Uri, table: Table) -> Result<Response, ApiError> {
     let request = query::rows(uri, table, Paging::All)?;
     let range = request.resolve(Timestamp::now())?;
     let place = state.downloads.clone().try_acquire_owned().map_err(|_| {
@@ -121,7 +110,12 @@ async fn send(
             Ok(()) => {}
             Err(_) => return abort(&sender).await,
         }
-        page = match pages.next_page().await {
+        let next = tokio::select! {
+            next = pages.next_page() => next,
+            // Nobody reads on: what the store is doing for it ends, too.
+            () = sender.closed() => return,
+        };
+        page = match next {
             Ok(None) => return,
             Ok(Some(page)) => page,
             Err(error) => {

@@ -116,6 +116,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Filter(error) => error.into(),
+            StoreError::TimeLimit(error) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "TimeLimit", error.to_string())
+            }
             StoreError::Database(_) | StoreError::Unusable(_) => {
                 tracing::error!(%error, "The store could not be read.");
                 Self::new(

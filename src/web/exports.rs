@@ -16,7 +16,7 @@ use super::{
     access::Identity,
     download::{CSV, attachment},
     query,
-    rows::checked_name,
+    readable::checked_name,
 };
 
 pub(super) async fn file(

@@ -12,6 +12,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{ApiError, access::Access};
+use crate::query::within;
 
 /// How long an answer may take to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,6 +70,11 @@ fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
         .unwrap_or("no message");
     tracing::error!(panic = message, "A request made the server panic.");
     ApiError::internal().into_response()
+}
+
+/// Bounds the time that the store may take.
+pub(super) async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    within(limit, next.run(request)).await
 }
 
 async fn limit(request: Request, next: Next) -> Result<Response, ApiError> {

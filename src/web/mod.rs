@@ -10,14 +10,16 @@ mod cursor;
 mod download;
 mod error;
 mod exports;
+mod gaps;
 mod guard;
 mod objects;
 mod query;
+mod readable;
 mod rows;
 mod scripts;
 mod serve;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Json, Router, middleware, routing::get};
 use serde_json::{Value, json};
@@ -33,6 +35,9 @@ pub use serve::serve;
 /// CSV downloads at once; each holds a few pages of rows in memory.
 const DOWNLOADS: usize = 8;
 
+/// How long the store may take for the answer to one request, where nothing else is said.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
 /// What the routes work with. Clones share it.
 #[derive(Clone)]
 pub struct WebState {
@@ -42,6 +47,7 @@ pub struct WebState {
     exports: ExportFolder,
     metrics: Metrics,
     downloads: Arc<Semaphore>,
+    time_limit: Duration,
 }
 
 impl WebState {
@@ -60,7 +66,15 @@ impl WebState {
             exports: ExportFolder::new(data_dir),
             metrics,
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            time_limit: TIME_LIMIT,
         }
+    }
+
+    /// With another limit for the time that the store may take for the answer to one request.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
     }
 
     /// Whether `reader` may get a subresource of a script; the empty name means every script of the namespace, the
@@ -130,16 +144,19 @@ pub fn router(state: WebState) -> Router {
         .route("/api/v1/scripts", get(scripts::list))
         .route(script, get(scripts::one))
         .route(&at("/figures"), get(scripts::figures))
+        .route(&at("/series"), get(scripts::series))
         .route(&at("/runs"), get(rows::runs))
         .route(&at("/runs.csv"), get(download::runs))
         .route(&at("/runs/{run}"), get(rows::run))
         .route(&at("/runs/{run}/logs"), get(rows::run_logs))
         .route(&at("/logs"), get(rows::logs))
+        .route(&at("/gaps"), get(gaps::list))
         .route(&at("/logs.csv"), get(download::logs))
         .route(
             "/api/v1/namespaces/{namespace}/exports/{export}/file",
             get(exports::file),
         )
+        .route_layer(middleware::from_fn_with_state(state.time_limit, guard::in_time))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&state.access),
             guard::authenticate,

@@ -3,7 +3,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::{extract::Query, http::Uri};
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use serde::Deserialize;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         Table,
         range::{RangeError, RangeRequest},
     },
-    model::{Column, Condition, Filter, Match, Operator, Preset, TimeRange},
+    model::{Column, Condition, Filter, Match, Operator, Preset, Step, TimeRange},
 };
 
 use super::ApiError;
@@ -47,6 +47,8 @@ pub(super) struct RowsRequest {
     pub(super) limit: usize,
     /// Where to go on.
     pub(super) cursor: Option<String>,
+    /// Whether to count the rows of all pages.
+    pub(super) count: bool,
 }
 
 impl RowsRequest {
@@ -70,16 +72,57 @@ impl RowsRequest {
 
 /// Reads a query for rows of `table`.
 pub(super) fn rows(uri: &Uri, table: Table, paging: Paging) -> Result<RowsRequest, ApiError> {
+    rows_of(pairs(uri)?, table, paging)
+}
+
+/// Reads a query for figures over time: that for rows, the length of a bucket and the time zone whose days they are.
+pub(super) fn series(uri: &Uri) -> Result<(RowsRequest, Step, TimeZone), ApiError> {
+    let (mut step, mut zone, mut rest) = (None, None, Vec::new());
+    for (key, value) in pairs(uri)? {
+        let twice = match key.as_str() {
+            "step" => step.replace(value).is_some(),
+            "timeZone" => zone.replace(value).is_some(),
+            _ => {
+                rest.push((key, value));
+                continue;
+            }
+        };
+        if twice {
+            return Err(ApiError::invalid(&key, format!("{key} is given twice")));
+        }
+    }
+    let request = rows_of(rest, Table::Runs, Paging::All)?;
+    let step = step.map_or(Ok(Step::Day), |text| {
+        parsed("step", &text, "expected Hour or Day")
+    })?;
+    let zone = zone.map_or(Ok(TimeZone::UTC), |name| time_zone(&name))?;
+    Ok((request, step, zone))
+}
+
+fn time_zone(name: &str) -> Result<TimeZone, ApiError> {
+    TimeZone::get(name).map_err(|_| {
+        let shown: String = name.chars().take(100).collect();
+        ApiError::invalid(
+            "timeZone",
+            format!(
+                "{shown} is not a time zone that is known here; use a name of the IANA such as Europe/Berlin"
+            ),
+        )
+    })
+}
+
+fn rows_of(pairs: Vec<(String, String)>, table: Table, paging: Paging) -> Result<RowsRequest, ApiError> {
     let mut request = RowsRequest {
         range: RangeRequest::default(),
         has_range: false,
         filter: Filter::default(),
         limit: DEFAULT_LIMIT,
         cursor: None,
+        count: false,
     };
     let mut given = Vec::new();
     let mut shortcuts: Vec<Condition> = Vec::new();
-    for (key, value) in pairs(uri)? {
+    for (key, value) in pairs {
         if let Some((column, operator)) = shortcut(table, &key) {
             match shortcuts
                 .iter_mut()
@@ -105,7 +148,8 @@ pub(super) fn rows(uri: &Uri, table: Table, paging: Paging) -> Result<RowsReques
             ("filter", _) => request.filter = filter(&value)?,
             ("limit", Paging::Pages) => request.limit = limit(&value)?,
             ("cursor", Paging::Pages) => request.cursor = Some(value),
-            ("limit" | "cursor", Paging::All) => {
+            ("count", Paging::Pages) => request.count = parsed(&key, &value, "expected true or false")?,
+            ("limit" | "cursor" | "count", Paging::All) => {
                 return Err(ApiError::invalid(
                     &key,
                     format!("{key} is not for this route, which gives everything at once; leave it out"),
@@ -169,7 +213,7 @@ fn unknown(key: &str, table: Table, paging: Paging) -> ApiError {
         Table::Logs => "level, run, search",
     };
     let pages = match paging {
-        Paging::Pages => ", limit, cursor",
+        Paging::Pages => ", limit, cursor, count",
         Paging::All => "",
     };
     let shown: String = key.chars().take(100).collect();
@@ -221,7 +265,7 @@ fn time(key: &str, text: &str) -> Result<Timestamp, ApiError> {
     )
 }
 
-fn limit(text: &str) -> Result<usize, ApiError> {
+pub(super) fn limit(text: &str) -> Result<usize, ApiError> {
     let expected = format!("expected a whole number from 1 to {MAX_LIMIT}");
     let limit = parsed("limit", text, &expected)?;
     if (1..=MAX_LIMIT).contains(&limit) {

@@ -1,7 +1,7 @@
 //! Pages of runs and log lines, and single runs.
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::{FromRequestParts, Path, State, rejection::PathRejection},
     http::{Uri, request::Parts},
 };
@@ -10,50 +10,23 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    export::{Table, file::is_object_name},
+    export::Table,
     model::{Column, Condition, Match, Operator, RunDetail, ScriptKey, TimeRange},
     store::{LogQuery, RowQuery, RunQuery},
 };
 
 use super::{
     ApiError, WebState,
-    access::Identity,
     cursor::{self, Position},
+    gaps,
     query::{self, Paging, RowsRequest},
+    readable::{LogsOf, RunsOf},
 };
 
+/// Rows are counted no further.
+const COUNTED: usize = 10_000;
 /// How far from its run a line may lie. A line is of the run it names, but its time is its own clock's.
 const AROUND_A_RUN: SignedDuration = SignedDuration::from_hours(24);
-
-/// The script in a path, with names as Kubernetes allows them.
-pub(super) struct ScriptPath(pub(super) ScriptKey);
-
-impl<S: Send + Sync> FromRequestParts<S> for ScriptPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        #[derive(serde::Deserialize)]
-        struct Names {
-            namespace: String,
-            script: String,
-        }
-        let Path(names) = Path::<Names>::from_request_parts(parts, state).await?;
-        checked_name("namespace", &names.namespace)?;
-        checked_name("script", &names.script)?;
-        Ok(Self(ScriptKey::new(names.namespace, names.script)))
-    }
-}
-
-/// Refuses what can not be the name of an object.
-pub(super) fn checked_name(field: &str, name: &str) -> Result<(), ApiError> {
-    if is_object_name(name) {
-        return Ok(());
-    }
-    Err(ApiError::invalid(
-        field,
-        format!("this is not the name of a {field}: names hold only a-z, 0-9, '-' and '.'"),
-    ))
-}
 
 /// The run in a path.
 pub(super) struct RunPath(String);
@@ -78,41 +51,52 @@ pub(super) fn range_json(range: TimeRange) -> Value {
 
 pub(super) async fn runs(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    RunsOf(script): RunsOf,
     uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
-    state.authorize(&reader, "runs", &script).await?;
     let request = query::rows(&uri, Table::Runs, Paging::Pages)?;
+    let count = request.count;
     let (query, identity) = row_query(&script, request, Table::Runs)?;
     let query: RunQuery = query;
     let page = state.store.runs(&query).await?;
     if page.rows.is_empty() {
         state.require_script(&script).await?;
     }
-    page_json(&page.rows, page.next.as_ref(), query.range, &identity)
+    let mut json = page_json(&page.rows, page.next.as_ref(), query.range, &identity)?;
+    if count {
+        json["total"] = json!(state.store.count_runs(&query, COUNTED).await?);
+    }
+    Ok(json)
 }
 
 pub(super) async fn logs(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    LogsOf(script): LogsOf,
     uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
-    state.authorize(&reader, "logs", &script).await?;
     let request = query::rows(&uri, Table::Logs, Paging::Pages)?;
+    let count = request.count;
     let (query, identity) = row_query(&script, request, Table::Logs)?;
-    log_page(&state, &query, &identity).await
+    let Json(mut page) = log_page(&state, &query, count, &identity).await?;
+    page["gaps"] = json!(gaps::beside(&state, &query, last_line(&page)).await?);
+    Ok(Json(page))
+}
+
+/// When the last line of a page was printed, if another page follows.
+fn last_line(page: &Value) -> Option<Timestamp> {
+    page["next"].as_str()?;
+    page["items"].as_array()?.last()?["timestamp"]
+        .as_str()?
+        .parse()
+        .ok()
 }
 
 pub(super) async fn run(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    RunsOf(script): RunsOf,
     RunPath(run_id): RunPath,
     uri: Uri,
 ) -> Result<Json<RunDetail>, ApiError> {
-    state.authorize(&reader, "runs", &script).await?;
     let [] = query::only(&uri, [])?;
     let run = state.store.run(&script, &run_id).await?;
     run.map(Json).ok_or_else(|| no_run(&script, &run_id))
@@ -120,12 +104,10 @@ pub(super) async fn run(
 
 pub(super) async fn run_logs(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    LogsOf(script): LogsOf,
     RunPath(run_id): RunPath,
     uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
-    state.authorize(&reader, "logs", &script).await?;
     let mut request = query::rows(&uri, Table::Logs, Paging::Pages)?;
     if request.filter.matching == Match::Any && request.filter.conditions.len() > 1 {
         return Err(ApiError::invalid(
@@ -145,9 +127,10 @@ pub(super) async fn run_logs(
         request.range.from = run.executed_on.checked_sub(AROUND_A_RUN).ok();
         request.range.to = run.finished_at.and_then(|end| end.checked_add(AROUND_A_RUN).ok());
     }
+    let count = request.count;
     let (query, identity) = row_query(&script, request, Table::Logs)?;
     let first = query.after.is_none();
-    let page = log_page(&state, &query, &identity).await?;
+    let page = log_page(&state, &query, count, &identity).await?;
     // Lines can name a run that was never announced.
     let empty = page["items"].as_array().is_none_or(Vec::is_empty);
     if run.is_none() && first && empty {
@@ -167,12 +150,21 @@ fn no_run(script: &ScriptKey, run_id: &str) -> ApiError {
     )
 }
 
-async fn log_page(state: &WebState, query: &LogQuery, identity: &str) -> Result<Json<Value>, ApiError> {
+async fn log_page(
+    state: &WebState,
+    query: &LogQuery,
+    count: bool,
+    identity: &str,
+) -> Result<Json<Value>, ApiError> {
     let page = state.store.logs(query).await?;
     if page.rows.is_empty() {
         state.require_script(&query.script).await?;
     }
-    page_json(&page.rows, page.next.as_ref(), query.range, identity)
+    let mut json = page_json(&page.rows, page.next.as_ref(), query.range, identity)?;
+    if count {
+        json["total"] = json!(state.store.count_logs(query, COUNTED).await?);
+    }
+    Ok(json)
 }
 
 /// The store's query, and the text that the cursors of this query are tied to.

@@ -7,13 +7,18 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{export::Table, model::ScriptKey};
+use crate::{
+    export::Table,
+    model::{Figures, ScriptKey},
+    store::SeriesQuery,
+};
 
 use super::{
     ApiError, WebState,
     access::Identity,
     query::{self, Paging},
-    rows::{ScriptPath, checked_name, range_json},
+    readable::{RunsOf, checked_name},
+    rows::range_json,
 };
 
 /// Scripts whose figures or rights are looked up at once.
@@ -28,7 +33,9 @@ pub(super) async fn list(
     Extension(reader): Extension<Identity>,
     uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
-    let [namespace] = query::only(&uri, ["namespace"])?;
+    let [namespace, limit, after] = query::only(&uri, ["namespace", "limit", "continue"])?;
+    let limit = limit.map_or(Ok(query::MAX_LIMIT), |text| query::limit(&text))?;
+    let after = after.map(|text| start_after(&text)).transpose()?;
     if let Some(namespace) = &namespace {
         checked_name("namespace", namespace)?;
     }
@@ -39,11 +46,34 @@ pub(super) async fn list(
         Some(namespace) => visible_in(&state, &reader, namespace, scripts).await?,
         None => visible_anywhere(&state, &reader, scripts).await?,
     };
-    let mut items = Vec::with_capacity(visible.len());
-    for some in visible.chunks(AT_ONCE) {
-        items.extend(try_join_all(some.iter().map(|script| summary(&state, script))).await?);
-    }
-    Ok(Json(json!({ "items": items })))
+    let mut page: Vec<ScriptKey> = visible
+        .into_iter()
+        .filter(|script| after.as_ref().is_none_or(|after| script > after))
+        .take(limit + 1)
+        .collect();
+    let more = page.len() > limit;
+    page.truncate(limit);
+    let next = page.last().filter(|_| more).map(ToString::to_string);
+    let figures = state.store.figures_of(&page).await?;
+    let items: Vec<Value> = page
+        .iter()
+        .zip(figures)
+        .map(|(script, figures)| summary(&state, script, &figures))
+        .collect();
+    Ok(Json(json!({ "items": items, "continue": next })))
+}
+
+/// The last script of the page before.
+fn start_after(text: &str) -> Result<ScriptKey, ApiError> {
+    let (namespace, name) = text.split_once('/').ok_or_else(|| {
+        ApiError::invalid(
+            "continue",
+            "send what `continue` of the page before says, as it is",
+        )
+    })?;
+    checked_name("continue", namespace)?;
+    checked_name("continue", name)?;
+    Ok(ScriptKey::new(namespace, name))
 }
 
 /// Scripts of one namespace. A reader may have the right to single scripts; one without any is refused, so that
@@ -112,11 +142,10 @@ async fn permitted(
 }
 
 /// What a list says of a script: the object's word, where there is an object, and lifetime figures.
-async fn summary(state: &WebState, script: &ScriptKey) -> Result<Value, ApiError> {
-    let figures = state.store.figures(script).await?;
+fn summary(state: &WebState, script: &ScriptKey, figures: &Figures) -> Value {
     let object = state.scripts.get(script);
     let status = object.as_deref().and_then(|o| o.status.as_ref());
-    Ok(json!({
+    json!({
         "namespace": script.namespace,
         "name": script.name,
         "exists": object.is_some(),
@@ -124,21 +153,20 @@ async fn summary(state: &WebState, script: &ScriptKey) -> Result<Value, ApiError
         "version": status.and_then(|s| s.version),
         "endpoint": status.and_then(|s| s.endpoint.as_deref()),
         "figures": figures,
-    }))
+    })
 }
 
 pub(super) async fn one(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    RunsOf(script): RunsOf,
     uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
-    state.authorize(&reader, "runs", &script).await?;
     let [] = query::only(&uri, [])?;
     state.require_script(&script).await?;
     let versions = state.store.version_figures(&script, VERSIONS).await?;
     let deployments = state.store.deployments(&script, DEPLOYMENTS).await?;
-    let mut summary = summary(&state, &script).await?;
+    let figures = state.store.figures(&script).await?;
+    let mut summary = summary(&state, &script, &figures);
     summary["byVersion"] = json!(versions);
     summary["deployments"] = json!(deployments);
     Ok(Json(summary))
@@ -146,11 +174,9 @@ pub(super) async fn one(
 
 pub(super) async fn figures(
     State(state): State<WebState>,
-    Extension(reader): Extension<Identity>,
-    ScriptPath(script): ScriptPath,
+    RunsOf(script): RunsOf,
     uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
-    state.authorize(&reader, "runs", &script).await?;
     let request = query::rows(&uri, Table::Runs, Paging::All)?;
     let range = request.resolve(Timestamp::now())?;
     let figures = state
@@ -161,4 +187,26 @@ pub(super) async fn figures(
         state.require_script(&script).await?;
     }
     Ok(Json(json!({ "figures": figures, "range": range_json(range) })))
+}
+
+pub(super) async fn series(
+    State(state): State<WebState>,
+    RunsOf(script): RunsOf,
+    uri: Uri,
+) -> Result<Json<Value>, ApiError> {
+    let (request, step, zone) = query::series(&uri)?;
+    let query = SeriesQuery {
+        script,
+        range: request.resolve(Timestamp::now())?,
+        filter: request.filter,
+        step,
+        zone,
+    };
+    let buckets = state.store.series(&query).await?;
+    if buckets.is_empty() {
+        state.require_script(&query.script).await?;
+    }
+    Ok(Json(
+        json!({ "buckets": buckets, "step": step.as_str(), "range": range_json(query.range) }),
+    ))
 }

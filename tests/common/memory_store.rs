@@ -13,12 +13,13 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
-        VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
+        ScriptKey, TimeRange, VersionFigures,
     },
     store::{
-        Append, AppendOutcome, CloseRuns, Gap, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery,
-        Store, StoreError, StreamCheckpoint,
+        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogQuery, Page, PodRecord,
+        Retained, Retention, RunCursor, RunQuery, SeenObject, SettlePod, Storage, Store, StoreError,
+        StreamCheckpoint, StreamProgress,
     },
 };
 
@@ -28,6 +29,7 @@ pub struct StoredStream {
     pub records: Vec<Record>,
     pub gaps: Vec<Gap>,
     pub position: Position,
+    pub last_word: Option<LastWord>,
     carry: Vec<u8>,
     key: Option<StreamKey>,
 }
@@ -114,6 +116,7 @@ impl Store for MemoryStore {
             stream.carry = append.carry;
             stream.records.extend(append.records);
             stream.gaps.extend(append.gap);
+            stream.last_word = append.last_word.or(stream.last_word.take());
             AppendOutcome::Committed(stream.position.clone())
         };
         Ok(appends.into_iter().map(append).collect())
@@ -152,6 +155,22 @@ impl Store for MemoryStore {
         Ok(Vec::new())
     }
 
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn pod_streams(&self, _: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        Ok(HashMap::new())
+    }
+
+    async fn settle_pod(&self, _: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn gaps(&self, _: &ScriptKey, _: TimeRange, _: usize) -> Result<Vec<LogGap>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn figures(&self, _: &ScriptKey) -> Result<Figures, StoreError> {
         Ok(Figures::default())
     }
@@ -162,6 +181,22 @@ impl Store for MemoryStore {
 
     async fn window_figures(&self, _: &ScriptKey, _: TimeRange, _: &Filter) -> Result<Figures, StoreError> {
         Ok(Figures::default())
+    }
+
+    async fn figures_of(&self, scripts: &[ScriptKey]) -> Result<Vec<Figures>, StoreError> {
+        Ok(vec![Figures::default(); scripts.len()])
+    }
+
+    async fn series(&self, _: &SeriesQuery) -> Result<Vec<Bucket>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn count_runs(&self, _: &RunQuery, _: usize) -> Result<Count, StoreError> {
+        Ok(Count::default())
+    }
+
+    async fn count_logs(&self, _: &LogQuery, _: usize) -> Result<Count, StoreError> {
+        Ok(Count::default())
     }
 
     fn changed_scripts(&self, since: u64) -> (Vec<ScriptKey>, u64) {
@@ -194,5 +229,42 @@ impl Store for MemoryStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Retention for MemoryStore {
+    async fn retain(&self, _: &ScriptKey, _: &Cutoffs, _: Budget) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn purge(&self, _: &ScriptKey, _: Timestamp, _: Budget) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn forget_pods(
+        &self,
+        _: &ScriptKey,
+        _: &[String],
+        _: Timestamp,
+        _: Budget,
+    ) -> Result<Retained, StoreError> {
+        Ok(Retained::default())
+    }
+
+    async fn storage(&self, _: &ScriptKey) -> Result<Storage, StoreError> {
+        Ok(Storage::default())
+    }
+
+    async fn give_back_space(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn note_object(&self, _: &ScriptKey, _: &SeenObject) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn seen_objects(&self) -> Result<Vec<(ScriptKey, SeenObject)>, StoreError> {
+        Ok(Vec::new())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{SYSTEM, Script, eventually, kubectl, rest};
 
@@ -110,4 +110,167 @@ async fn killing_operator_and_agent_in_the_middle_loses_and_doubles_nothing() {
         .wait_for_metrics("figures go on", |m| m["totalRuns"] == RUNS)
         .await;
     assert_eq!(status["metrics"]["totalLogs"], 2 * RUNS * LINES);
+}
+
+/// No agent runs on any node while this exists.
+struct NoAgents;
+
+/// A node label that no node has.
+const NOWHERE: &str = "e2e.scriptscope.dev/nowhere";
+
+fn agents_go_to(nowhere: &Value) -> [String; 6] {
+    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": {NOWHERE: nowhere}}}}});
+    [
+        "-n",
+        SYSTEM,
+        "patch",
+        "daemonset/scriptscope-agent",
+        "--type=merge",
+    ]
+    .map(str::to_owned)
+    .into_iter()
+    .chain([format!("--patch={patch}")])
+    .collect::<Vec<_>>()
+    .try_into()
+    .unwrap()
+}
+
+impl NoAgents {
+    async fn begin() -> Self {
+        let args = agents_go_to(&json!("true"));
+        kubectl(&args.each_ref().map(String::as_str)).await;
+        let selector = "app.kubernetes.io/component=agent";
+        eventually("the agents are gone", Duration::from_secs(60), || async {
+            match pods(SYSTEM, selector).await {
+                left if left.is_empty() => Ok(()),
+                left => Err(left.join(" ")),
+            }
+        })
+        .await;
+        Self
+    }
+}
+
+impl Drop for NoAgents {
+    fn drop(&mut self) {
+        // Also when the test failed: others need the agents.
+        let status = std::process::Command::new("kubectl")
+            .args(agents_go_to(&Value::Null))
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+/// Names of pods.
+async fn pods(namespace: &str, selector: &str) -> Vec<String> {
+    let names = kubectl(&["-n", namespace, "get", "pods", "-l", selector, "-o", "name"]).await;
+    names.lines().map(str::to_owned).collect()
+}
+
+async fn pods_of(script: &Script) -> Vec<String> {
+    pods(
+        &script.namespace,
+        &format!("scriptscope.dev/script={}", script.name),
+    )
+    .await
+}
+
+async fn gone(script: &Script, limit: Duration) {
+    eventually("the script's pods are gone", limit, || async {
+        match pods_of(script).await {
+            left if left.is_empty() => Ok(()),
+            left => Err(left.join(" ")),
+        }
+    })
+    .await;
+}
+
+async fn gaps(script: &Script) -> Vec<Value> {
+    let page = rest(&format!("{}/gaps", script.path())).await.unwrap();
+    page["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ends_while_the_agent_is_away_waits_to_be_read() {
+    let script = Script::new("away", "waiter").await;
+    script.deploy(COUNTER, json!({})).await;
+    let away = NoAgents::begin().await;
+    let answer = script.call("count", json!({"start": 0, "lines": 200})).await;
+    script
+        .patch(&json!({"spec": {"desiredState": "Undeployed"}}))
+        .await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(
+        pods_of(&script).await.len(),
+        1,
+        "it waits until its records are stored"
+    );
+    drop(away);
+    // Far less than the minute and a half that it would wait for nobody.
+    gone(&script, Duration::from_secs(40)).await;
+    let run = script.ended_run(answer.run_id()).await;
+    assert_eq!(run["status"], "Success");
+    let stored = |level: &'static str| script.messages(answer.run_id(), level);
+    let expected = |what: &str| (0..200).map(|n| format!("{what} {n}")).collect::<Vec<_>>();
+    assert_eq!(stored("Stdout").await, expected("print"));
+    assert_eq!(stored("Info").await, expected("log"));
+    script.wait_for_phase("ReadyToDeploy").await;
+    assert!(gaps(&script).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_agent_ever_read_is_a_gap() {
+    let script = Script::new("unread", "unread").await;
+    script.deploy(COUNTER, json!({"timeoutSeconds": 1})).await;
+    let read = script.call("count", json!({"start": 0, "lines": 3})).await;
+    script.ended_run(read.run_id()).await;
+    let away = NoAgents::begin().await;
+    script.call("count", json!({"start": 3, "lines": 3})).await;
+    let pod = pods_of(&script).await.remove(0);
+    script
+        .patch(&json!({"spec": {"desiredState": "Undeployed"}}))
+        .await;
+    // It waits for somebody to read it, and ends before kubelet would kill it.
+    gone(&script, Duration::from_secs(60)).await;
+    let found = eventually("the gap is recorded", Duration::from_secs(60), || async {
+        match gaps(&script).await {
+            gaps if gaps.is_empty() => Err("none".to_owned()),
+            gaps => Ok(gaps),
+        }
+    })
+    .await;
+    drop(away);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let gap = &found[0];
+    assert_eq!(
+        (&gap["reason"], &gap["version"]),
+        (&json!("PodEndedUnread"), &json!(1))
+    );
+    assert_eq!(format!("pod/{}", gap["pod"].as_str().unwrap()), pod);
+    assert!(gap["offset"].as_u64() > Some(0), "after what was read: {gap}");
+    let page = rest(&format!("{}/logs?last=1d", script.path())).await.unwrap();
+    assert_eq!(page["gaps"][0], *gap);
+    eventually(
+        "the script has an event about it",
+        Duration::from_secs(20),
+        || async {
+            let events = kubectl(&[
+                "-n",
+                &script.namespace,
+                "get",
+                "events",
+                "--field-selector=reason=LogGap",
+                "-o",
+                "name",
+            ])
+            .await;
+            if events.is_empty() {
+                Err("none".to_owned())
+            } else {
+                Ok(())
+            }
+        },
+    )
+    .await;
 }

@@ -152,6 +152,13 @@ impl Runner {
         response.status().as_u16()
     }
 
+    /// Says that the record with this token is stored, as the operator does.
+    pub async fn tell_stored(&self, token: &str) -> u16 {
+        let request = self.http.post(format!("{}/internal/stored", self.url));
+        let response = request.body(token.to_owned()).send().await.unwrap();
+        response.status().as_u16()
+    }
+
     pub async fn functions(&self) -> Value {
         let response = self
             .http

@@ -1,11 +1,11 @@
 //! How the runner begins and ends.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::harness::{Runner, eventually, fails_to_start, none, script};
+use crate::harness::{Runner, eventually, fails_to_start, none, script, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_that_can_not_be_loaded_ends_the_runner_with_a_reason() {
@@ -70,17 +70,64 @@ async fn a_stopping_runner_lets_runs_end() {
     })
     .await;
     assert_eq!(runner.objects().last(), Some(&last));
-    let said = Instant::now();
+    assert_eq!(runner.tell_stored(&text(&last["token"])).await, 204);
     assert_eq!(runner.exit().await.code(), Some(0));
-    assert!(
-        said.elapsed().as_secs_f64() > 1.0,
-        "its last words stay readable for a while"
-    );
+}
+
+/// The token of the runner's last record.
+async fn last_token(runner: &Runner) -> String {
+    eventually("the runner says that it stops", || {
+        let objects = runner.objects();
+        let last = objects.iter().find(|o| o["scriptscope"] == "runner.stopped")?;
+        Some(text(&last["token"]))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_runner_ends_as_soon_as_its_last_record_is_stored() {
+    let runner = Runner::start("plain", &[]).await;
+    runner.signal(Signal::SIGTERM);
+    let token = last_token(&runner).await;
+    assert!(token.len() >= 32, "{token}");
+    for wrong in ["", "guess", &token[1..], &format!("{token}0"), &"x".repeat(300)] {
+        let status = runner.tell_stored(wrong).await;
+        assert!(status == 403 || status == 413, "{wrong}: {status}");
+    }
+    assert_eq!(runner.get("/livez").await, 200, "nobody has confirmed its record");
+    let began = Instant::now();
+    assert_eq!(runner.tell_stored(&token).await, 204);
+    assert_eq!(runner.exit().await.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_nobody_answers_ends_in_time_for_its_pod() {
+    let runner = Runner::start("plain", &[("SCRIPTSCOPE_LINGER_SECONDS", "1")]).await;
+    let began = Instant::now();
+    runner.signal(Signal::SIGTERM);
+    last_token(&runner).await;
+    assert_eq!(runner.exit().await.code(), Some(0));
+    let took = began.elapsed().as_secs_f64();
+    assert!((1.0..4.0).contains(&took), "{took}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_runner_that_waits() {
+    let runner = Runner::start("plain", &[]).await;
+    runner.signal(Signal::SIGTERM);
+    last_token(&runner).await;
+    runner.signal(Signal::SIGTERM);
+    assert_eq!(runner.exit().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_does_not_end_in_time_is_undeployed() {
-    let runner = Runner::start("rough", &[("SCRIPTSCOPE_GRACE_SECONDS", "0")]).await;
+    let environment = [
+        ("SCRIPTSCOPE_GRACE_SECONDS", "0"),
+        ("SCRIPTSCOPE_LINGER_SECONDS", "0"),
+    ];
+    let runner = Runner::start("rough", &environment).await;
     let call = runner.calls("never", &none());
     eventually("the run has begun", || {
         (!runner.objects().is_empty()).then_some(())

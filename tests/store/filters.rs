@@ -6,8 +6,8 @@ use fastrand::Rng;
 use scriptscope::{
     ingest::record::Record,
     model::{
-        Column, Condition, Filter, LogLevel, LogLine, Match, Operator, Run, RunStatus, SourceType, TimeRange,
-        milliseconds_to_micros,
+        Column, Condition, Filter, LogLevel, LogLine, Match, Operator, Run, RunStatus, ScriptKey, SourceType,
+        TimeRange, milliseconds_to_micros,
     },
     store::Store,
 };
@@ -24,17 +24,38 @@ fn word(random: &mut Rng) -> &'static str {
     random.choice(WORDS).unwrap()
 }
 
+/// When random rows happen: at one of so many moments, so many microseconds apart.
+pub struct Shape {
+    pub moments: i64,
+    pub apart: i64,
+}
+
+/// Few moments, so that many rows share one.
+const DENSE: Shape = Shape {
+    moments: 20,
+    apart: 50,
+};
+
+impl Shape {
+    fn moment(&self, random: &mut Rng) -> i64 {
+        random.i64(0..self.moments) * self.apart
+    }
+}
+
 /// Stores random runs of three versions, some open; gives them as lists show them, newest first.
-async fn random_runs(store: &Arc<dyn Store>, random: &mut Rng) -> Vec<Run> {
-    let a = script("a");
+pub async fn random_runs(
+    store: &Arc<dyn Store>,
+    script: &ScriptKey,
+    random: &mut Rng,
+    shape: &Shape,
+) -> Vec<Run> {
     let mut runs = Vec::new();
     for version in [1, 2, 12] {
-        let mut feed = Feed::open(store, &a, &format!("u{version}"), version).await;
+        let mut feed = Feed::open(store, script, &format!("{script}-{version}"), version).await;
         for _ in 0..4 {
             let mut records = Vec::new();
             for _ in 0..15 {
-                // Few moments, so that many runs share one.
-                let began = random.i64(0..20) * 50;
+                let began = shape.moment(random);
                 let run_id = format!("run_{}{}", word(random), random.u32(..));
                 let mut start = started(&run_id, at(began));
                 start.function = word(random).into();
@@ -93,7 +114,7 @@ fn holds(operator: Operator, value: Option<&str>, wanted: &[String], ignore_case
     }
 }
 
-fn run_matches(run: &Run, condition: &Condition) -> bool {
+pub fn run_matches(run: &Run, condition: &Condition) -> bool {
     let text =
         |value: &str, ignore_case| holds(condition.operator, Some(value), &condition.values, ignore_case);
     match condition.column {
@@ -126,7 +147,7 @@ fn run_matches(run: &Run, condition: &Condition) -> bool {
     }
 }
 
-fn line_matches(line: &LogLine, condition: &Condition) -> bool {
+pub fn line_matches(line: &LogLine, condition: &Condition) -> bool {
     let (value, ignore_case) = match condition.column {
         Column::RunId => (line.run_id.clone(), false),
         Column::LogId => (Some(line.log_id.to_string()), false),
@@ -141,7 +162,7 @@ fn line_matches(line: &LogLine, condition: &Condition) -> bool {
     )
 }
 
-fn all_or_any<T>(filter: &Filter, row: &T, matches: fn(&T, &Condition) -> bool) -> bool {
+pub fn all_or_any<T>(filter: &Filter, row: &T, matches: fn(&T, &Condition) -> bool) -> bool {
     match filter.matching {
         _ if filter.conditions.is_empty() => true,
         Match::All => filter.conditions.iter().all(|c| matches(row, c)),
@@ -160,7 +181,7 @@ const NUMBER: [Operator; 6] = [
 ];
 
 /// Every column and operator of runs.
-fn run_conditions(random: &mut Rng, runs: &[Run]) -> Vec<Condition> {
+pub fn run_conditions(random: &mut Rng, runs: &[Run]) -> Vec<Condition> {
     let columns: [(Column, &[Operator]); 7] = [
         (Column::RunId, &TEXT),
         (Column::Function, &TEXT),
@@ -203,7 +224,7 @@ fn run_conditions(random: &mut Rng, runs: &[Run]) -> Vec<Condition> {
 }
 
 /// Each condition alone, and random ones joined.
-fn filters(conditions: &[Condition], random: &mut Rng) -> Vec<Filter> {
+pub fn filters(conditions: &[Condition], random: &mut Rng) -> Vec<Filter> {
     let mut filters = vec![Filter::default()];
     for condition in conditions {
         for matching in [Match::All, Match::Any] {
@@ -243,7 +264,7 @@ fn ranges(random: &mut Rng) -> TimeRange {
 pub async fn runs_are_what_a_naive_scan_finds(backend: &impl Backend) {
     let store = backend.open().await;
     let mut random = Rng::with_seed(42);
-    let runs = random_runs(&store, &mut random).await;
+    let runs = random_runs(&store, &script("a"), &mut random, &DENSE).await;
     for filter in filters(&run_conditions(&mut random, &runs), &mut random) {
         let range = ranges(&mut random);
         let expected: Vec<&Run> = runs
@@ -269,7 +290,7 @@ pub async fn runs_are_what_a_naive_scan_finds(backend: &impl Backend) {
 
 pub async fn run_pages_give_each_row_once(backend: &impl Backend) {
     let store = backend.open().await;
-    let runs = random_runs(&store, &mut Rng::with_seed(3)).await;
+    let runs = random_runs(&store, &script("a"), &mut Rng::with_seed(3), &DENSE).await;
     for limit in [1, 7, runs.len() - 1, runs.len(), runs.len() + 1] {
         let mut query = run_query(&script("a"), Filter::default());
         query.limit = limit;
@@ -277,20 +298,24 @@ pub async fn run_pages_give_each_row_once(backend: &impl Backend) {
     }
 }
 
-pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
-    let store = backend.open().await;
-    let a = script("a");
-    let mut random = Rng::with_seed(11);
+/// Stores random lines of two streams; gives them as lists show them, newest first.
+pub async fn random_lines(
+    store: &Arc<dyn Store>,
+    script: &ScriptKey,
+    random: &mut Rng,
+    shape: &Shape,
+) -> Vec<LogLine> {
     let mut lines = Vec::new();
-    for uid in ["u1", "u2"] {
-        let mut feed = Feed::open(&store, &a, uid, 1).await;
+    for uid in ["l1", "l2"] {
+        let mut feed = Feed::open(store, script, &format!("{script}-{uid}"), 1).await;
         for _ in 0..6 {
             let mut records = Vec::new();
             for k in 0..25 {
-                let mut new = line(feed.offset + k / 2, random.i64(0..1_000), word(&mut random));
+                let mut new = line(feed.offset + k / 2, shape.moment(random), word(random));
                 new.index = u32::try_from(k % 2).unwrap();
                 new.level = random.choice(LogLevel::ALL).unwrap();
-                new.run_id = random.bool().then(|| format!("run_{}", word(&mut random)));
+                new.attributes = random.bool().then(|| r#"{"k":[1,"ü"]}"#.to_owned());
+                new.run_id = random.bool().then(|| format!("run_{}", word(random)));
                 lines.push(LogLine {
                     log_id: scriptscope::model::LogId {
                         stream: feed.checkpoint.id,
@@ -301,6 +326,7 @@ pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
                     message: new.message.clone(),
                     timestamp: new.time,
                     run_id: new.run_id.clone(),
+                    attributes: new.attributes.clone(),
                 });
                 records.push(Record::Line(new));
             }
@@ -308,6 +334,11 @@ pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
         }
     }
     lines.sort_by_key(|l| std::cmp::Reverse((l.timestamp, l.log_id)));
+    lines
+}
+
+/// Every column and operator of lines.
+pub fn line_conditions(random: &mut Rng, lines: &[LogLine]) -> Vec<Condition> {
     let mut conditions = Vec::new();
     for (column, operators) in [
         (Column::LogMessage, &TEXT[..]),
@@ -319,9 +350,9 @@ pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
             let mut value = || match column {
                 Column::LogLevel => random.choice(["stderr", "Info", "ERROR"]).unwrap().to_owned(),
                 Column::LogId if operator == Operator::Contains => "-A".to_owned(),
-                Column::LogId => random.choice(&lines).unwrap().log_id.to_string(),
-                Column::RunId => format!("run_{}", word(&mut random)),
-                _ => word(&mut random).to_owned(),
+                Column::LogId => random.choice(lines).unwrap().log_id.to_string(),
+                Column::RunId => format!("run_{}", word(random)),
+                _ => word(random).to_owned(),
             };
             let values = vec![value(), value()];
             conditions.push(Condition {
@@ -331,6 +362,15 @@ pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
             });
         }
     }
+    conditions
+}
+
+pub async fn lines_are_what_a_naive_scan_finds(backend: &impl Backend) {
+    let store = backend.open().await;
+    let a = script("a");
+    let mut random = Rng::with_seed(11);
+    let lines = random_lines(&store, &a, &mut random, &DENSE).await;
+    let conditions = line_conditions(&mut random, &lines);
     for filter in filters(&conditions, &mut random) {
         let range = ranges(&mut random);
         let expected: Vec<&LogLine> = lines

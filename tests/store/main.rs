@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // all of it is tests
 
 mod deployments;
+mod endings;
 mod figures;
 mod filters;
 mod ingest;
@@ -9,7 +10,11 @@ mod logs;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code)] // the fault tests use more of it
 mod pg;
+mod property;
 mod replicas;
+mod retention;
+mod run_records;
+mod series;
 mod support;
 
 /// Each scenario as a test of each backend.
@@ -56,6 +61,15 @@ suite! {
         a_lost_stream_and_a_backward_position_are_refused,
         a_nul_is_kept_as_a_replacement_character,
     }
+    run_records {
+        runs_are_those_of_the_model_however_their_records_come,
+    }
+    endings {
+        the_last_word_of_a_stream_is_kept,
+        a_pod_whose_log_was_not_read_has_a_gap,
+        a_late_end_takes_the_gap_away,
+        gaps_are_listed_by_time,
+    }
     figures {
         one_failure_of_three_is_33_33_per_cent,
         lifetime_and_versions_add_up,
@@ -68,11 +82,30 @@ suite! {
         run_pages_give_each_row_once,
         a_wrong_filter_is_refused,
     }
+    series {
+        buckets_are_hours_and_days_of_a_zone,
+        rollups_say_what_the_rows_say,
+        counts_end_at_their_bound,
+        a_query_without_time_is_stopped,
+    }
+    property {
+        every_answer_is_that_of_a_naive_model,
+        pages_are_stable_under_inserts,
+    }
     logs {
         pages_across_overlapping_segments_give_each_line_once,
         lines_of_one_moment_are_ordered_by_their_ids,
         merging_keeps_every_line,
         lines_of_one_run_are_found,
+    }
+    retention {
+        ended_runs_go_by_age_and_status,
+        a_late_end_does_not_bring_a_deleted_run_back,
+        lines_past_their_limit_are_not_shown_and_soon_gone,
+        by_bytes_logs_go_first_and_the_oldest_of_each,
+        a_forgotten_stream_never_begins_anew,
+        a_purged_script_leaves_its_highest_version,
+        pages_go_on_while_rows_are_deleted,
     }
 }
 
@@ -115,6 +148,16 @@ mod sqlite_file {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         file.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_retention_deletes_makes_every_table_and_the_file_smaller() {
+        crate::retention::every_table_and_the_file_shrink(&sqlite()).await;
+    }
+
+    #[tokio::test]
+    async fn what_retention_deletes_makes_every_table_of_postgres_smaller() {
+        crate::retention::every_table_of_postgres_shrinks(&crate::support::postgres()).await;
     }
 
     #[tokio::test]

@@ -134,6 +134,7 @@ impl Feed {
             carry: vec![],
             records: records.into(),
             gap: None,
+            last_word: None,
         }
     }
 

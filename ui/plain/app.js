@@ -72,7 +72,7 @@ const exact = (key, value, context) => (typeof value === "number" && context && 
 
 function table(caption, columns, rows) {
   const head = columns.map(([name, kind]) => el("th", { scope: "col", class: kind }, name));
-  const body = rows.map((cells) => el("tr", {}, cells.map((cell, i) => el("td", { class: columns[i][1] }, cell == null ? "" : cell))));
+  const body = rows.map((cells) => cells instanceof Node ? cells : el("tr", {}, cells.map((cell, i) => el("td", { class: columns[i][1] }, cell == null ? "" : cell))));
   return el("div", { class: "wide", id: "rows", role: "region", tabindex: "0", "aria-label": caption },
     el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }
@@ -96,9 +96,28 @@ function runTable(caption, base, items) {
     ]));
 }
 
-function logTable(caption, items) {
-  return table(caption, [["Log ID", "id"], ["Log Level"], ["Log Message", "text"], ["Timestamp"]],
-    items.map((line) => [line.logId, badge(line.level), line.message, time(line.timestamp)]));
+// Why lines are missing, for people; newer reasons are shown as they are.
+const GAPS = {
+  PodEndedUnread: "the pod ended before its log was read to the end",
+  FileRotatedAway: "a log file was removed before it was read",
+  FileTruncated: "a log file was cut short",
+  WrittenAfterRotation: "a log file was written to after the next one was begun",
+  Unreadable: "a log file is damaged",
+};
+const gapRow = (gap) => el("tr", { class: "gap" }, el("td", { colspan: "3" }, "Lines are missing here: ", GAPS[gap.reason] || gap.reason,
+  " (pod ", gap.pod, ", version ", String(gap.version), gap.bytes ? ", at least " + count(gap.bytes) + " bytes)" : ")"), el("td", {}, time(gap.time)));
+
+function logTable(caption, items, gaps) {
+  const rows = items.map((line) => [line.timestamp, [line.logId, badge(line.level), line.message, time(line.timestamp)]]);
+  const all = [...rows, ...(gaps || []).map((gap) => [gap.time, gapRow(gap)])];
+  // Stable: of one moment, the gap comes after its lines. Fractions may differ in length.
+  if (gaps && gaps.length) all.sort(([a], [b]) => compareTimes(b, a));
+  return table(caption, [["Log ID", "id"], ["Log Level"], ["Log Message", "text"], ["Timestamp"]], all.map(([, row]) => row));
+}
+
+function compareTimes(a, b) {
+  const pad = (text) => text.replace(/(?:\.(\d*))?Z$/, (_, digits) => "." + (digits || "").padEnd(9, "0"));
+  return pad(a) < pad(b) ? -1 : pad(a) > pad(b) ? 1 : 0;
 }
 
 function pager(page) {
@@ -195,7 +214,7 @@ async function scriptView(namespace, name) {
       el("span", { class: "grow" }),
       el("button", { type: "button", id: "csv", onclick: () => download(path + "/" + view.tab + ".csv" + query, file) }, "Download CSV")),
     rows instanceof Error ? empty("The " + (runs ? "runs" : "log lines") + " can not be shown", el("p", {}, rows.message))
-      : [rows.items.length ? (runs ? runTable(caption, base, rows.items) : logTable(caption, rows.items)) : nothing, pager(rows)],
+      : [rows.items.length || (rows.gaps || []).length ? (runs ? runTable(caption, base, rows.items) : logTable(caption, rows.items, rows.gaps)) : nothing, pager(rows)],
   ]];
 }
 

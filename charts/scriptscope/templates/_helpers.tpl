@@ -65,6 +65,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+{{- if eq .Values.collection "api" }}
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+{{- end }}
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [get, list]

@@ -6,15 +6,19 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{claimed_time, field, line_text, parse_lenient, payload, present};
+use super::json::{claimed_time, field, parse_lenient, payload, present, without_line_end};
 use crate::{
-    ingest::record::{NewLine, Record, RunFinished, RunStarted},
+    ingest::{
+        lines::Line,
+        record::{Record, Records, RunFinished, RunStarted, RunnerStopped},
+    },
     model::{LogLevel, RunError, RunStatus, SourceType},
 };
 
 /// Longest run id kept, in bytes.
 pub(super) const MAX_RUN_ID: usize = 128;
 const MAX_NAME: usize = 256;
+const MAX_TOKEN: usize = 256;
 const MAX_TRACEPARENT: usize = 128;
 const MAX_ERROR_MESSAGE: usize = 64 << 10;
 const MAX_TRACEBACK: usize = 256 << 10;
@@ -58,8 +62,12 @@ struct Output<'a> {
     #[serde(borrow)]
     stream: Cow<'a, str>,
     #[serde(borrow)]
-    lines: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    lines: Vec<(Text<'a>, Text<'a>)>,
 }
+
+/// Within other types serde borrows a `Cow` only when told so at the `Cow` itself.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct Finished<'a> {
@@ -76,30 +84,55 @@ struct Finished<'a> {
     error: Option<RunError>,
 }
 
+#[derive(Deserialize)]
+struct Stopped<'a> {
+    #[serde(borrow, default)]
+    token: Cow<'a, str>,
+}
+
 /// Whether a line may be a record, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
-    text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some()
+    // As the runner writes it, or with the key anywhere.
+    text.starts_with(br#"{"scriptscope""#)
+        || (text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some())
 }
 
-/// Whether a record that has nothing for the store says that a runner writes what follows.
+/// Whether a record says that a runner writes what follows.
 pub(super) fn begins_runner(text: &[u8]) -> bool {
-    memchr::memmem::find(text, br#""runner.started""#).is_some()
+    text.starts_with(br#"{"scriptscope":"runner.started""#)
 }
 
-/// The records of a line; empty for one that only the runner's own machinery is interested in. None if the line is not
-/// a record, or one that is not as it should be.
-pub(super) fn parse(text: &[u8], origin: Origin) -> Option<Vec<Record>> {
-    parse_lenient(text, |text| parse_strict(text, origin))
+/// Adds what a line says; of one that only the runner's own machinery is interested in, nothing. False if the line is not a
+/// record, or one that is not as it should be.
+pub(super) fn parse(text: &[u8], origin: Origin, records: &mut Records) -> bool {
+    parse_lenient(text, |text| parse_strict(text, origin, records)).is_some()
 }
 
-fn parse_strict(text: &[u8], origin: Origin) -> Option<Vec<Record>> {
-    let kind: Kind<'_> = serde_json::from_slice(text).ok()?;
-    match &*kind.scriptscope {
-        "run.started" => started(serde_json::from_slice(text).ok()?, origin).map(|r| vec![r]),
-        "run.output" => output(serde_json::from_slice(text).ok()?, origin),
-        "run.finished" => finished(serde_json::from_slice(text).ok()?, origin).map(|r| vec![r]),
-        other if other.starts_with("runner.") => Some(Vec::new()),
-        _ => None,
+fn parse_strict(text: &[u8], origin: Origin, records: &mut Records) -> Option<()> {
+    // Once for the whole line, instead of string by string.
+    let text = str::from_utf8(text).ok()?;
+    let kind = match Kind::at_the_front(text) {
+        Some(kind) => Cow::Borrowed(kind),
+        None => serde_json::from_str::<Kind<'_>>(text).ok()?.scriptscope,
+    };
+    match &*kind {
+        "run.started" => records.push(started(serde_json::from_str(text).ok()?, origin)?),
+        "run.output" => output(serde_json::from_str(text).ok()?, origin, records)?,
+        "run.finished" => records.push(finished(serde_json::from_str(text).ok()?, origin)?),
+        "runner.stopped" => records.push(stopped(&serde_json::from_str(text).ok()?)?),
+        other if other.starts_with("runner.") => {}
+        _ => return None,
+    }
+    Some(())
+}
+
+impl Kind<'_> {
+    /// The kind of a record as the runner writes it, without parsing the whole line for it.
+    fn at_the_front(text: &str) -> Option<&'static str> {
+        let rest = text.strip_prefix(r#"{"scriptscope":""#)?;
+        ["run.started", "run.output", "run.finished"]
+            .into_iter()
+            .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with('"')))
     }
 }
 
@@ -118,7 +151,7 @@ fn started(record: Started<'_>, origin: Origin) -> Option<Record> {
     }))
 }
 
-fn output(record: Output<'_>, origin: Origin) -> Option<Vec<Record>> {
+fn output(record: Output<'_>, origin: Origin, records: &mut Records) -> Option<()> {
     let level = match &*record.stream {
         "stdout" => LogLevel::Stdout,
         "stderr" => LogLevel::Stderr,
@@ -128,22 +161,20 @@ fn output(record: Output<'_>, origin: Origin) -> Option<Vec<Record>> {
         Some(id) => Some(run_id(&id)?),
         None => None,
     };
-    let lines = record
-        .lines
-        .into_iter()
-        .zip(0_u32..)
-        .map(|((time, text), index)| {
-            Record::Line(NewLine {
-                offset: origin.offset,
-                index,
-                time: claimed_time(&time, origin.time).unwrap_or(origin.time),
-                level,
-                run_id: run_id.clone(),
-                message: line_text(text),
-                attributes: None,
-            })
+    for ((Text(time), Text(text)), index) in record.lines.iter().zip(0_u32..) {
+        records.lines.push(&Line {
+            offset: origin.offset,
+            index,
+            micros: claimed_time(time, origin.time)
+                .unwrap_or(origin.time)
+                .as_microsecond(),
+            level,
+            run_id: run_id.as_deref(),
+            message: without_line_end(text),
+            attributes: None,
         });
-    Some(lines.collect())
+    }
+    Some(())
 }
 
 fn finished(record: Finished<'_>, origin: Origin) -> Option<Record> {
@@ -167,6 +198,11 @@ fn finished(record: Finished<'_>, origin: Origin) -> Option<Record> {
         output: payload(output),
         error: record.error.map(bounded),
     }))
+}
+
+fn stopped(record: &Stopped<'_>) -> Option<Record> {
+    let token = record.token.to_string();
+    (token.len() <= MAX_TOKEN).then_some(Record::RunnerStopped(RunnerStopped { token }))
 }
 
 /// A run's id as it is kept; none for the empty one.

@@ -1,7 +1,5 @@
 //! JSON that strangers wrote: bounded, repaired where a logger got the encoding wrong, never trusted.
 
-use std::borrow::Cow;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -119,14 +117,6 @@ fn cut_at(text: &str, limit: usize) -> &str {
 pub(super) fn without_line_end(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
-}
-
-/// [`without_line_end`] of a text that is kept.
-pub(super) fn line_text(text: Cow<'_, str>) -> String {
-    let length = without_line_end(&text).len();
-    let mut text = text.into_owned();
-    text.truncate(length);
-    text
 }
 
 /// The time that a record claims, if it makes sense next to `printed`, the time at which the runtime took the line:

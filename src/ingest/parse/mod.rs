@@ -166,13 +166,11 @@ impl Parser {
             self.state.block = Block::from_lines(vec![held(origin, text)]);
             return;
         }
-        if control::is_candidate(text)
-            && let Some(records) = control::parse(text, origin)
-        {
-            if records.is_empty() && control::begins_runner(text) {
+        if control::is_candidate(text) && control::parse(text, origin, &mut self.records) {
+            if control::begins_runner(text) {
                 self.state.echoes.relay();
             }
-            return self.records.extend(records);
+            return;
         }
         if self.span(origin, text) || self.state.echoes.take(text) {
             return;

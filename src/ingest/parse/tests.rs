@@ -414,3 +414,18 @@ fn a_span_with_bytes_that_are_no_text_is_still_a_span() {
         Some(r#"{"k":"\ufffd"}"#)
     );
 }
+
+#[test]
+fn a_runner_that_stops_says_its_token_beside_the_records() {
+    let stopped = |token: &str| {
+        let text =
+            format!("{{\"scriptscope\":\"runner.stopped\",\"time\":\"2025-05-14T06:07:28Z\"{token}}}\n");
+        let mut parser = Parser::new(0, received());
+        parser.feed(&logged(&text));
+        let parsed = parser.finish();
+        assert_eq!(parsed.records.lines.len(), 0, "{text}");
+        parsed.records.stopped.map(|stopped| stopped.token)
+    };
+    assert_eq!(stopped(",\"token\":\"0123abcd\"").as_deref(), Some("0123abcd"));
+    assert_eq!(stopped("").as_deref(), Some(""));
+}

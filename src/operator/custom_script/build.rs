@@ -7,7 +7,7 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
             Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-            EnvVar, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+            EnvVar, HTTPGetAction, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
             SecurityContext, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
         },
     },
@@ -21,16 +21,15 @@ use super::fingerprint::Files;
 use crate::{
     api::{CustomScript, CustomScriptSpec, StandardOutput, labels},
     model,
+    runner::STOP_SECONDS,
 };
 
 /// Port that the runner listens on.
-const RUNNER_PORT: i32 = 8080;
+pub const RUNNER_PORT: i32 = 8080;
 /// Port of the Service.
 const SERVICE_PORT: i32 = 80;
 /// User and group of the processes; nobody's in particular.
 const USER: i64 = 65_532;
-/// Seconds beyond the script's timeout that a pod gets for ending its runs and delivering their records.
-const GRACE_SECONDS: i64 = 30;
 /// Folder of the runner in the pod.
 const RUNNER_DIR: &str = "/scriptscope";
 /// Folder of the script in the pod.
@@ -225,7 +224,7 @@ fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
         service_account_name: spec.service_account_name.clone(),
         automount_service_account_token: Some(spec.service_account_name.is_some()),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(i64::from(spec.timeout_seconds) + GRACE_SECONDS),
+        termination_grace_period_seconds: Some(grace_seconds(spec)),
         image_pull_secrets: Some(spec.image_pull_secrets.clone()).filter(|secrets| !secrets.is_empty()),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
@@ -257,6 +256,22 @@ fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
     }
 }
 
+/// Whether the pod's container is our runner.
+pub fn is_runner(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut commands = containers.filter_map(|c| Some((&c.name, c.command.as_ref()?.first()?)));
+    commands.any(|(name, command)| name == labels::CONTAINER && *command == runner_path())
+}
+
+fn runner_path() -> String {
+    format!("{RUNNER_DIR}/scriptscope")
+}
+
+/// How long the pod has once it is told to stop.
+fn grace_seconds(spec: &CustomScriptSpec) -> i64 {
+    i64::from(spec.timeout_seconds) + STOP_SECONDS.cast_signed()
+}
+
 fn install_container(plan: Plan<'_>) -> Container {
     Container {
         name: INSTALL.to_owned(),
@@ -277,7 +292,7 @@ fn script_container(plan: Plan<'_>) -> Container {
     Container {
         name: labels::CONTAINER.to_owned(),
         image: Some(image.unwrap_or_else(|| plan.images.python.clone())),
-        command: Some(vec![format!("{RUNNER_DIR}/scriptscope"), "runner".to_owned()]),
+        command: Some(vec![runner_path(), "runner".to_owned()]),
         working_dir: Some(PROJECT_DIR.to_owned()),
         env: Some(env(plan)),
         env_from: Some(spec.env_from.clone()).filter(|sources| !sources.is_empty()),

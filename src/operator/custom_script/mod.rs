@@ -43,15 +43,17 @@ use kube::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use build::Images;
+pub use build::{Images, RUNNER_PORT, is_runner};
 pub use dereference::Dereferenced;
 pub use display::{display, duration, metrics, rate};
 pub use failure::Failure;
+pub use validate::retention;
 
 use super::{
     Scope,
     context::{Backoff, Context, ReconcilerError},
     health::Part,
+    watches::{self, WatchBackoff},
 };
 use crate::{
     api::{CustomScript, labels},
@@ -113,7 +115,7 @@ pub fn changes(
     listed: Part,
 ) -> impl Stream<Item = Result<CustomScript, watcher::Error>> + Send + 'static {
     watcher(scope.api::<CustomScript>(client), watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .inspect_ok(move |event| {
@@ -160,6 +162,7 @@ pub async fn run(
     });
     Controller::for_stream(changes, scripts)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(WatchBackoff::default())
         .owns(scope.api::<Deployment>(client.clone()), ours.clone())
         .owns(scope.api::<Service>(client.clone()), ours)
         .reconcile_on(stream::unfold(touched, |mut touched| async {
@@ -224,7 +227,7 @@ fn report(result: Result<(ObjectRef<CustomScript>, Action), controller::Error<Er
         Err(controller::Error::ReconcilerFailed(error, object)) => {
             tracing::warn!(%object, %error, category = error.category(), "A reconciliation failed.");
         }
-        Err(error) => tracing::warn!(%error, controller = NAME, "A watch failed."),
+        Err(error) => watches::failed(NAME, &error),
     }
 }
 

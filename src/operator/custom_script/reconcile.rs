@@ -120,6 +120,7 @@ async fn with_store(
         rolled_out: outcome.rolled_out,
         predecessor: outcome.predecessor,
         stored: &stored,
+        collection: context.collection,
         now: Timestamp::now(),
     });
     let before = object.status.as_ref().and_then(|s| s.phase);

@@ -13,6 +13,7 @@ use super::failure::Failure;
 use crate::{
     api::{CustomScript, CustomScriptStatus, DeploymentStatus, DesiredState, Phase, conditions, reasons},
     model::{Deployment, DeploymentState},
+    operator::api_logs::Collection,
 };
 
 /// How many attempts the status lists.
@@ -41,6 +42,8 @@ pub struct View<'a> {
     pub predecessor: bool,
     /// Whether the store can be written.
     pub stored: &'a Result<(), String>,
+    /// How what the script prints gets there.
+    pub collection: Collection,
     /// Now.
     pub now: Timestamp,
 }
@@ -91,7 +94,7 @@ pub fn status(view: &View<'_>) -> CustomScriptStatus {
         conditions: vec![
             condition(view, conditions::READY, ready),
             condition(view, conditions::PROGRESSING, progressing),
-            condition(view, conditions::STORED, stored(view.stored)),
+            condition(view, conditions::STORED, stored(view.stored, view.collection)),
         ],
         deployments: view
             .deployments
@@ -118,13 +121,16 @@ pub fn status_without_store(object: &CustomScript, error: &str, now: Timestamp) 
         rolled_out: false,
         predecessor: false,
         stored: &failed,
+        collection: Collection::default(),
         now,
     };
     let mut status = object.status.clone().unwrap_or_default();
     status.conditions.retain(|c| c.type_ != conditions::STORED);
-    status
-        .conditions
-        .push(condition(&view, conditions::STORED, stored(&failed)));
+    status.conditions.push(condition(
+        &view,
+        conditions::STORED,
+        stored(&failed, view.collection),
+    ));
     (status.metrics, status.display) = (None, None);
     status
 }
@@ -295,8 +301,14 @@ fn steady() -> Claim {
     claim(false, reasons::STEADY, "nothing is under way")
 }
 
-fn stored(health: &Result<(), String>) -> Claim {
+fn stored(health: &Result<(), String>, collection: Collection) -> Claim {
     match health {
+        Ok(()) if collection == Collection::Api => claim(
+            true,
+            reasons::STORE_WRITABLE,
+            "runs and logs are being stored; best effort: collected through the API server, where lines can get lost when a \
+             log is rotated",
+        ),
         Ok(()) => claim(true, reasons::STORE_WRITABLE, "runs and logs are being stored"),
         Err(error) => claim(
             false,

@@ -20,6 +20,7 @@ struct Case {
     failure: Option<Failure>,
     rolled_out: bool,
     stored: Result<(), String>,
+    collection: Collection,
 }
 
 impl Case {
@@ -32,6 +33,7 @@ impl Case {
             failure: None,
             rolled_out: true,
             stored: Ok(()),
+            collection: Collection::Agent,
         }
     }
 
@@ -58,6 +60,7 @@ impl Case {
             rolled_out: self.rolled_out,
             predecessor: false,
             stored: &self.stored,
+            collection: self.collection,
             now,
         })
     }
@@ -229,6 +232,17 @@ fn a_store_that_is_down_is_said_and_nothing_else_is_forgotten() {
     let (stored, reason, message) = get(&status, "Stored");
     assert_eq!((stored, reason), ("False", "StoreFailed"));
     assert!(message.contains("disk full"), "{message}");
+}
+
+#[test]
+fn what_is_collected_through_the_api_is_said_to_be_best_effort() {
+    let mut case = Case::new(vec![attempt(1, "a", DeploymentState::Deployed)]).ready(1);
+    let message = |case: &Case| get(&case.status(), "Stored").2.to_owned();
+    assert!(!message(&case).contains("best effort"));
+    case.collection = Collection::Api;
+    assert!(message(&case).contains("best effort"), "{}", message(&case));
+    case.stored = Err("disk full".into());
+    assert!(message(&case).contains("disk full"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Second step: whether what the cluster holds can be deployed, and what it would be. Pure.
 
+use std::str::FromStr;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
@@ -8,7 +10,10 @@ use super::{
     failure::Failure,
     fingerprint::{Files, fingerprint},
 };
-use crate::api::{CustomScript, Runtime, reasons};
+use crate::{
+    api::{CustomScript, Runtime, reasons},
+    store::{RetentionError, Wish},
+};
 
 /// The most that a `ConfigMap` can hold, in bytes.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
@@ -35,6 +40,24 @@ pub enum Problem {
     /// The API should have refused it.
     #[error("{0} is missing")]
     FieldMissing(&'static str),
+    /// A setting of the retention that the API should have refused.
+    #[error("{field}: {error}")]
+    Retention {
+        /// Which one.
+        field: &'static str,
+        /// What is wrong with it.
+        error: RetentionError,
+    },
+    /// Failed runs would go first.
+    #[error(
+        "spec.retention.failedRuns ({failed_runs}) must not be shorter than spec.retention.runs ({runs}); raise it, or lower runs"
+    )]
+    FailedRunsShorter {
+        /// Age of failed runs.
+        failed_runs: String,
+        /// Age of runs.
+        runs: String,
+    },
     /// The `RuntimeClass` does not exist.
     #[error(
         "RuntimeClass {0} does not exist; install gVisor with a RuntimeClass of that name, or set spec.runtimeClassName (\"\" for the cluster's default)"
@@ -60,6 +83,7 @@ impl Problem {
             Self::EntryPointMissing { .. } => reasons::ENTRY_POINT_MISSING,
             Self::SourceTooLarge(_) => reasons::SOURCE_TOO_LARGE,
             Self::FieldMissing(_) => reasons::INVALID_SPEC,
+            Self::Retention { .. } | Self::FailedRunsShorter { .. } => reasons::INVALID_RETENTION,
             Self::RuntimeClassMissing(_) => reasons::RUNTIME_CLASS_MISSING,
             Self::NameConflict { .. } => reasons::NAME_CONFLICT,
         }
@@ -155,6 +179,35 @@ pub fn surroundings(object: &CustomScript, cluster: &Dereferenced) -> Result<(),
         Err(Problem::RuntimeClassMissing(
             object.spec.runtime_class_name.clone(),
         ))
+    }
+}
+
+/// How long the script's data is to be kept. It says nothing about what runs, so it stops no deployment.
+pub fn retention(object: &CustomScript) -> Result<Wish, Problem> {
+    fn field<T: FromStr<Err = RetentionError>>(
+        field: &'static str,
+        text: Option<&String>,
+    ) -> Result<Option<T>, Problem> {
+        text.map(|text| text.parse().map_err(|error| Problem::Retention { field, error }))
+            .transpose()
+    }
+    let Some(spec) = &object.spec.retention else {
+        return Ok(Wish::default());
+    };
+    let wish = Wish {
+        runs: field("spec.retention.runs", spec.runs.as_ref())?,
+        failed_runs: field("spec.retention.failedRuns", spec.failed_runs.as_ref())?,
+        logs: field("spec.retention.logs", spec.logs.as_ref())?,
+        max_bytes: field("spec.retention.maxBytes", spec.max_bytes.as_ref())?,
+    };
+    match (wish.runs, wish.failed_runs) {
+        (Some(runs), Some(failed_runs)) if failed_runs.or_longer(runs) != failed_runs => {
+            Err(Problem::FailedRunsShorter {
+                failed_runs: failed_runs.to_string(),
+                runs: runs.to_string(),
+            })
+        }
+        _ => Ok(wish),
     }
 }
 
@@ -302,6 +355,44 @@ mod tests {
         );
         assert!(problem.to_string().contains("spec.runtimeClassName"), "{problem}");
         assert_eq!(surroundings(&script(), &cluster()), Ok(()));
+    }
+
+    #[test]
+    fn a_retention_that_would_delete_everything_names_field_and_remedy() {
+        let with = |json: serde_json::Value| {
+            let mut object = script();
+            object.spec.retention = Some(serde_json::from_value(json).unwrap());
+            retention(&object)
+        };
+        assert_eq!(retention(&script()), Ok(Wish::default()));
+        let wish = with(json!({ "runs": "2w", "failedRuns": "14d", "maxBytes": "1Gi" })).unwrap();
+        assert_eq!((wish.runs, wish.logs), (wish.failed_runs, None));
+        for (json, text) in [
+            (
+                json!({ "runs": "0d" }),
+                "spec.retention.runs: \"0d\" is not an age; give a whole number",
+            ),
+            (
+                json!({ "logs": "5m" }),
+                "spec.retention.logs: 5m is too short; at least 1h",
+            ),
+            (
+                json!({ "maxBytes": "0" }),
+                "spec.retention.maxBytes: 0 is too little; at least 16Mi",
+            ),
+            (
+                json!({ "runs": "90d", "failedRuns": "10d" }),
+                "spec.retention.failedRuns (10d) must not be shorter than spec.retention.runs (90d); raise it",
+            ),
+            (
+                json!({ "runs": "forever", "failedRuns": "10d" }),
+                "spec.retention.failedRuns (10d) must not",
+            ),
+        ] {
+            let problem = with(json).unwrap_err();
+            assert!(problem.to_string().starts_with(text), "{problem}");
+            assert_eq!(problem.reason(), reasons::INVALID_RETENTION);
+        }
     }
 
     #[test]

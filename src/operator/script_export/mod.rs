@@ -33,7 +33,10 @@ use crate::{
     api::ScriptExport,
     export::file::{ExportFolder, ExportKey},
     metrics::Metrics,
-    operator::Scope,
+    operator::{
+        Scope,
+        watches::{self, WatchBackoff},
+    },
     store::Store,
 };
 
@@ -74,7 +77,7 @@ impl ExportContext {
 /// Makes the exports of the scope until `shutdown`. What is under way then is begun again by the next process.
 pub async fn run(context: ExportContext, scope: Scope, shutdown: CancellationToken) {
     let api: Api<DeserializeGuard<ScriptExport>> = scope.api(context.client.clone());
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut events = pin!(watcher(api, watcher::Config::default()).backoff(WatchBackoff::default()));
     let mut exports = Exports {
         context,
         scope,
@@ -88,7 +91,7 @@ pub async fn run(context: ExportContext, scope: Scope, shutdown: CancellationTok
         };
         match event {
             None => break,
-            Some(Err(error)) => tracing::warn!(%error, "The watch of ScriptExports was interrupted."),
+            Some(Err(error)) => watches::failed("exports", &error),
             Some(Ok(Event::Init)) => listed.clear(),
             Some(Ok(Event::InitApply(object))) => {
                 listed.insert(key_of(&object));

@@ -1,7 +1,7 @@
 //! Batches of appends in one transaction: compare, then segments, runs, rollups, gaps and checkpoints.
 //!
 //! Every transaction takes its locks in one order: the checkpoints of its streams by number, then its scripts by
-//! number. What is slow and needs no script's lock, the segments, comes before these.
+//! number, then the rows of rollups by script. What is slow and needs no script's lock, the segments, comes before.
 
 use std::{
     borrow::Cow,
@@ -10,7 +10,7 @@ use std::{
 
 use sqlx::{PgConnection, Row};
 
-use super::{locks, rollups, runs_write, segments};
+use super::{gaps, locks, rollups, runs_write, segments};
 use crate::{
     ingest::wire::Position,
     model::ScriptKey,
@@ -18,8 +18,9 @@ use crate::{
     store::{
         AppendOutcome, StoreError,
         batch::{Batch, Owner, PreparedAppend, RunEvent, decide},
+        retention::{runs::ended_before, sql::Writing, usage},
         rows::position,
-        run_changes::{self, Origin, Rollups},
+        run_changes::{self, LookUp, Origin, Rollups},
     },
 };
 
@@ -29,11 +30,13 @@ pub type Answer = (Vec<AppendOutcome>, BTreeSet<ScriptKey>);
 type Committed<'a> = Vec<(&'a PreparedAppend, &'a Owner)>;
 
 /// Applies batches. `unknown` are the answers of an earlier attempt of which nobody knows whether it was committed: a
-/// stream that stands where that attempt would have left it says that it was.
+/// stream that stands where that attempt would have left it says that it was. `look_up` says how well their runs are
+/// known.
 pub async fn apply(
     connection: &mut PgConnection,
     batches: &[Batch],
     unknown: Option<&[Answer]>,
+    look_up: LookUp,
 ) -> Result<Vec<Answer>, StoreError> {
     let mut positions = lock_positions(connection, batches).await?;
     let done = done_before(batches, unknown, &positions);
@@ -66,10 +69,15 @@ pub async fn apply(
         new_segments.append(&mut batch_segments(batch, &stored_now)?);
         answers.push((outcomes, changed));
     }
-    segments::insert(connection, &new_segments).await?;
+    segments::insert(connection, 0, false, &new_segments).await?;
     drop(new_segments);
-    store_runs(connection, &committed).await?;
+    store_runs(connection, &committed, look_up).await?;
     store_gaps(connection, &committed).await?;
+    for (append, _) in &committed {
+        if let Some(word) = &append.last_word {
+            gaps::last_word(connection, append.stream, word).await?;
+        }
+    }
     // The last append of a stream has the word on its checkpoint.
     let last: BTreeMap<i64, &PreparedAppend> = committed.iter().map(|(a, _)| (a.stream, *a)).collect();
     store_checkpoints(connection, &last.into_values().collect::<Vec<_>>()).await?;
@@ -148,12 +156,20 @@ fn batch_segments<'a>(batch: &'a Batch, stored: &[bool]) -> Result<Vec<(i64, Cow
 }
 
 /// Runs and rollups, script by script.
-async fn store_runs(connection: &mut PgConnection, committed: &Committed<'_>) -> Result<(), StoreError> {
+async fn store_runs(
+    connection: &mut PgConnection,
+    committed: &Committed<'_>,
+    look_up: LookUp,
+) -> Result<(), StoreError> {
     let mut scripts: BTreeMap<i64, Committed<'_>> = BTreeMap::new();
     for (append, owner) in committed.iter().filter(|(append, _)| append.is_visible()) {
         scripts.entry(owner.script_id).or_default().push((append, owner));
     }
-    locks::scripts(connection, &scripts.keys().copied().collect::<Vec<_>>()).await?;
+    // Counts of lines are added by the database itself, which needs no lock.
+    let with_events =
+        |(_, appends): &(&i64, &Committed<'_>)| appends.iter().any(|(a, _)| !a.events.is_empty());
+    let locked = scripts.iter().filter(with_events).map(|(id, _)| *id);
+    locks::scripts(connection, &locked.collect::<Vec<_>>()).await?;
     for (script_id, appends) in scripts {
         let mut sums = Rollups::default();
         for (append, owner) in &appends {
@@ -172,12 +188,14 @@ async fn store_runs(connection: &mut PgConnection, committed: &Committed<'_>) ->
             })
             .collect();
         if !events.is_empty() {
-            let ids: BTreeSet<&str> = events.iter().map(|(_, event)| event.run_id()).collect();
-            let stored =
-                runs_write::load(connection, script_id, &ids.into_iter().collect::<Vec<_>>()).await?;
-            let changes = run_changes::apply(stored, events);
+            let ids = look_up.ids(events.iter().map(|(_, event)| *event));
+            let stored = runs_write::load(connection, script_id, &ids).await?;
+            let ended_before = ended_before(&mut Writing(connection), script_id).await?;
+            let changes = run_changes::apply(stored, events, ended_before);
             runs_write::insert(connection, script_id, &changes.new).await?;
-            runs_write::close(connection, &changes.closed).await?;
+            runs_write::close(connection, script_id, &changes.closed).await?;
+            let change = usage::Change::of(&changes);
+            usage::add(&mut Writing(connection), script_id, &change).await?;
             sums.add(&changes);
         }
         rollups::add(connection, script_id, sums).await?;

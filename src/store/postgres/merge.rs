@@ -1,10 +1,10 @@
 //! Merging small segments into larger ones, tier by tier, by one replica a script at a time.
 
-use std::sync::Weak;
+use std::{borrow::Cow, sync::Weak, time::Duration};
 
 use bytes::Bytes;
 use sqlx::{PgConnection, Row};
-use tokio::{sync::watch, task};
+use tokio::{sync::watch, task, time::sleep};
 
 use super::{Inner, locks, segments};
 use crate::{
@@ -12,9 +12,13 @@ use crate::{
     store::StoreError,
 };
 
+/// Between two looks for segments to merge, however many commits there are.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Merges whenever something was stored, until the store is gone.
 pub async fn run(store: Weak<Inner>, mut stored: watch::Receiver<u64>) {
     while stored.changed().await.is_ok() {
+        sleep(PAUSE).await;
         loop {
             let Some(store) = store.upgrade() else {
                 return;
@@ -71,7 +75,13 @@ async fn merge_once(store: &Inner, script_id: i64, tier: i64) -> Result<bool, St
         transaction.rollback().await?;
         return Ok(false);
     }
-    segments::insert_one(&mut transaction, script_id, tier + 1, full, &merged).await?;
+    segments::insert(
+        &mut transaction,
+        tier + 1,
+        full,
+        &[(script_id, Cow::Owned(merged))],
+    )
+    .await?;
     transaction.commit().await?;
     Ok(true)
 }

@@ -3,18 +3,53 @@
 //! What keeps them apart: a stream's checkpoint row is locked while something is appended at it, and a script's runs
 //! and figures are changed under an advisory lock of the script ([`locks`]).
 
+/// Does an async block, again and again while that promises anything. A macro, since a closure that lends to a future
+/// can not be shown to be `Send`.
+macro_rules! retried {
+    ($work:block) => {{
+        let mut pauses = retry::pauses();
+        loop {
+            let done: Result<_, StoreError> = async { $work }.await;
+            let error = match done {
+                Ok(value) => break Ok(value),
+                Err(error) => error,
+            };
+            match (retry::failure(&error), pauses.next()) {
+                (retry::Failure::Passing, Some(pause)) => sleep(pause).await,
+                _ => break Err(error),
+            }
+        }
+    }};
+}
+
+/// Does work, which must come to the same when done twice, in a transaction of its own.
+macro_rules! in_transaction {
+    ($store:expr, |$connection:ident| $work:expr) => {
+        retried!({
+            let mut transaction = $store.pool.begin().await?;
+            let $connection = &mut *transaction;
+            let value = $work.await?;
+            transaction.commit().await?;
+            Ok(value)
+        })
+    };
+}
+
 mod append;
+mod copy;
 mod deployments;
-mod figures;
+mod gaps;
 mod locks;
 mod merge;
 mod news;
 mod open;
+mod retention;
 mod retry;
 mod rollups;
 mod runs_read;
 mod runs_write;
 mod segments;
+mod snapshot;
 mod streams;
 mod writer;
 
@@ -26,7 +61,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::PgPool;
+use sqlx::{PgPool, Row};
 use tokio::{
     sync::{Semaphore, watch},
     task,
@@ -34,18 +69,20 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use self::{open::Opened, writer::Writer};
+pub(super) use self::segments::insert_one as insert_segment;
+use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
-    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
-    StoreError, StreamCheckpoint,
+    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
+    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
+    read,
 };
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
-        VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
+        ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -107,39 +144,34 @@ impl PostgresStore {
     }
 }
 
-/// Does an async block, again and again while that promises anything. A macro, since a closure that lends to a future
-/// can not be shown to be `Send`.
-macro_rules! retried {
-    ($work:block) => {{
-        let mut pauses = retry::pauses();
-        loop {
-            let done: Result<_, StoreError> = async { $work }.await;
-            let error = match done {
-                Ok(value) => break Ok(value),
-                Err(error) => error,
-            };
-            match (retry::failure(&error), pauses.next()) {
-                (retry::Failure::Passing, Some(pause)) => sleep(pause).await,
-                _ => break Err(error),
-            }
-        }
-    }};
-}
-
-/// Does work, which must come to the same when done twice, in a transaction of its own.
-macro_rules! in_transaction {
-    ($store:expr, |$connection:ident| $work:expr) => {
-        retried!({
-            let mut transaction = $store.pool.begin().await?;
-            let $connection = &mut *transaction;
-            let value = $work.await?;
-            transaction.commit().await?;
-            Ok(value)
-        })
-    };
-}
-
 impl Inner {
+    /// The numbers of scripts, in their order.
+    async fn script_ids(&self, scripts: &[ScriptKey]) -> Result<Vec<Option<i64>>, StoreError> {
+        let namespaces: Vec<&str> = scripts.iter().map(|script| script.namespace.as_str()).collect();
+        let names: Vec<&str> = scripts.iter().map(|script| script.name.as_str()).collect();
+        let rows = sqlx::query(
+            "SELECT s.id, s.namespace, s.name FROM unnest($1::text[], $2::text[]) AS v (namespace, name) \
+             JOIN scripts s ON s.namespace = v.namespace AND s.name = v.name",
+        )
+        .bind(&namespaces)
+        .bind(&names)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ids = HashMap::new();
+        for row in rows {
+            ids.insert(
+                ScriptKey::new(row.get::<&str, _>(1), row.get::<&str, _>(2)),
+                row.get(0),
+            );
+        }
+        Ok(scripts.iter().map(|script| ids.get(script).copied()).collect())
+    }
+
+    /// What queries are answered from.
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::begin(&self.readers).await
+    }
+
     async fn script_id(&self, script: &ScriptKey) -> Result<Option<i64>, StoreError> {
         deployments::known_script(&mut *self.pool.acquire().await?, script).await
     }
@@ -269,7 +301,15 @@ impl Store for PostgresStore {
     }
 
     async fn close_runs(&self, close: &CloseRuns) -> Result<u64, StoreError> {
-        let closed = in_transaction!(self.0, |c| runs_write::close_of_pod(c, close))?;
+        let mut asked = 0;
+        let closed = retried!({
+            let mut transaction = self.0.pool.begin().await?;
+            let closed = runs_write::close_of_pod(&mut transaction, close).await?;
+            // Where the answer to the commit is lost and nothing is left to do, it has happened.
+            asked = if closed == 0 { asked } else { closed };
+            transaction.commit().await?;
+            Ok(asked)
+        })?;
         if closed > 0 {
             let pods = streams::pods(&self.0.pool, &[&close.pod_uid]).await?;
             self.0.note(pods.into_values().map(|pod| pod.script).collect());
@@ -281,11 +321,41 @@ impl Store for PostgresStore {
         runs_read::pods_with_open_runs(&self.0.pool).await
     }
 
-    async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        gaps::unsettled_pods(&self.0.pool).await
+    }
+
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        gaps::pod_streams(&self.0.pool, uids).await
+    }
+
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        in_transaction!(self.0, |c| gaps::settle_pod(c, settle))
+    }
+
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => figures::lifetime(&self.0.readers, id).await,
-            None => Ok(Figures::default()),
+            Some(id) => gaps::page(&self.0.readers, id, range, limit).await,
+            None => Ok(Vec::new()),
         }
+    }
+
+    async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
+        let mut figures = self.figures_of(std::slice::from_ref(script)).await?;
+        Ok(figures.pop().unwrap_or_default())
+    }
+
+    async fn figures_of(&self, scripts: &[ScriptKey]) -> Result<Vec<Figures>, StoreError> {
+        let ids = self.0.script_ids(scripts).await?;
+        let known: Vec<i64> = ids.iter().copied().flatten().collect();
+        let mut figures = read::lifetime(&mut self.0.snapshot().await?, &known).await?;
+        let of = |id: Option<i64>| id.and_then(|id| figures.remove(&id)).unwrap_or_default();
+        Ok(ids.into_iter().map(of).collect())
     }
 
     async fn version_figures(
@@ -294,7 +364,7 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> Result<Vec<VersionFigures>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => figures::by_version(&self.0.readers, id, limit).await,
+            Some(id) => read::of_versions(&mut self.0.snapshot().await?, id, limit).await,
             None => Ok(Vec::new()),
         }
     }
@@ -307,8 +377,16 @@ impl Store for PostgresStore {
     ) -> Result<Figures, StoreError> {
         filter.check_runs()?;
         match self.0.script_id(script).await? {
-            Some(id) => figures::window(&self.0.readers, id, range, filter).await,
+            Some(id) => read::window(&mut self.0.snapshot().await?, id, range, filter).await,
             None => Ok(Figures::default()),
+        }
+    }
+
+    async fn series(&self, query: &SeriesQuery) -> Result<Vec<Bucket>, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::series(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Vec::new()),
         }
     }
 
@@ -319,17 +397,22 @@ impl Store for PostgresStore {
     async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError> {
         query.filter.check_runs()?;
         match self.0.script_id(&query.script).await? {
-            Some(id) => runs_read::page(&self.0.readers, id, query).await,
-            None => Ok(Page {
-                rows: Vec::new(),
-                next: None,
-            }),
+            Some(id) => read::runs(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Page::default()),
+        }
+    }
+
+    async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::count_runs(&mut self.0.snapshot().await?, id, query, cap).await,
+            None => Ok(Count::default()),
         }
     }
 
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => runs_read::detail(&self.0.readers, id, run_id).await,
+            Some(id) => read::run(&mut self.0.snapshot().await?, id, run_id).await,
             None => Ok(None),
         }
     }
@@ -337,11 +420,16 @@ impl Store for PostgresStore {
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
         query.filter.check_logs()?;
         match self.0.script_id(&query.script).await? {
-            Some(id) => segments::page(&self.0.readers, id, query).await,
-            None => Ok(Page {
-                rows: Vec::new(),
-                next: None,
-            }),
+            Some(id) => read::lines(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Page::default()),
+        }
+    }
+
+    async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError> {
+        query.filter.check_logs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::count_lines(&mut self.0.snapshot().await?, id, query, cap).await,
+            None => Ok(Count::default()),
         }
     }
 

@@ -44,6 +44,16 @@ pub fn failure(error: &StoreError) -> Failure {
     }
 }
 
+/// Whether a row was refused since there is one with its key.
+pub fn is_duplicate(error: &StoreError) -> bool {
+    match error {
+        StoreError::Database(error) => error
+            .as_database_error()
+            .is_some_and(DatabaseError::is_unique_violation),
+        _ => false,
+    }
+}
+
 fn passes(error: &dyn DatabaseError) -> bool {
     error.code().is_some_and(|code| code_passes(&code))
 }

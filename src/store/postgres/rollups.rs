@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::store::{
     StoreError,
@@ -12,7 +12,9 @@ use crate::store::{
 
 /// Adds to the rollups of a script.
 pub async fn add(connection: &mut PgConnection, script_id: i64, sums: Rollups) -> Result<(), StoreError> {
-    add_runs(connection, script_id, sums.runs).await?;
+    let days = sums.days();
+    add_runs(connection, script_id, "run_rollups", sums.runs).await?;
+    add_runs(connection, script_id, "run_days", days).await?;
     add_lines(connection, script_id, &sums.lines).await?;
     add_totals(connection, script_id, sums.totals).await
 }
@@ -20,6 +22,7 @@ pub async fn add(connection: &mut PgConnection, script_id: i64, sums: Rollups) -
 async fn add_runs(
     connection: &mut PgConnection,
     script_id: i64,
+    table: &'static str,
     sums: BTreeMap<(i64, i64, String), Ended>,
 ) -> Result<(), StoreError> {
     if sums.is_empty() {
@@ -30,12 +33,12 @@ async fn add_runs(
     let versions: Vec<i64> = keys.iter().map(|key| key.1).collect();
     let functions: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
     let mut stored: BTreeMap<(i64, i64, String), Vec<u8>> = BTreeMap::new();
-    let rows = sqlx::query(
+    let rows = sqlx::query(AssertSqlSafe(format!(
         "SELECT r.hour, r.version, r.function, r.digest \
          FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS v (hour, version, function) \
-         JOIN run_rollups r ON r.script_id = $1 AND r.hour = v.hour AND r.version = v.version \
+         JOIN {table} r ON r.script_id = $1 AND r.hour = v.hour AND r.version = v.version \
             AND r.function = v.function",
-    )
+    )))
     .bind(script_id)
     .bind(&hours)
     .bind(&versions)
@@ -53,13 +56,13 @@ async fn add_runs(
         .zip(&mut ended)
         .map(|(key, ended)| merged_digest(stored.get(key), ended))
         .collect::<Result<Vec<_>, _>>()?;
-    sqlx::query(
-        "INSERT INTO run_rollups AS r (script_id, hour, version, function, succeeded, failed, digest) \
+    sqlx::query(AssertSqlSafe(format!(
+        "INSERT INTO {table} AS r (script_id, hour, version, function, succeeded, failed, digest) \
          SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[]) \
          ON CONFLICT (script_id, hour, version, function) DO UPDATE SET \
             succeeded = r.succeeded + excluded.succeeded, failed = r.failed + excluded.failed, \
             digest = CASE WHEN length(excluded.digest) > 0 THEN excluded.digest ELSE r.digest END",
-    )
+    )))
     .bind(script_id)
     .bind(&hours)
     .bind(&versions)

@@ -1,15 +1,17 @@
-//! Writing runs, one statement for all of a batch. Callers hold the script's lock.
+//! Writing runs, all of a transaction at once. Callers hold the script's lock.
 
 use std::collections::HashMap;
 
 use sqlx::{PgConnection, Row};
 
-use super::{locks, rollups};
+use super::{copy::Rows, locks, rollups};
 use crate::{
     model::{RunStatus, SourceType},
     store::{
         CloseRuns, StoreError,
         batch::{End, forced_end, micros_up},
+        payload,
+        retention::{sql::Writing, usage},
         rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
@@ -21,8 +23,11 @@ pub async fn load(
     script_id: i64,
     run_ids: &[&str],
 ) -> Result<HashMap<String, StoredRun>, StoreError> {
+    if run_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows = sqlx::query(
-        "SELECT id, run_id, status, executed_at, version, function FROM runs \
+        "SELECT payload, run_id, status, executed_at, version, function FROM runs \
          WHERE script_id = $1 AND run_id = ANY($2)",
     )
     .bind(script_id)
@@ -35,14 +40,47 @@ pub async fn load(
 }
 
 /// What a run brings with it.
+#[derive(Clone, Copy)]
 struct Payload<'a> {
-    row: i64,
     input: Option<&'a [u8]>,
     output: Option<&'a [u8]>,
     error: Option<&'a [u8]>,
 }
 
-/// Inserts runs.
+impl Payload<'_> {
+    fn is_empty(&self) -> bool {
+        self.input.is_none() && self.output.is_none() && self.error.is_none()
+    }
+}
+
+/// New numbers for payloads. The sequence deals out blocks: one question a transaction, whatever the number of runs.
+struct Numbers {
+    next: i64,
+    left: i64,
+}
+
+impl Numbers {
+    const BLOCK: i64 = 1 << 16;
+
+    fn none() -> Self {
+        Self { next: 0, left: 0 }
+    }
+
+    async fn next(&mut self, connection: &mut PgConnection) -> Result<i64, StoreError> {
+        if self.left == 0 {
+            let block: i64 = sqlx::query_scalar("SELECT nextval('payload_blocks')")
+                .fetch_one(connection)
+                .await?;
+            self.next = block.saturating_mul(Self::BLOCK);
+            self.left = Self::BLOCK;
+        }
+        self.left -= 1;
+        self.next += 1;
+        Ok(self.next)
+    }
+}
+
+/// Inserts runs; fails with a unique violation where one is there already.
 pub async fn insert(
     connection: &mut PgConnection,
     script_id: i64,
@@ -51,64 +89,93 @@ pub async fn insert(
     if runs.is_empty() {
         return Ok(());
     }
-    // Numbered first, so that runs and payloads need not be matched by their ids.
-    let ids: Vec<i64> = sqlx::query_scalar("SELECT nextval('run_ids') FROM generate_series(1, $1)")
-        .bind(i64::try_from(runs.len()).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
-        .await?;
-    let column = |value: fn(&NewRun<'_>) -> i64| runs.iter().map(value).collect::<Vec<_>>();
-    let optional = |value: fn(&NewRun<'_>) -> Option<i64>| runs.iter().map(value).collect::<Vec<_>>();
-    let code = |value: fn(&NewRun<'_>) -> u8| runs.iter().map(|r| i16::from(value(r))).collect::<Vec<_>>();
-    sqlx::query(
-        "INSERT INTO runs (script_id, id, stream_id, version, executed_at, finished_at, response_time, status, \
-            source_type, run_id, function, source, reason, traceparent) \
-         SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
-            $7::bigint[], $8::smallint[], $9::smallint[], $10::text[], $11::text[], $12::text[], $13::text[], \
-            $14::text[])",
+    let mut numbers = Numbers::none();
+    let (mut rows, mut payloads) = (Rows::new(14), Rows::new(4));
+    for run in runs {
+        let (start, end) = (run.start, run.end);
+        let payload = Payload {
+            input: start.and_then(|start| start.input.as_deref()),
+            output: end.and_then(|end| end.output.as_deref()),
+            error: end.and_then(|end| end.error.as_deref()),
+        };
+        let mut number = None;
+        if !payload.is_empty() {
+            let new = numbers.next(connection).await?;
+            number = Some(new);
+            payloads
+                .begin()
+                .bigint(new)
+                .bytes(payload.input)
+                .bytes(payload.output)
+                .bytes(payload.error);
+        }
+        let traceparent = start.and_then(|s| s.traceparent.as_deref().map(payload::pack_traceparent));
+        rows.begin()
+            .bigint(script_id)
+            .bigint(run.executed_at)
+            .bigint(end.map(|end| end.finished_at))
+            .bigint(end.and_then(|end| end.response_time))
+            .bigint(run.origin.version)
+            .bigint(run.origin.stream)
+            .bigint(number)
+            .smallint(end.map_or(RunStatus::InProgress, |end| end.status).code())
+            // Of a run whose beginning is lost, neither function nor caller is known.
+            .smallint(start.map_or(SourceType::Api.code(), |start| start.source_type))
+            .bytes(run.run_id.as_bytes())
+            .bytes(start.map_or("", |start| &start.function).as_bytes())
+            .bytes(start.map_or("", |start| &start.source).as_bytes())
+            .bytes(end.and_then(|end| end.reason.as_deref()).map(str::as_bytes))
+            .bytes(traceparent.as_deref());
+    }
+    rows.send(
+        connection,
+        "COPY runs (script_id, executed_at, finished_at, response_time, version, stream_id, payload, status, \
+            source_type, run_id, function, source, reason, traceparent) FROM STDIN (FORMAT binary)",
     )
-    .bind(script_id)
-    .bind(&ids)
-    .bind(column(|run| run.origin.stream))
-    .bind(column(|run| run.origin.version))
-    .bind(column(|run| run.executed_at))
-    .bind(optional(|run| run.end.map(|end| end.finished_at)))
-    .bind(optional(|run| run.end.and_then(|end| end.response_time)))
-    .bind(code(|run| run.end.map_or(RunStatus::InProgress, |end| end.status).code()))
-    // Of a run whose beginning is lost, neither function nor caller is known.
-    .bind(code(|run| run.start.map_or(SourceType::Api.code(), |start| start.source_type)))
-    .bind(runs.iter().map(|run| run.run_id).collect::<Vec<_>>())
-    .bind(runs.iter().map(|run| run.start.map_or("", |start| &start.function)).collect::<Vec<_>>())
-    .bind(runs.iter().map(|run| run.start.map_or("", |start| &start.source)).collect::<Vec<_>>())
-    .bind(runs.iter().map(|run| run.end.and_then(|end| end.reason.as_deref())).collect::<Vec<_>>())
-    .bind(runs.iter().map(|run| run.start.and_then(|s| s.traceparent.as_deref())).collect::<Vec<_>>())
-    .execute(&mut *connection)
     .await?;
-    let payloads: Vec<Payload<'_>> = ids
-        .iter()
-        .zip(runs)
-        .map(|(&row, run)| Payload {
-            row,
-            input: run.start.and_then(|start| start.input.as_deref()),
-            output: run.end.and_then(|end| end.output.as_deref()),
-            error: run.end.and_then(|end| end.error.as_deref()),
-        })
-        .collect();
-    insert_payloads(connection, payloads).await
+    if payloads.is_empty() {
+        return Ok(());
+    }
+    payloads
+        .send(
+            connection,
+            "COPY run_payloads (number, input, output, error) FROM STDIN (FORMAT binary)",
+        )
+        .await
 }
 
 /// Closes runs that are in progress.
-pub async fn close(connection: &mut PgConnection, runs: &[ClosedRun<'_>]) -> Result<(), StoreError> {
+pub async fn close(
+    connection: &mut PgConnection,
+    script_id: i64,
+    runs: &[ClosedRun<'_>],
+) -> Result<(), StoreError> {
     if runs.is_empty() {
         return Ok(());
     }
+    let mut numbers = Numbers::none();
+    let mut payloads: Vec<(Option<i64>, Payload<'_>)> = Vec::with_capacity(runs.len());
+    for run in runs {
+        let payload = Payload {
+            input: None,
+            output: run.end.output.as_deref(),
+            error: run.end.error.as_deref(),
+        };
+        let mut number = run.stored.payload;
+        if number.is_none() && !payload.is_empty() {
+            number = Some(numbers.next(connection).await?);
+        }
+        payloads.push((number, payload));
+    }
     sqlx::query(
         "UPDATE runs SET status = v.status, finished_at = v.finished_at, response_time = v.response_time, \
-            reason = v.reason \
-         FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[]) \
-            AS v (id, status, finished_at, response_time, reason) \
-         WHERE runs.id = v.id",
+            reason = v.reason, payload = v.payload \
+         FROM unnest($2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[]) \
+            AS v (run_id, status, finished_at, response_time, reason, payload) \
+         WHERE runs.script_id = $1 AND runs.run_id = v.run_id",
     )
-    .bind(runs.iter().map(|run| run.stored.row).collect::<Vec<_>>())
+    .bind(script_id)
+    .bind(runs.iter().map(|run| run.end.run_id.as_str()).collect::<Vec<_>>())
     .bind(
         runs.iter()
             .map(|run| i16::from(run.end.status.code()))
@@ -121,37 +188,20 @@ pub async fn close(connection: &mut PgConnection, runs: &[ClosedRun<'_>]) -> Res
             .map(|run| run.end.reason.as_deref())
             .collect::<Vec<_>>(),
     )
+    .bind(payloads.iter().map(|(number, _)| *number).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await?;
-    let payloads: Vec<Payload<'_>> = runs
-        .iter()
-        .map(|run| Payload {
-            row: run.stored.row,
-            input: None,
-            output: run.end.output.as_deref(),
-            error: run.end.error.as_deref(),
-        })
-        .collect();
-    insert_payloads(connection, payloads).await
-}
-
-async fn insert_payloads(
-    connection: &mut PgConnection,
-    mut payloads: Vec<Payload<'_>>,
-) -> Result<(), StoreError> {
-    payloads.retain(|p| p.input.is_some() || p.output.is_some() || p.error.is_some());
+    payloads.retain(|(_, payload)| !payload.is_empty());
     if payloads.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO run_payloads (run, input, output, error) \
-         SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[]) \
-         ON CONFLICT (run) DO UPDATE SET output = excluded.output, error = excluded.error",
+        "INSERT INTO run_payloads (number, output, error) SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) \
+         ON CONFLICT (number) DO UPDATE SET output = excluded.output, error = excluded.error",
     )
-    .bind(payloads.iter().map(|p| p.row).collect::<Vec<_>>())
-    .bind(payloads.iter().map(|p| p.input).collect::<Vec<_>>())
-    .bind(payloads.iter().map(|p| p.output).collect::<Vec<_>>())
-    .bind(payloads.iter().map(|p| p.error).collect::<Vec<_>>())
+    .bind(payloads.iter().map(|(number, _)| *number).collect::<Vec<_>>())
+    .bind(payloads.iter().map(|(_, p)| p.output).collect::<Vec<_>>())
+    .bind(payloads.iter().map(|(_, p)| p.error).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())
@@ -168,7 +218,7 @@ pub async fn close_of_pod(connection: &mut PgConnection, close_runs: &CloseRuns)
     };
     locks::scripts(connection, &[script_id]).await?;
     let open = sqlx::query(
-        "SELECT id, run_id, status, executed_at, version, function FROM runs \
+        "SELECT payload, run_id, status, executed_at, version, function FROM runs \
          WHERE script_id = $1 AND status = 0 AND executed_at < $2 \
          AND stream_id IN (SELECT id FROM streams WHERE pod_uid = $3)",
     )
@@ -178,15 +228,27 @@ pub async fn close_of_pod(connection: &mut PgConnection, close_runs: &CloseRuns)
     .fetch_all(&mut *connection)
     .await?
     .iter()
-    .map(stored_run)
-    .collect::<Result<Vec<_>, _>>()?;
-    let ends: Vec<End> = open.iter().map(|run| forced_end(run, close_runs)).collect();
-    let closed: Vec<ClosedRun<'_>> = open
+    .map(|row| Ok((row.try_get("run_id")?, stored_run(row)?)))
+    .collect::<Result<Vec<(String, _)>, StoreError>>()?;
+    let (stored, ends): (Vec<_>, Vec<End>) = open
+        .into_iter()
+        .map(|(id, run)| {
+            let end = forced_end(id, &run, close_runs);
+            (run, end)
+        })
+        .unzip();
+    let closed: Vec<ClosedRun<'_>> = stored
         .into_iter()
         .zip(&ends)
         .map(|(stored, end)| ClosedRun { stored, end })
         .collect();
-    close(connection, &closed).await?;
+    close(connection, script_id, &closed).await?;
+    usage::add(
+        &mut Writing(connection),
+        script_id,
+        &usage::Change::of_ends(&ends),
+    )
+    .await?;
     let mut sums = Rollups::default();
     for ClosedRun { stored, .. } in &closed {
         sums.ended(

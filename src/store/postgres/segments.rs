@@ -1,59 +1,80 @@
 //! Segments of log lines: storing them and reading lines out of them.
 
-use std::{borrow::Cow, ops::Range};
+use std::borrow::Cow;
 
 use bytes::Bytes;
-use sqlx::{PgConnection, PgPool, Row};
-use tokio::task;
+use sqlx::PgConnection;
 
-use super::SNAPSHOT;
 use crate::{
-    model::LogLine,
-    segment::{self, Segment},
-    store::{LogCursor, LogQuery, Page, StoreError, rows::segment_info, search::Search},
+    segment::{Segment, SegmentInfo},
+    store::StoreError,
 };
 
-/// Segments whose particulars are read at once.
-const PARTICULARS: i64 = 256;
-
-/// Stores new segments, each with the number of its script.
+/// Stores segments, each with the number of its script; `full` ones are never merged again, nor are large ones.
 pub async fn insert(
     connection: &mut PgConnection,
-    segments: &[(i64, Cow<'_, Segment>)],
-) -> Result<(), StoreError> {
-    for (script_id, segment) in segments {
-        insert_one(connection, *script_id, 0, false, segment).await?;
-    }
-    Ok(())
-}
-
-/// Stores a segment; a `full` one is never merged again.
-pub async fn insert_one(
-    connection: &mut PgConnection,
-    script_id: i64,
     tier: i64,
     full: bool,
-    segment: &Segment,
+    segments: &[(i64, Cow<'_, Segment>)],
 ) -> Result<(), StoreError> {
-    let info = &segment.info;
-    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    sqlx::query(
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let number = |value: fn(&SegmentInfo) -> usize| {
+        let infos = segments.iter().map(|(_, segment)| value(&segment.info));
+        infos
+            .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+            .collect::<Vec<_>>()
+    };
+    let infos = || segments.iter().map(|(_, segment)| &segment.info);
+    // Not in FROM, where the arrays would be written to a temporary store first.
+    let mut ids: Vec<i64> = sqlx::query_scalar(
         "INSERT INTO log_segments \
-         (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            (script_id, min_time, max_time, lines, levels, text_bytes, tier, sealed, runs, body) \
+         SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::bigint[]), \
+            unnest($5::smallint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::boolean[]), \
+            unnest($9::bytea[]), unnest($10::bytea[]) \
+         RETURNING segment_id",
     )
-    .bind(script_id)
-    .bind(info.min_time)
-    .bind(info.max_time)
-    .bind(number(info.lines))
-    .bind(i16::from(info.levels.bits()))
-    .bind(number(info.text_bytes))
-    .bind(tier.max(info.tier()))
-    .bind(full || info.is_full())
-    .bind(info.runs.as_bytes())
-    .bind(segment.body.as_ref())
-    .execute(connection)
+    .bind(
+        segments
+            .iter()
+            .map(|(script_id, _)| *script_id)
+            .collect::<Vec<_>>(),
+    )
+    .bind(infos().map(|info| info.min_time).collect::<Vec<_>>())
+    .bind(infos().map(|info| info.max_time).collect::<Vec<_>>())
+    .bind(number(|info| info.lines))
+    .bind(
+        infos()
+            .map(|info| i16::from(info.levels.bits()))
+            .collect::<Vec<_>>(),
+    )
+    .bind(number(|info| info.text_bytes))
+    .bind(infos().map(|info| tier.max(info.tier())).collect::<Vec<_>>())
+    .bind(infos().map(|info| full || info.is_full()).collect::<Vec<_>>())
+    .bind(infos().map(|info| info.runs.as_bytes()).collect::<Vec<_>>())
+    .bind(
+        segments
+            .iter()
+            .map(|(_, segment)| segment.body.as_ref())
+            .collect::<Vec<_>>(),
+    )
+    .fetch_all(&mut *connection)
     .await?;
+    // Numbers are given in the order of the segments.
+    ids.sort_unstable();
+    let with_grams = ids
+        .iter()
+        .zip(segments)
+        .filter(|(_, (_, segment))| !segment.grams.is_empty());
+    for (segment_id, (_, segment)) in with_grams {
+        sqlx::query("INSERT INTO log_segment_grams (segment_id, grams) VALUES ($1, $2)")
+            .bind(segment_id)
+            .bind(segment.grams.as_slice())
+            .execute(&mut *connection)
+            .await?;
+    }
     Ok(())
 }
 
@@ -64,100 +85,4 @@ pub async fn body(connection: &mut PgConnection, segment_id: i64) -> Result<Opti
         .fetch_optional(connection)
         .await?;
     Ok(body.map(Bytes::from))
-}
-
-/// See [`crate::store::Store::logs`].
-///
-/// Segments overlap in time, so they are read in the order of their newest lines until the page is full and no segment
-/// that is left has a line as new as the oldest on the page.
-pub async fn page(
-    readers: &PgPool,
-    script_id: i64,
-    query: &LogQuery,
-) -> Result<Page<LogLine, LogCursor>, StoreError> {
-    let mut search = Search::new(query)?;
-    if search.is_empty() {
-        return Ok(Page {
-            rows: Vec::new(),
-            next: None,
-        });
-    }
-    // One snapshot: merging moves lines from segment to segment meanwhile.
-    let mut snapshot = readers.begin_with(SNAPSHOT).await?;
-    let mut after = (i64::MAX, i64::MAX);
-    'search: loop {
-        let rows = sqlx::query(
-            "SELECT segment_id, min_time, max_time, lines, levels, text_bytes, runs FROM log_segments \
-             WHERE script_id = $1 AND (max_time, segment_id) < ($2, $3) AND max_time >= $4 AND min_time < $5 \
-                AND (levels & $6) <> 0 \
-             ORDER BY max_time DESC, segment_id DESC LIMIT $7",
-        )
-        .bind(script_id)
-        .bind(after.0)
-        .bind(after.1)
-        .bind(search.range.start)
-        .bind(search.range.end)
-        .bind(i16::from(search.filter.levels().bits()))
-        .bind(PARTICULARS)
-        .fetch_all(&mut *snapshot)
-        .await?;
-        for row in &rows {
-            let segment_id: i64 = row.try_get("segment_id")?;
-            let info = segment_info(row)?;
-            after = (info.max_time, segment_id);
-            if search.is_done(info.max_time) {
-                break 'search;
-            }
-            if !search.filter.may_match(&info) {
-                continue;
-            }
-            let body = body(&mut snapshot, segment_id)
-                .await?
-                .ok_or_else(|| StoreError::Corrupt(format!("segment {segment_id} has no body")))?;
-            search = task::spawn_blocking(move || search.read(&body).map(|()| search))
-                .await
-                .map_err(|_| StoreError::Corrupt(format!("segment {segment_id} can not be read")))??;
-        }
-        if i64::try_from(rows.len()).unwrap_or(i64::MAX) < PARTICULARS {
-            break;
-        }
-    }
-    snapshot.rollback().await?;
-    Ok(search.page())
-}
-
-/// Lines in a range: whole segments by their count, those across an end by their lines.
-pub async fn count(
-    connection: &mut PgConnection,
-    script_id: i64,
-    range: Range<i64>,
-) -> Result<i64, StoreError> {
-    let mut total: i64 = sqlx::query_scalar(
-        "SELECT coalesce(sum(lines), 0)::bigint FROM log_segments \
-         WHERE script_id = $1 AND min_time >= $2 AND max_time < $3",
-    )
-    .bind(script_id)
-    .bind(range.start)
-    .bind(range.end)
-    .fetch_one(&mut *connection)
-    .await?;
-    let across: Vec<i64> = sqlx::query_scalar(
-        "SELECT segment_id FROM log_segments WHERE script_id = $1 AND max_time >= $2 AND min_time < $3 \
-         AND (min_time < $2 OR max_time >= $3)",
-    )
-    .bind(script_id)
-    .bind(range.start)
-    .bind(range.end)
-    .fetch_all(&mut *connection)
-    .await?;
-    for segment_id in across {
-        let Some(body) = body(connection, segment_id).await? else {
-            continue;
-        };
-        let range = range.clone();
-        total += task::spawn_blocking(move || segment::count(&body, &range))
-            .await
-            .map_err(|_| StoreError::Corrupt(format!("segment {segment_id} can not be read")))??;
-    }
-    Ok(total)
 }

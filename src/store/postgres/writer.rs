@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool, Postgres, pool::PoolConnection};
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
     task::JoinSet,
@@ -18,7 +18,7 @@ use super::{
     append::{self, Answer},
     retry::{self, Failure},
 };
-use crate::store::{StoreError, batch::Batch};
+use crate::store::{StoreError, batch::Batch, run_changes::LookUp};
 
 const QUEUE: usize = 64;
 /// Transactions under way at once.
@@ -91,7 +91,17 @@ impl Drop for Writer {
     }
 }
 
+/// The connection of a task, kept from one transaction to the next while all goes well.
+struct Session {
+    pool: PgPool,
+    connection: Option<PoolConnection<Postgres>>,
+}
+
 async fn run(pool: PgPool, queue: Arc<AsyncMutex<mpsc::Receiver<Job>>>) {
+    let mut session = Session {
+        pool,
+        connection: None,
+    };
     loop {
         let group = {
             let mut queue = queue.lock().await;
@@ -100,7 +110,7 @@ async fn run(pool: PgPool, queue: Arc<AsyncMutex<mpsc::Receiver<Job>>>) {
             };
             gather(first, &mut queue)
         };
-        commit_group(&pool, group).await;
+        commit_group(&mut session, group).await;
     }
 }
 
@@ -118,9 +128,9 @@ fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
     group
 }
 
-async fn commit_group(pool: &PgPool, group: Vec<Job>) {
+async fn commit_group(session: &mut Session, group: Vec<Job>) {
     let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-    match commit(pool, &batches).await {
+    match commit(session, &batches).await {
         Ok(answers) => {
             for (answer, reply) in answers.into_iter().zip(replies) {
                 // The caller may have gone; the work is done all the same.
@@ -135,7 +145,7 @@ async fn commit_group(pool: &PgPool, group: Vec<Job>) {
         // One batch must not fail the others: each alone has its own answer.
         Err(_) => {
             for (batch, reply) in batches.iter().zip(replies) {
-                let alone = commit(pool, slice::from_ref(batch)).await;
+                let alone = commit(session, slice::from_ref(batch)).await;
                 let _ = reply.send(alone.map(|mut answers| answers.swap_remove(0)));
             }
         }
@@ -143,17 +153,23 @@ async fn commit_group(pool: &PgPool, group: Vec<Job>) {
 }
 
 /// Commits batches in one transaction, tried again while that promises anything.
-async fn commit(pool: &PgPool, batches: &[Batch]) -> Result<Vec<Answer>, StoreError> {
+async fn commit(session: &mut Session, batches: &[Batch]) -> Result<Vec<Answer>, StoreError> {
     let mut unknown = None;
+    let mut look_up = LookUp::Ends;
     let mut pauses = retry::pauses();
     loop {
         let mut promised = None;
-        let attempt = attempt(pool, batches, unknown.as_deref(), &mut promised);
+        let attempt = attempt(session, batches, unknown.as_deref(), look_up, &mut promised);
         let error = match timeout(PATIENCE, attempt).await {
             Ok(Ok(())) => return Ok(promised.unwrap_or_default()),
             Ok(Err(error)) => error,
             Err(_) => StoreError::Database(sqlx::Error::PoolTimedOut),
         };
+        // A run that begins a second time: rare, and not worth a look for every run.
+        if look_up == LookUp::Ends && retry::is_duplicate(&error) {
+            look_up = LookUp::All;
+            continue;
+        }
         // Where the commit was asked for, an error does not say that it did not happen.
         unknown = promised.or(unknown);
         match (retry::failure(&error), pauses.next()) {
@@ -168,14 +184,21 @@ async fn commit(pool: &PgPool, batches: &[Batch]) -> Result<Vec<Answer>, StoreEr
 
 /// One attempt; `promised` are the answers once the commit has been asked for.
 async fn attempt(
-    pool: &PgPool,
+    session: &mut Session,
     batches: &[Batch],
     unknown: Option<&[Answer]>,
+    look_up: LookUp,
     promised: &mut Option<Vec<Answer>>,
 ) -> Result<(), StoreError> {
-    let mut transaction = pool.begin().await?;
-    let answers = append::apply(&mut transaction, batches, unknown).await?;
+    // After a failure it goes back to the pool, which sees whether it is still of use.
+    let mut connection = match session.connection.take() {
+        Some(connection) => connection,
+        None => session.pool.acquire().await?,
+    };
+    let mut transaction = connection.begin().await?;
+    let answers = append::apply(&mut transaction, batches, unknown, look_up).await?;
     *promised = Some(answers);
     transaction.commit().await?;
+    session.connection = Some(connection);
     Ok(())
 }

@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups, runs_write, segments};
+use super::{ROWS_PER_STATEMENT, gaps, push_list, rollups, runs_write, segments};
 use crate::{
     ingest::wire::Position,
     model::ScriptKey,
     store::{
         AppendOutcome, StoreError,
         batch::{Batch, Owner, PreparedAppend, RunEvent, decide},
+        retention::{runs::ended_before, sql::Writing, usage},
         rows::position,
-        run_changes::{self, Origin, Rollups},
+        run_changes::{self, LookUp, Origin, Rollups},
     },
 };
 
-/// Applies batches; for each the outcomes of its appends and the scripts that changed.
+/// Applies batches, of which `look_up` says how well their runs are known; for each the outcomes of its appends and the scripts that changed.
 pub async fn apply(
     connection: &mut SqliteConnection,
     batches: &[Batch],
+    look_up: LookUp,
 ) -> Result<Vec<(Vec<AppendOutcome>, BTreeSet<ScriptKey>)>, StoreError> {
     let mut positions = load_positions(connection, batches).await?;
     let mut touched: BTreeSet<i64> = BTreeSet::new();
@@ -45,8 +47,13 @@ pub async fn apply(
         store_segments(connection, batch, &members).await?;
         answers.push((outcomes, changed));
     }
-    store_runs(connection, &committed).await?;
+    store_runs(connection, &committed, look_up).await?;
     store_gaps(connection, &committed).await?;
+    for (append, _) in &committed {
+        if let Some(word) = &append.last_word {
+            gaps::last_word(connection, append.stream, word).await?;
+        }
+    }
     // The last append of a stream has the word on its checkpoint.
     let last: BTreeMap<i64, &PreparedAppend> = committed.iter().map(|(a, _)| (a.stream, *a)).collect();
     store_checkpoints(connection, &last.into_values().collect::<Vec<_>>()).await?;
@@ -100,6 +107,7 @@ async fn store_segments(
 async fn store_runs(
     connection: &mut SqliteConnection,
     committed: &[(&PreparedAppend, &Owner)],
+    look_up: LookUp,
 ) -> Result<(), StoreError> {
     let mut scripts: BTreeMap<i64, Vec<(&PreparedAppend, &Owner)>> = BTreeMap::new();
     for (append, owner) in committed {
@@ -123,12 +131,14 @@ async fn store_runs(
             })
             .collect();
         if !events.is_empty() {
-            let ids: BTreeSet<&str> = events.iter().map(|(_, event)| event.run_id()).collect();
-            let stored =
-                runs_write::load(connection, script_id, &ids.into_iter().collect::<Vec<_>>()).await?;
-            let changes = run_changes::apply(stored, events);
+            let ids = look_up.ids(events.iter().map(|(_, event)| *event));
+            let stored = runs_write::load(connection, script_id, &ids).await?;
+            let ended_before = ended_before(&mut Writing(connection), script_id).await?;
+            let changes = run_changes::apply(stored, events, ended_before);
             runs_write::insert(connection, script_id, &changes.new).await?;
-            runs_write::close(connection, &changes.closed).await?;
+            runs_write::close(connection, script_id, &changes.closed).await?;
+            let change = usage::Change::of(&changes);
+            usage::add(&mut Writing(connection), script_id, &change).await?;
             sums.add(&changes);
         }
         rollups::add(connection, script_id, sums).await?;

@@ -157,7 +157,9 @@ pub async fn list(
 /// See [`crate::store::Store::scripts`].
 pub async fn scripts(readers: &SqlitePool, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
     let rows = sqlx::query(
-        "SELECT namespace, name FROM scripts WHERE ?1 IS NULL OR namespace = ?1 ORDER BY namespace, name",
+        "SELECT namespace, name FROM scripts WHERE (?1 IS NULL OR namespace = ?1) \
+            AND id NOT IN (SELECT script_id FROM retention WHERE purged_at IS NOT NULL) \
+         ORDER BY namespace, name",
     )
     .bind(namespace)
     .fetch_all(readers)

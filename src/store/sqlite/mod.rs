@@ -5,13 +5,16 @@
 
 mod append;
 mod deployments;
-mod figures;
+mod gaps;
 mod merge;
 mod open;
+mod retention;
 mod rollups;
 mod runs_read;
 mod runs_write;
 mod segments;
+mod snapshot;
+mod statements;
 mod streams;
 mod writer;
 
@@ -24,25 +27,26 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{Encode, QueryBuilder, Sqlite, SqlitePool, Type};
+use sqlx::{Encode, QueryBuilder, Row, Sqlite, SqlitePool, Type};
 use tokio::{
     sync::{Semaphore, watch},
     task,
 };
 
-use self::{open::Opened, writer::Writer};
+pub(super) use self::segments::insert as insert_segment;
+use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
-    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, Store,
-    StoreError, StreamCheckpoint,
+    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
+    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
-    time,
+    read, time,
 };
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Deployment, DeploymentState, Figures, Filter, LogLine, Run, RunDetail, ScriptKey, TimeRange,
-        VersionFigures,
+        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
+        ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -107,6 +111,31 @@ impl Inner {
                 .fetch_optional(&self.lookups)
                 .await?,
         )
+    }
+
+    /// The numbers of scripts, in their order.
+    async fn script_ids(&self, scripts: &[ScriptKey]) -> Result<Vec<Option<i64>>, StoreError> {
+        let mut ids = HashMap::new();
+        for chunk in scripts.chunks(ROWS_PER_STATEMENT) {
+            let mut sql = QueryBuilder::<Sqlite>::new("SELECT s.id, s.namespace, s.name FROM (");
+            sql.push_values(chunk, |mut row, script| {
+                row.push_bind(script.namespace.as_str())
+                    .push_bind(script.name.as_str());
+            });
+            sql.push(") AS v JOIN scripts s ON s.namespace = v.column1 AND s.name = v.column2");
+            for row in sql.build().persistent(false).fetch_all(&self.lookups).await? {
+                ids.insert(
+                    ScriptKey::new(row.get::<&str, _>(1), row.get::<&str, _>(2)),
+                    row.get(0),
+                );
+            }
+        }
+        Ok(scripts.iter().map(|script| ids.get(script).copied()).collect())
+    }
+
+    /// What queries are answered from.
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::begin(&self.readers).await
     }
 
     /// The owners of the streams of appends, in their order.
@@ -277,11 +306,45 @@ impl Store for SqliteStore {
         runs_read::pods_with_open_runs(&self.0.lookups).await
     }
 
-    async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
+    async fn unsettled_pods(&self) -> Result<Vec<PodRecord>, StoreError> {
+        gaps::unsettled_pods(&self.0.lookups).await
+    }
+
+    async fn pod_streams(&self, uids: &[String]) -> Result<HashMap<String, Vec<StreamProgress>>, StoreError> {
+        gaps::pod_streams(&self.0.lookups, uids).await
+    }
+
+    async fn settle_pod(&self, settle: &SettlePod) -> Result<Vec<LogGap>, StoreError> {
+        let settle = settle.clone();
+        self.0
+            .writer
+            .write(move |c| Box::pin(async move { gaps::settle_pod(c, &settle).await }))
+            .await
+    }
+
+    async fn gaps(
+        &self,
+        script: &ScriptKey,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogGap>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => figures::lifetime(&self.0.readers, id).await,
-            None => Ok(Figures::default()),
+            Some(id) => gaps::page(&self.0.readers, id, range, limit).await,
+            None => Ok(Vec::new()),
         }
+    }
+
+    async fn figures(&self, script: &ScriptKey) -> Result<Figures, StoreError> {
+        let mut figures = self.figures_of(std::slice::from_ref(script)).await?;
+        Ok(figures.pop().unwrap_or_default())
+    }
+
+    async fn figures_of(&self, scripts: &[ScriptKey]) -> Result<Vec<Figures>, StoreError> {
+        let ids = self.0.script_ids(scripts).await?;
+        let known: Vec<i64> = ids.iter().copied().flatten().collect();
+        let mut figures = read::lifetime(&mut self.0.snapshot().await?, &known).await?;
+        let of = |id: Option<i64>| id.and_then(|id| figures.remove(&id)).unwrap_or_default();
+        Ok(ids.into_iter().map(of).collect())
     }
 
     async fn version_figures(
@@ -290,7 +353,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<VersionFigures>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => figures::by_version(&self.0.readers, id, limit).await,
+            Some(id) => read::of_versions(&mut self.0.snapshot().await?, id, limit).await,
             None => Ok(Vec::new()),
         }
     }
@@ -303,8 +366,16 @@ impl Store for SqliteStore {
     ) -> Result<Figures, StoreError> {
         filter.check_runs()?;
         match self.0.script_id(script).await? {
-            Some(id) => figures::window(&self.0.readers, id, range, filter).await,
+            Some(id) => read::window(&mut self.0.snapshot().await?, id, range, filter).await,
             None => Ok(Figures::default()),
+        }
+    }
+
+    async fn series(&self, query: &SeriesQuery) -> Result<Vec<Bucket>, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::series(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Vec::new()),
         }
     }
 
@@ -315,17 +386,22 @@ impl Store for SqliteStore {
     async fn runs(&self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError> {
         query.filter.check_runs()?;
         match self.0.script_id(&query.script).await? {
-            Some(id) => runs_read::page(&self.0.readers, id, query).await,
-            None => Ok(Page {
-                rows: Vec::new(),
-                next: None,
-            }),
+            Some(id) => read::runs(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Page::default()),
+        }
+    }
+
+    async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::count_runs(&mut self.0.snapshot().await?, id, query, cap).await,
+            None => Ok(Count::default()),
         }
     }
 
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError> {
         match self.0.script_id(script).await? {
-            Some(id) => runs_read::detail(&self.0.readers, id, run_id).await,
+            Some(id) => read::run(&mut self.0.snapshot().await?, id, run_id).await,
             None => Ok(None),
         }
     }
@@ -333,11 +409,16 @@ impl Store for SqliteStore {
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
         query.filter.check_logs()?;
         match self.0.script_id(&query.script).await? {
-            Some(id) => segments::page(&self.0.readers, id, query).await,
-            None => Ok(Page {
-                rows: Vec::new(),
-                next: None,
-            }),
+            Some(id) => read::lines(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Page::default()),
+        }
+    }
+
+    async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError> {
+        query.filter.check_logs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::count_lines(&mut self.0.snapshot().await?, id, query, cap).await,
+            None => Ok(Count::default()),
         }
     }
 

@@ -23,6 +23,8 @@ const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 const CHECKPOINT_PAGES: u32 = 4_096;
 const READERS: u32 = 4;
 const LOOKUPS: u32 = 2;
+/// Pages that the writing connection keeps, at most.
+const WRITER_CACHE_KIB: u32 = 16 << 10;
 /// How long to wait for another process to let go of the file, as the one before does on a restart.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -62,6 +64,8 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+        // A commit that does not fit is written to the log in pieces, and pages of it several times.
+        .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
         .pragma("journal_size_limit", (64 << 20).to_string());
     // Migrations run on a pool: on a lone connection sqlx's future is not `Send` enough.
     let setup = SqlitePoolOptions::new()
@@ -76,6 +80,13 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
     let pool = |connections, options| {
         SqlitePoolOptions::new()
             .max_connections(connections)
+            // A query may have left behind what stops it when its time is over.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.lock_handle().await?.remove_progress_handler();
+                    Ok(true)
+                })
+            })
             .connect_with(options)
     };
     let readers = pool(READERS, reading.clone()).await?;

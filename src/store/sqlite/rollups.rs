@@ -16,7 +16,9 @@ const KEEP_OR_REPLACE: &str =
 
 /// Adds to the rollups of a script.
 pub async fn add(connection: &mut SqliteConnection, script_id: i64, sums: Rollups) -> Result<(), StoreError> {
-    add_runs(connection, script_id, sums.runs).await?;
+    let days = sums.days();
+    add_runs(connection, script_id, "run_rollups", sums.runs).await?;
+    add_runs(connection, script_id, "run_days", days).await?;
     add_lines(connection, script_id, sums.lines).await?;
     add_totals(connection, script_id, sums.totals).await
 }
@@ -24,6 +26,7 @@ pub async fn add(connection: &mut SqliteConnection, script_id: i64, sums: Rollup
 async fn add_runs(
     connection: &mut SqliteConnection,
     script_id: i64,
+    table: &'static str,
     sums: BTreeMap<(i64, i64, String), Ended>,
 ) -> Result<(), StoreError> {
     let mut sums: Vec<_> = sums.into_iter().collect();
@@ -35,9 +38,9 @@ async fn add_runs(
                 .push_bind(*version)
                 .push_bind(function.as_str());
         });
+        sql.push(") AS v CROSS JOIN ").push(table);
         sql.push(
-            ") AS v CROSS JOIN run_rollups r ON r.hour = v.column1 AND r.version = v.column2 \
-             AND r.function = v.column3 AND r.script_id = ",
+            " r ON r.hour = v.column1 AND r.version = v.column2 AND r.function = v.column3 AND r.script_id = ",
         )
         .push_bind(script_id);
         for row in sql.build().persistent(false).fetch_all(&mut *connection).await? {
@@ -50,9 +53,9 @@ async fn add_runs(
         for (key, ended) in chunk.iter_mut() {
             digests.push(merged_digest(stored.get(key), ended)?);
         }
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO run_rollups (script_id, hour, version, function, succeeded, failed, digest) ",
-        );
+        let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO ");
+        sql.push(table)
+            .push(" (script_id, hour, version, function, succeeded, failed, digest) ");
         sql.push_values(
             chunk.iter().zip(&digests),
             |mut row, (((hour, version, function), ended), digest)| {

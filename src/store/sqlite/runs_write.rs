@@ -1,19 +1,43 @@
 //! Writing runs, many rows a statement.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::{ROWS_PER_STATEMENT, push_list, rollups};
+use super::{
+    ROWS_PER_STATEMENT, push_list, rollups,
+    statements::{Names, Statements},
+};
 use crate::{
     model::{RunStatus, SourceType},
     store::{
         CloseRuns, StoreError,
         batch::{End, forced_end, micros_up},
+        payload,
+        retention::{sql::Writing, usage},
         rows::stored_run,
         run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
     },
 };
+
+// OR FAIL: what is refused undoes the transaction, so SQLite need not be ready to undo the statement alone.
+static INSERT_RUNS: Statements = Statements::new(
+    "INSERT OR FAIL INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, \
+     function, source, stream_id, payload, finished_at, reason, traceparent) VALUES ",
+    14,
+);
+static INSERT_PAYLOADS: Statements = Statements::new(
+    "INSERT OR FAIL INTO run_payloads (number, input, output, error) VALUES ",
+    4,
+);
+
+// One statement a row: its text does not depend on the number of rows, so it is prepared once.
+static CLOSE_RUNS: Statements = Statements::repeated(
+    "UPDATE runs SET status = ?, finished_at = ?, response_time = ?, reason = ?, payload = coalesce(payload, ?) \
+     WHERE script_id = ? AND executed_at = ? AND run_id = ?;",
+);
+static COMPLETE_PAYLOADS: Statements =
+    Statements::repeated("UPDATE run_payloads SET output = ?, error = ? WHERE number = ?;");
 
 /// Those of the runs that are stored.
 pub async fn load(
@@ -23,8 +47,10 @@ pub async fn load(
 ) -> Result<HashMap<String, StoredRun>, StoreError> {
     let mut found = HashMap::new();
     for chunk in run_ids.chunks(ROWS_PER_STATEMENT) {
+        // Without the index's name SQLite looks through all runs of the script for several ids.
         let mut sql = QueryBuilder::<Sqlite>::new(
-            "SELECT id, run_id, status, executed_at, version, function FROM runs WHERE script_id = ",
+            "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_by_id \
+             WHERE script_id = ",
         );
         sql.push_bind(script_id).push(" AND run_id IN (");
         push_list(&mut sql, chunk.iter().copied());
@@ -36,11 +62,36 @@ pub async fn load(
 }
 
 /// What a run brings with it.
+#[derive(Clone, Copy, Default)]
 struct Payload<'a> {
-    row: i64,
     input: Option<&'a [u8]>,
     output: Option<&'a [u8]>,
     error: Option<&'a [u8]>,
+}
+
+impl Payload<'_> {
+    fn is_empty(&self) -> bool {
+        self.input.is_none() && self.output.is_none() && self.error.is_none()
+    }
+}
+
+/// Numbers for payloads that are not empty, given here, by the only writer, so that runs need no round trip for them.
+async fn numbered<'a>(
+    connection: &mut SqliteConnection,
+    payloads: impl Iterator<Item = Payload<'a>>,
+) -> Result<Vec<(Option<i64>, Payload<'a>)>, StoreError> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'run_payloads'")
+        .fetch_optional(connection)
+        .await?;
+    let mut next = last.unwrap_or(0);
+    let number = |payload: Payload<'a>| {
+        if payload.is_empty() {
+            return (None, payload);
+        }
+        next += 1;
+        (Some(next), payload)
+    };
+    Ok(payloads.map(number).collect())
 }
 
 /// Inserts runs.
@@ -52,99 +103,127 @@ pub async fn insert(
     if runs.is_empty() {
         return Ok(());
     }
-    // Numbered here, by the only writer, so that payloads need no round trip for the numbers.
-    let last: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM runs")
-        .fetch_one(&mut *connection)
-        .await?;
-    let numbered: Vec<(i64, &NewRun<'_>)> = (last + 1..).zip(runs).collect();
-    for chunk in numbered.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO runs (id, script_id, run_id, stream_id, version, status, executed_at, finished_at, \
-             response_time, source_type, function, source, reason, traceparent) ",
-        );
-        sql.push_values(chunk, |mut values, (row, run)| {
+    let payloads = runs.iter().map(|run| Payload {
+        input: run.start.and_then(|start| start.input.as_deref()),
+        output: run.end.and_then(|end| end.output.as_deref()),
+        error: run.end.and_then(|end| end.error.as_deref()),
+    });
+    let payloads = numbered(connection, payloads).await?;
+    let rows: Vec<_> = runs
+        .iter()
+        .zip(payloads.iter().map(|(number, _)| *number))
+        .collect();
+    let mut names = Names::default();
+    for (sql, chunk) in INSERT_RUNS.chunks(&rows) {
+        let mut query = sqlx::query(sql);
+        for (run, payload) in chunk {
             let (start, end) = (run.start, run.end);
             let status = end.map_or(RunStatus::InProgress, |end| end.status);
-            values
-                .push_bind(*row)
-                .push_bind(script_id)
-                .push_bind(run.run_id)
-                .push_bind(run.origin.stream)
-                .push_bind(run.origin.version)
-                .push_bind(status.code())
-                .push_bind(run.executed_at)
-                .push_bind(end.map(|end| end.finished_at))
-                .push_bind(end.and_then(|end| end.response_time))
+            query = query
+                .bind(script_id)
+                .bind(run.executed_at)
+                .bind(Arc::<str>::from(run.run_id))
+                .bind(status.code())
                 // Of a run whose beginning is lost, neither function nor caller is known.
-                .push_bind(start.map_or(SourceType::Api.code(), |start| start.source_type))
-                .push_bind(start.map_or("", |start| &start.function))
-                .push_bind(start.map_or("", |start| &start.source))
-                .push_bind(end.and_then(|end| end.reason.as_deref()))
-                .push_bind(start.and_then(|start| start.traceparent.as_deref()));
-        });
-        sql.build().persistent(false).execute(&mut *connection).await?;
+                .bind(start.map_or(SourceType::Api.code(), |start| start.source_type))
+                .bind(run.origin.version)
+                .bind(end.and_then(|end| end.response_time))
+                .bind(names.get(start.map_or("", |start| &start.function)))
+                .bind(names.get(start.map_or("", |start| &start.source)))
+                .bind(run.origin.stream)
+                .bind(*payload)
+                .bind(end.map(|end| end.finished_at))
+                .bind(end.and_then(|end| end.reason.as_deref()).map(|reason| names.get(reason)))
+                .bind(start.and_then(|start| start.traceparent.as_deref().map(payload::pack_traceparent)));
+        }
+        query.execute(&mut *connection).await?;
     }
-    let payloads: Vec<Payload<'_>> = numbered
-        .iter()
-        .map(|(row, run)| Payload {
-            row: *row,
-            input: run.start.and_then(|start| start.input.as_deref()),
-            output: run.end.and_then(|end| end.output.as_deref()),
-            error: run.end.and_then(|end| end.error.as_deref()),
-        })
-        .collect();
     insert_payloads(connection, &payloads).await
 }
 
 /// Closes runs that are in progress.
-pub async fn close(connection: &mut SqliteConnection, runs: &[ClosedRun<'_>]) -> Result<(), StoreError> {
-    for chunk in runs.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "UPDATE runs SET status = v.column2, finished_at = v.column3, response_time = v.column4, \
-             reason = v.column5 FROM (",
-        );
-        sql.push_values(chunk, |mut values, run| {
-            values
-                .push_bind(run.stored.row)
-                .push_bind(run.end.status.code())
-                .push_bind(run.end.finished_at)
-                .push_bind(run.end.response_time)
-                .push_bind(run.end.reason.as_deref());
-        });
-        sql.push(") AS v WHERE runs.id = v.column1");
-        sql.build().persistent(false).execute(&mut *connection).await?;
+pub async fn close(
+    connection: &mut SqliteConnection,
+    script_id: i64,
+    runs: &[ClosedRun<'_>],
+) -> Result<(), StoreError> {
+    if runs.is_empty() {
+        return Ok(());
     }
-    let payloads: Vec<Payload<'_>> = runs
-        .iter()
-        .map(|run| Payload {
-            row: run.stored.row,
+    // A payload that is there is completed below; a run without one gets one.
+    let payloads = runs.iter().map(|run| match run.stored.payload {
+        None => Payload {
             input: None,
             output: run.end.output.as_deref(),
             error: run.end.error.as_deref(),
-        })
+        },
+        Some(_) => Payload::default(),
+    });
+    let payloads = numbered(connection, payloads).await?;
+    let rows: Vec<_> = runs
+        .iter()
+        .zip(payloads.iter().map(|(number, _)| *number))
         .collect();
-    insert_payloads(connection, &payloads).await
+    for (sql, chunk) in CLOSE_RUNS.chunks(&rows) {
+        let mut query = sqlx::query(sql);
+        for (run, payload) in chunk {
+            query = query
+                .bind(run.end.status.code())
+                .bind(run.end.finished_at)
+                .bind(run.end.response_time)
+                .bind(run.end.reason.as_deref())
+                .bind(*payload)
+                .bind(script_id)
+                .bind(run.stored.executed_at)
+                .bind(run.end.run_id.as_str());
+        }
+        query.execute(&mut *connection).await?;
+    }
+    insert_payloads(connection, &payloads).await?;
+    complete_payloads(connection, runs).await
 }
 
 async fn insert_payloads(
     connection: &mut SqliteConnection,
-    payloads: &[Payload<'_>],
+    payloads: &[(Option<i64>, Payload<'_>)],
 ) -> Result<(), StoreError> {
-    let some: Vec<&Payload<'_>> = payloads
+    let some: Vec<_> = payloads
         .iter()
-        .filter(|p| p.input.is_some() || p.output.is_some() || p.error.is_some())
+        .filter_map(|(number, payload)| Some(((*number)?, payload)))
         .collect();
-    for chunk in some.chunks(ROWS_PER_STATEMENT) {
-        let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO run_payloads (run, input, output, error) ");
-        sql.push_values(chunk, |mut values, payload| {
-            values
-                .push_bind(payload.row)
-                .push_bind(payload.input)
-                .push_bind(payload.output)
-                .push_bind(payload.error);
-        });
-        sql.push(" ON CONFLICT (run) DO UPDATE SET output = excluded.output, error = excluded.error");
-        sql.build().persistent(false).execute(&mut *connection).await?;
+    for (sql, chunk) in INSERT_PAYLOADS.chunks(&some) {
+        let mut query = sqlx::query(sql);
+        for (number, payload) in chunk {
+            query = query
+                .bind(*number)
+                .bind(payload.input)
+                .bind(payload.output)
+                .bind(payload.error);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Adds output and error to payloads that hold the input.
+async fn complete_payloads(
+    connection: &mut SqliteConnection,
+    runs: &[ClosedRun<'_>],
+) -> Result<(), StoreError> {
+    let some: Vec<_> = runs
+        .iter()
+        .filter(|run| run.end.output.is_some() || run.end.error.is_some())
+        .filter_map(|run| Some((run.stored.payload?, run.end)))
+        .collect();
+    for (sql, chunk) in COMPLETE_PAYLOADS.chunks(&some) {
+        let mut query = sqlx::query(sql);
+        for (number, end) in chunk {
+            query = query
+                .bind(end.output.as_deref())
+                .bind(end.error.as_deref())
+                .bind(*number);
+        }
+        query.execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -162,7 +241,8 @@ pub async fn close_of_pod(
         return Ok(0);
     };
     let open = sqlx::query(
-        "SELECT id, run_id, status, executed_at, version, function FROM runs \
+        // Without the index's name SQLite may take the table's key, and walk through all runs of the script.
+        "SELECT run_id, status, executed_at, version, function, payload FROM runs INDEXED BY runs_in_progress \
          WHERE script_id = ? AND status = 0 AND executed_at < ? \
          AND stream_id IN (SELECT id FROM streams WHERE pod_uid = ?)",
     )
@@ -172,15 +252,27 @@ pub async fn close_of_pod(
     .fetch_all(&mut *connection)
     .await?
     .iter()
-    .map(stored_run)
-    .collect::<Result<Vec<_>, _>>()?;
-    let ends: Vec<End> = open.iter().map(|run| forced_end(run, close_runs)).collect();
-    let closed: Vec<ClosedRun<'_>> = open
+    .map(|row| Ok((row.try_get("run_id")?, stored_run(row)?)))
+    .collect::<Result<Vec<(String, _)>, StoreError>>()?;
+    let (stored, ends): (Vec<_>, Vec<End>) = open
+        .into_iter()
+        .map(|(id, run)| {
+            let end = forced_end(id, &run, close_runs);
+            (run, end)
+        })
+        .unzip();
+    let closed: Vec<ClosedRun<'_>> = stored
         .into_iter()
         .zip(&ends)
         .map(|(stored, end)| ClosedRun { stored, end })
         .collect();
-    close(connection, &closed).await?;
+    close(connection, script_id, &closed).await?;
+    usage::add(
+        &mut Writing(connection),
+        script_id,
+        &usage::Change::of_ends(&ends),
+    )
+    .await?;
     let mut sums = Rollups::default();
     for run in &closed {
         let stored = &run.stored;

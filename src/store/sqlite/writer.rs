@@ -18,7 +18,7 @@ use tokio::{
 use super::append;
 use crate::{
     model::ScriptKey,
-    store::{AppendOutcome, StoreError, batch::Batch},
+    store::{AppendOutcome, StoreError, batch::Batch, run_changes::LookUp},
 };
 
 const QUEUE: usize = 64;
@@ -169,10 +169,30 @@ async fn commit(
     connection: &mut SqliteConnection,
     batches: &[Batch],
 ) -> Result<Vec<(Vec<AppendOutcome>, BTreeSet<ScriptKey>)>, StoreError> {
+    match try_commit(connection, batches, LookUp::Ends).await {
+        // A run that begins a second time: rare, and not worth a look for every run.
+        Err(StoreError::Database(error)) if is_duplicate(&error) => {
+            try_commit(connection, batches, LookUp::All).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn try_commit(
+    connection: &mut SqliteConnection,
+    batches: &[Batch],
+    look_up: LookUp,
+) -> Result<Vec<(Vec<AppendOutcome>, BTreeSet<ScriptKey>)>, StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let outcomes = append::apply(&mut transaction, batches).await?;
+    let outcomes = append::apply(&mut transaction, batches, look_up).await?;
     transaction.commit().await?;
     Ok(outcomes)
+}
+
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 async fn in_transaction<T, F>(connection: &mut SqliteConnection, work: F) -> Result<T, StoreError>

@@ -46,35 +46,36 @@ CREATE TABLE streams (
 ) WITH (fillfactor = 50);
 
 -- The deployment's id is its pod's; found through the stream.
+-- Their order is that in which lists show them: no further index is needed for it.
 CREATE TABLE runs (
-    id            BIGINT PRIMARY KEY,
     script_id     BIGINT   NOT NULL,
-    stream_id     BIGINT   NOT NULL,
-    version       BIGINT   NOT NULL,
     executed_at   BIGINT   NOT NULL,
     finished_at   BIGINT,
     response_time BIGINT,
+    version       BIGINT   NOT NULL,
+    stream_id     BIGINT   NOT NULL,
+    payload       BIGINT,
     status        SMALLINT NOT NULL,
     source_type   SMALLINT NOT NULL,
     run_id        TEXT COLLATE "C" NOT NULL,
     function      TEXT COLLATE "C" NOT NULL,
     source        TEXT COLLATE "C" NOT NULL,
     reason        TEXT COLLATE "C",
-    traceparent   TEXT COLLATE "C",
+    traceparent   BYTEA,
+    PRIMARY KEY (script_id, executed_at, run_id),
     UNIQUE (script_id, run_id)
 );
-CREATE SEQUENCE run_ids AS BIGINT;
-CREATE INDEX runs_by_time ON runs (script_id, executed_at, run_id);
+CREATE INDEX runs_failed ON runs (script_id, executed_at, run_id) WHERE status = 2;
 CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id, executed_at) WHERE status = 0;
-CREATE INDEX runs_response_times ON runs (script_id, version, response_time) WHERE status = 1;
 
 -- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON: nothing is left for Postgres to compress.
 CREATE TABLE run_payloads (
-    run    BIGINT PRIMARY KEY,
+    number BIGINT PRIMARY KEY,
     input  BYTEA,
     output BYTEA,
     error  BYTEA
 );
+CREATE SEQUENCE payload_blocks AS BIGINT;
 ALTER TABLE run_payloads
     ALTER COLUMN input SET STORAGE EXTERNAL,
     ALTER COLUMN output SET STORAGE EXTERNAL,
@@ -91,6 +92,19 @@ CREATE TABLE run_rollups (
     PRIMARY KEY (script_id, hour, version, function)
 );
 ALTER TABLE run_rollups ALTER COLUMN digest SET STORAGE EXTERNAL;
+
+-- The same by days, for all functions together (its function is empty); `hour` is the first hour of the day in UTC.
+CREATE TABLE run_days (
+    script_id BIGINT NOT NULL,
+    version   BIGINT NOT NULL,
+    function  TEXT COLLATE "C" NOT NULL,
+    hour      BIGINT NOT NULL,
+    succeeded BIGINT NOT NULL,
+    failed    BIGINT NOT NULL,
+    digest    BYTEA  NOT NULL,
+    PRIMARY KEY (script_id, hour, version, function)
+);
+ALTER TABLE run_days ALTER COLUMN digest SET STORAGE EXTERNAL;
 
 CREATE TABLE log_rollups (
     script_id BIGINT   NOT NULL,
@@ -133,6 +147,13 @@ ALTER TABLE log_segments
     ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE INDEX log_segments_by_time ON log_segments (script_id, max_time, segment_id);
 CREATE INDEX log_segments_to_merge ON log_segments (script_id, tier, segment_id) WHERE NOT sealed;
+
+-- Which texts a segment may have (src/segment/tokens.rs); apart from the bodies, as in SQLite.
+CREATE TABLE log_segment_grams (
+    segment_id BIGINT PRIMARY KEY REFERENCES log_segments (segment_id) ON DELETE CASCADE,
+    grams      BYTEA NOT NULL
+);
+ALTER TABLE log_segment_grams ALTER COLUMN grams SET STORAGE EXTERNAL;
 
 CREATE TABLE gaps (
     id        BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -43,37 +43,52 @@ CREATE TABLE streams (
     UNIQUE (pod_uid, container, restart)
 ) STRICT;
 
--- The deployment's id is its pod's; found through the stream.
+-- Clustered by time: a range of time is one scan of neighbours, and what filters ask for stands early in the row. The
+-- deployment's id is its pod's; found through the stream. No foreign keys: what they would look up for each run, the writer
+-- has just read for the whole batch.
 CREATE TABLE runs (
-    id            INTEGER PRIMARY KEY,
-    script_id     INTEGER NOT NULL REFERENCES scripts (id),
-    run_id        TEXT    NOT NULL,
-    stream_id     INTEGER NOT NULL REFERENCES streams (id),
-    version       INTEGER NOT NULL,
-    status        INTEGER NOT NULL,
+    script_id     INTEGER NOT NULL,
     executed_at   INTEGER NOT NULL,
-    finished_at   INTEGER,
-    response_time INTEGER,
+    run_id        TEXT    NOT NULL,
+    status        INTEGER NOT NULL,
     source_type   INTEGER NOT NULL,
+    version       INTEGER NOT NULL,
+    response_time INTEGER,
     function      TEXT    NOT NULL,
     source        TEXT    NOT NULL,
+    stream_id     INTEGER NOT NULL,
+    payload       INTEGER,             -- number of its row in run_payloads, if it has one
+    finished_at   INTEGER,
     reason        TEXT,
-    traceparent   TEXT,
-    UNIQUE (script_id, run_id)
-) STRICT;
-CREATE INDEX runs_by_time ON runs (script_id, executed_at, run_id);
-CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id, executed_at) WHERE status = 0;
-CREATE INDEX runs_response_times ON runs (script_id, version, response_time) WHERE status = 1;
+    traceparent   BLOB,                -- packed, see src/store/payload.rs
+    PRIMARY KEY (script_id, executed_at, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX runs_by_id ON runs (script_id, run_id);
+CREATE INDEX runs_failed ON runs (script_id, executed_at) WHERE status = 2;
+CREATE INDEX runs_in_progress ON runs (script_id, version, stream_id) WHERE status = 0;
 
--- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON.
+-- Each body is one byte for its coding (0 plain, 1 zstd) and the JSON. AUTOINCREMENT: a number is never given again, so a run
+-- that outlived its payload is never shown another's.
 CREATE TABLE run_payloads (
-    run    INTEGER PRIMARY KEY REFERENCES runs (id),
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     input  BLOB,
     output BLOB,
     error  BLOB
 ) STRICT;
 
 CREATE TABLE run_rollups (
+    script_id INTEGER NOT NULL REFERENCES scripts (id),
+    version   INTEGER NOT NULL,
+    function  TEXT    NOT NULL,
+    hour      INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL,
+    failed    INTEGER NOT NULL,
+    digest    BLOB    NOT NULL,
+    PRIMARY KEY (script_id, hour, version, function)
+) STRICT;
+
+-- The same by days, for all functions together (its function is empty); `hour` is the first hour of the day in UTC.
+CREATE TABLE run_days (
     script_id INTEGER NOT NULL REFERENCES scripts (id),
     version   INTEGER NOT NULL,
     function  TEXT    NOT NULL,
@@ -121,6 +136,12 @@ CREATE TABLE log_segments (
 ) STRICT;
 CREATE INDEX log_segments_by_time ON log_segments (script_id, max_time, segment_id, min_time, lines, levels);
 CREATE INDEX log_segments_to_merge ON log_segments (script_id, tier, segment_id) WHERE sealed = 0;
+
+-- Which texts a segment may have (src/segment/tokens.rs); apart from the bodies, so that a search reads few pages.
+CREATE TABLE log_segment_grams (
+    segment_id INTEGER PRIMARY KEY REFERENCES log_segments (segment_id) ON DELETE CASCADE,
+    grams      BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE gaps (
     id        INTEGER PRIMARY KEY,

@@ -1,0 +1,215 @@
+//! Looking for text in many log lines.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use memchr::memmem::Finder;
+use scriptscope::{
+    ingest::{
+        record::{NewLine, Record},
+        wire::{Position, StreamKey},
+    },
+    model::{Column, Condition, Filter, LogLevel, Match, Operator, ScriptKey, TimeRange},
+    store::{self, Append, PodRecord, RowQuery, Store},
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::{
+    generate,
+    report::{Baseline, Report, Scale},
+    usage,
+};
+
+/// Lines of one append.
+const LINES: usize = 65_536;
+/// Lines of the plain text that the baseline looks through, again and again.
+const PLAIN: usize = 100_000;
+
+/// Many lines in a SQLite file, made once for all benchmarks that read them.
+struct Lines {
+    _folder: TempDir,
+    store: Arc<dyn Store>,
+    runtime: Runtime,
+    lines: usize,
+    /// Ids that stand in one line each, from old to new.
+    ids: Vec<String>,
+}
+
+fn lines(scale: Scale) -> &'static Lines {
+    static MADE: OnceLock<Lines> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let (runtime, folder) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
+        let lines = scale.of(10_000_000, 300_000);
+        let began = Instant::now();
+        let path = folder.path().join("store.db");
+        let (store, ids) = runtime.block_on(fill(&format!("sqlite://{}", path.display()), lines));
+        let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+        eprintln!(
+            "  {lines} lines made in {:.0} s, {:.1} bytes each",
+            began.elapsed().as_secs_f64(),
+            bytes as f64 / lines as f64
+        );
+        Lines {
+            _folder: folder,
+            store,
+            runtime,
+            lines,
+            ids,
+        }
+    })
+}
+
+async fn fill(url: &str, lines: usize) -> (Arc<dyn Store>, Vec<String>) {
+    let store = store::open(url).await.unwrap();
+    let pod = PodRecord {
+        uid: "u".to_owned(),
+        name: "pod".to_owned(),
+        container: "script".to_owned(),
+        script: script(),
+        version: 1,
+        deployment_id: "d".to_owned(),
+    };
+    store.register_pod(&pod).await.unwrap();
+    let key = StreamKey {
+        namespace: pod.script.namespace,
+        pod: pod.name,
+        pod_uid: pod.uid,
+        container: pod.container,
+        restart: 0,
+    };
+    let stream = store.open_streams(&[key]).await.unwrap().remove(0).unwrap().id;
+    let mut random = fastrand::Rng::with_seed(1);
+    let begin = Timestamp::now().as_microsecond() - lines as i64 * 1_000;
+    let mut ids = Vec::new();
+    for first in (0..lines).step_by(LINES) {
+        let last = (first + LINES).min(lines);
+        let mut records = Vec::with_capacity(last - first);
+        for n in first..last {
+            let id = random.u64(..);
+            if n % 7_919 == 0 {
+                ids.push(format!("{id:016x}"));
+            }
+            records.push(Record::Line(NewLine {
+                offset: n as u64 * 170,
+                index: 0,
+                time: Timestamp::from_microsecond(begin + n as i64 * 1_000).unwrap(),
+                level: LogLevel::Stdout,
+                run_id: None,
+                message: generate::plain_message(n, id),
+                attributes: None,
+            }));
+        }
+        let position = |n: usize| Position {
+            offset: n as u64 * 170,
+            file: "f".to_owned(),
+            file_start: 0,
+        };
+        let append = Append {
+            stream,
+            expected_offset: first as u64 * 170,
+            position: position(last),
+            carry: Vec::new(),
+            records: records.into(),
+            gap: None,
+            last_word: None,
+        };
+        store.append(vec![append]).await.unwrap();
+    }
+    (store, ids)
+}
+
+fn script() -> ScriptKey {
+    ScriptKey::new("bed", "measured")
+}
+
+impl Lines {
+    fn find(&self, text: &str) -> (Duration, usize) {
+        let query = RowQuery {
+            script: script(),
+            range: TimeRange::ALL,
+            filter: Filter {
+                matching: Match::All,
+                conditions: vec![Condition {
+                    column: Column::LogMessage,
+                    operator: Operator::Contains,
+                    values: vec![text.to_owned()],
+                }],
+            },
+            after: None,
+            limit: 50,
+        };
+        let began = Instant::now();
+        let page = self.runtime.block_on(self.store.logs(&query)).unwrap();
+        (began.elapsed(), page.rows.len())
+    }
+
+    /// Milliseconds in which one core finds that a text is in none of as many lines that lie in memory.
+    fn memmem(&self) -> f64 {
+        let mut random = fastrand::Rng::with_seed(2);
+        let text: String = (0..PLAIN)
+            .map(|n| generate::plain_message(n, random.u64(..)) + "\n")
+            .collect();
+        let finder = Finder::new("there is no such text");
+        let began = Instant::now();
+        for _ in 0..self.lines.div_ceil(PLAIN) {
+            assert!(finder.find(text.as_bytes()).is_none());
+        }
+        began.elapsed().as_secs_f64() * 1e3
+    }
+
+    fn report(&self, name: &'static str, mut took: Vec<Duration>) {
+        took.sort_unstable();
+        let process = std::process::id();
+        eprintln!(
+            "  p50 {:.1} ms, max {:.1} ms",
+            took[took.len() / 2].as_secs_f64() * 1e3,
+            took[took.len() - 1].as_secs_f64() * 1e3
+        );
+        Report {
+            name,
+            value: took[(took.len() * 99).div_ceil(100) - 1].as_secs_f64() * 1e3,
+            unit: "ms",
+            baseline: Baseline {
+                name: "memmem over the plain text in memory, one core",
+                value: self.memmem(),
+            },
+            ratio: 0.0,
+            cpu_seconds: usage::cpu_seconds(process),
+            max_rss_bytes: usage::max_rss_bytes(process),
+            n: took.len(),
+        }
+        .print();
+    }
+}
+
+/// Texts that are in no line: the slowest of them is one too short for the filters of segments to tell.
+pub fn miss(scale: Scale) {
+    let lines = lines(scale);
+    let mut took = Vec::new();
+    for text in ["zzqx", "OutOfMemory", "connection refused", "customer 1000 "] {
+        for _ in 0..scale.of(10, 3) {
+            let (time, found) = lines.find(text);
+            assert_eq!(found, 0);
+            took.push(time);
+        }
+        eprintln!("  {text:?}: {:.1} ms", took[took.len() - 1].as_secs_f64() * 1e3);
+    }
+    lines.report("search_miss", took);
+}
+
+/// An id that stands in one line of all.
+pub fn token(scale: Scale) {
+    let lines = lines(scale);
+    let step = (lines.ids.len() / scale.of(100, 10)).max(1);
+    let mut took = Vec::new();
+    for id in lines.ids.iter().step_by(step) {
+        let (time, found) = lines.find(id);
+        assert_eq!(found, 1, "{id}");
+        took.push(time);
+    }
+    lines.report("search_token", took);
+}

@@ -1,0 +1,166 @@
+//! Runs: pages, counts, one with its payloads.
+
+use serde_json::value::RawValue;
+use sqlx::QueryBuilder;
+
+use super::{Snapshot, Values, limit, push, sql};
+use crate::{
+    model::{Count, Run, RunDetail, RunError, RunStatus, SourceType},
+    query::{Dialect, micros_range, push_runs_order, push_runs_where},
+    store::{Page, RunCursor, RunQuery, StoreError, optional_time, payload, storable, time},
+};
+
+/// What a run is made of.
+fn columns<S: Snapshot>() -> QueryBuilder<S::DB> {
+    let mut statement = sql::<S>("SELECT ");
+    statement.push(S::DB::PAYLOAD.0).push(
+        ", r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, r.function, r.executed_at, \
+         r.finished_at, r.source_type, r.source, r.traceparent \
+         FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid",
+    );
+    statement
+}
+
+/// See [`crate::store::Store::runs`]. Where the time is over, the page ends with what was found.
+pub async fn page<S: Snapshot>(
+    snapshot: &mut S,
+    script_id: i64,
+    query: &RunQuery,
+) -> Result<Page<Run, RunCursor>, StoreError> {
+    let range = micros_range(&query.range);
+    let mut statement = columns::<S>();
+    push_runs_where(
+        &mut statement,
+        script_id,
+        &range,
+        &query.filter,
+        query.after.as_ref(),
+    )?;
+    push_runs_order(&mut statement, &query.filter);
+    push::<S>(&mut statement, " LIMIT ", limit(query.limit.saturating_add(1)));
+    let mut rows = Vec::new();
+    let read = snapshot
+        .each(statement, |row| {
+            rows.push(run(row)?);
+            Ok(())
+        })
+        .await;
+    let more = match read {
+        Err(StoreError::TimeLimit(_)) if !rows.is_empty() && query.limit > 0 => true,
+        Err(error) => return Err(error),
+        Ok(()) => rows.len() > query.limit,
+    };
+    rows.truncate(query.limit);
+    let next = rows.last().filter(|_| more).map(|run| RunCursor {
+        executed_on: run.executed_on,
+        run_id: run.run_id.clone(),
+    });
+    Ok(Page { rows, next })
+}
+
+/// See [`crate::store::Store::count_runs`].
+pub async fn count<S: Snapshot>(
+    snapshot: &mut S,
+    script_id: i64,
+    query: &RunQuery,
+    cap: usize,
+) -> Result<Count, StoreError> {
+    let mut statement = sql::<S>("SELECT r.status FROM runs r");
+    let range = micros_range(&query.range);
+    push_runs_where(&mut statement, script_id, &range, &query.filter, None)?;
+    push::<S>(&mut statement, " LIMIT ", limit(cap.saturating_add(1)));
+    let mut found = 0;
+    let read = snapshot
+        .each(statement, |_| {
+            found += 1;
+            Ok(())
+        })
+        .await;
+    let late = match read {
+        Err(StoreError::TimeLimit(_)) => true,
+        other => other.map(|()| false)?,
+    };
+    Ok(Count {
+        count: limit(found.min(cap)),
+        more: late || found > cap,
+    })
+}
+
+/// See [`crate::store::Store::run`].
+pub async fn detail<S: Snapshot>(
+    snapshot: &mut S,
+    script_id: i64,
+    run_id: &str,
+) -> Result<Option<RunDetail>, StoreError> {
+    let mut statement = columns::<S>();
+    push::<S>(&mut statement, " WHERE r.script_id = ", script_id);
+    statement.push(" AND r.run_id = ");
+    S::DB::text(&mut statement, storable(run_id.to_owned()));
+    let mut found = None;
+    snapshot
+        .each(statement, |row| {
+            found = Some((run(row)?, row.optional_number(0)?));
+            Ok(())
+        })
+        .await?;
+    let Some((run, payload)) = found else {
+        return Ok(None);
+    };
+    let mut detail = RunDetail {
+        run,
+        input: None,
+        output: None,
+        error: None,
+    };
+    if let Some(number) = payload {
+        let mut statement = sql::<S>("SELECT input, output, error FROM run_payloads WHERE ");
+        statement.push(S::DB::PAYLOAD.1);
+        push::<S>(&mut statement, " = ", number);
+        snapshot.each(statement, |row| payloads(&mut detail, row)).await?;
+    }
+    Ok(Some(detail))
+}
+
+fn payloads(detail: &mut RunDetail, row: &impl Values) -> Result<(), StoreError> {
+    let wrong = || StoreError::Corrupt(format!("a payload of the run {:?}", detail.run.run_id));
+    let json = |at| row.optional_bytes(at)?.map(payload::unpack).transpose();
+    let raw = |at| -> Result<Option<Box<RawValue>>, StoreError> {
+        let value = json(at)?.map(RawValue::from_string).transpose();
+        value.map_err(|_| wrong())
+    };
+    let (input, output) = (raw(0)?, raw(1)?);
+    let error = json(2)?
+        .map(|json| serde_json::from_str::<RunError>(&json))
+        .transpose();
+    detail.error = error.map_err(|_| wrong())?;
+    (detail.input, detail.output) = (input, output);
+    Ok(())
+}
+
+/// A value of the model's kept as its code.
+fn coded<T>(row: &impl Values, at: usize, what: &str, from: fn(u8) -> Option<T>) -> Result<T, StoreError> {
+    let code = row.number(at)?;
+    let value = u8::try_from(code).ok().and_then(from);
+    value.ok_or_else(|| StoreError::Corrupt(format!("the {what} {code} of a run")))
+}
+
+/// A run from [`columns`].
+fn run(row: &impl Values) -> Result<Run, StoreError> {
+    Ok(Run {
+        run_id: row.text(1)?.to_owned(),
+        status: coded(row, 2, "status", RunStatus::from_code)?,
+        reason: row.optional_text(3)?.map(str::to_owned),
+        deployment_version: row.number(4)?,
+        deployment_id: row.text(5)?.to_owned(),
+        response_time_micros: row.optional_number(6)?,
+        function: row.text(7)?.to_owned(),
+        executed_on: time(row.number(8)?)?,
+        finished_at: optional_time(row.optional_number(9)?)?,
+        source_type: coded(row, 10, "source type", SourceType::from_code)?,
+        source: row.text(11)?.to_owned(),
+        traceparent: row
+            .optional_bytes(12)?
+            .map(payload::unpack_traceparent)
+            .transpose()?,
+    })
+}
