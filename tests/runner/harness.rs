@@ -216,10 +216,14 @@ impl Runner {
         self.errors.lock().unwrap().clone()
     }
 
-    /// Objects that it has printed so far, whatever their kind.
+    /// Objects that it has printed so far, whatever their kind, but for its first word.
     pub fn objects(&self) -> Vec<Value> {
-        self.lines()
-            .iter()
+        let lines = self.lines();
+        let Some((first, rest)) = lines.split_first() else {
+            return Vec::new();
+        };
+        assert!(is_first_word(first), "{first}");
+        rest.iter()
             .filter(|l| l.starts_with('{'))
             .map(|l| serde_json::from_str(l).unwrap())
             .collect()
@@ -273,7 +277,13 @@ impl Drop for Runner {
     }
 }
 
-/// Runs a runner that can not serve: its exit code, standard output, standard error, termination message.
+/// Whether a line says that all that follows went through the runner.
+fn is_first_word(line: &str) -> bool {
+    line.starts_with(r#"{"scriptscope":"runner.started","#)
+}
+
+/// Runs a runner that can not serve: its exit code, standard output after its first word, standard error, termination
+/// message.
 pub fn fails_to_start(app: &Path, environment: &[(&str, &str)]) -> (Option<i32>, String, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let message = folder.path().join("termination-log");
@@ -283,9 +293,12 @@ pub fn fails_to_start(app: &Path, environment: &[(&str, &str)]) -> (Option<i32>,
         .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let message = std::fs::read_to_string(message).unwrap_or_default();
+    let stdout = text(&output.stdout);
+    let (first, rest) = stdout.split_once('\n').unwrap_or_default();
+    assert!(is_first_word(first), "{stdout}");
     (
         output.status.code(),
-        text(&output.stdout),
+        rest.to_owned(),
         text(&output.stderr),
         message,
     )
