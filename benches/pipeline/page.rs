@@ -78,7 +78,10 @@ fn filters() -> Vec<(&'static str, Filter)> {
     };
     vec![
         ("none", Filter::default()),
-        ("failed", all(vec![one(Column::Status, Operator::Equals, &["Failed"])])),
+        (
+            "failed",
+            all(vec![one(Column::Status, Operator::Equals, &["Failed"])]),
+        ),
         (
             "in progress",
             all(vec![one(Column::Status, Operator::Equals, &["In Progress"])]),
@@ -107,7 +110,10 @@ fn filters() -> Vec<(&'static str, Filter)> {
             "rare source type",
             all(vec![one(Column::SourceType, Operator::Equals, &["Test"])]),
         ),
-        ("slow", all(vec![one(Column::ResponseTime, Operator::AtLeast, &["30000"])])),
+        (
+            "slow",
+            all(vec![one(Column::ResponseTime, Operator::AtLeast, &["30000"])]),
+        ),
         (
             "run id contains",
             all(vec![one(Column::RunId, Operator::Contains, &["77777"])]),
@@ -129,7 +135,11 @@ fn filters() -> Vec<(&'static str, Filter)> {
         ),
         (
             "not equals",
-            all(vec![one(Column::Source, Operator::NotEquals, &["billing-service-1"])]),
+            all(vec![one(
+                Column::Source,
+                Operator::NotEquals,
+                &["billing-service-1"],
+            )]),
         ),
     ]
 }

@@ -63,7 +63,9 @@ impl Slow {
     fn end(&mut self) {
         let mut streams = [0, 1];
         streams.sort_by_key(|n| self.unfinished[*n].as_ref().map(|line| line.0));
-        streams.into_iter().for_each(|stream| self.finish(stream));
+        for stream in streams {
+            self.finish(stream);
+        }
     }
 }
 

@@ -1,11 +1,10 @@
 //! Filters, as they come in a request's query string and in a `ScriptExport`.
 
 use http::Uri;
-use jiff::Timestamp;
 use scriptscope::{
     api::ScriptExportSpec,
     export::Table,
-    model::{Filter, TimeRange},
+    model::Filter,
     query::{LineFilter, push_runs_where},
     web::filter_of_query,
 };
@@ -57,7 +56,9 @@ fn usable(filter: &Filter, table: Table) {
         &serde_json::from_str::<Filter>(&written).expect("and read"),
         filter
     );
-    let encoded: String = written.bytes().map(|b| format!("%{b:02x}")).collect();
+    let encoded = written
+        .bytes()
+        .fold(String::new(), |text, b| text + &format!("%{b:02x}"));
     // A request is bounded; the API server bounds an export.
     let fits = filter.conditions.len() <= 32 && filter.conditions.iter().all(|c| c.values.len() <= 50);
     if fits && encoded.len() < 60_000 {
@@ -69,13 +70,8 @@ fn usable(filter: &Filter, table: Table) {
             let _ = lines.levels();
         }
         Table::Runs => {
-            let now = Timestamp::UNIX_EPOCH;
-            let range = TimeRange {
-                from: Some(now),
-                to: None,
-            };
             let mut sql = QueryBuilder::<Sqlite>::new("SELECT 1 FROM runs r");
-            push_runs_where(&mut sql, 1, &range, filter, None).expect("a checked filter is applied");
+            push_runs_where(&mut sql, 1, &(0..i64::MAX), filter, None).expect("a checked filter is applied");
             let text = sql.sql();
             assert!(filter.conditions.is_empty() || text.as_str().contains(" AND ("));
         }
