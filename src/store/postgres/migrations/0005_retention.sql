@@ -24,7 +24,7 @@ CREATE TABLE script_usage (
 INSERT INTO script_usage (script_id, runs, payload_bytes)
 SELECT r.script_id, count(*),
     coalesce(sum(coalesce(length(p.input), 0) + coalesce(length(p.output), 0) + coalesce(length(p.error), 0)), 0)
-FROM runs r LEFT JOIN run_payloads p ON p.run = r.id GROUP BY r.script_id;
+FROM runs r LEFT JOIN run_payloads p ON p.number = r.payload GROUP BY r.script_id;
 
 -- Since when the cluster has the pod no more.
 ALTER TABLE pods ADD COLUMN gone_at BIGINT;
