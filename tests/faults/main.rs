@@ -343,7 +343,7 @@ impl Writer {
             // Of files that were removed before an agent ever saw the container nobody can know.
             for at in 0..self.pods.len() {
                 self.pods[at].print(&mut self.random)?;
-                self.is_followed(at).await;
+                self.is_followed(at).await?;
             }
         }
         for _ in 0..steps {
@@ -402,7 +402,7 @@ impl Writer {
     /// A pod prints its last and is gone in the same moment; another one comes. What the agent has open is not lost.
     async fn replace_pod(&mut self) -> io::Result<()> {
         let at = self.random.usize(..self.pods.len());
-        self.is_followed(at).await;
+        self.is_followed(at).await?;
         let mut pod = self.pods.swap_remove(at);
         for _ in 0..self.random.usize(..30) {
             pod.print(&mut self.random)?;
@@ -413,11 +413,15 @@ impl Writer {
     }
 
     /// Waits until the agent has a pod's file open.
-    async fn is_followed(&self, at: usize) {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !self.is_open(&self.pods[at].current()) && Instant::now() < deadline {
+    async fn is_followed(&self, at: usize) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.is_open(&self.pods[at].current()) {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the agent does not open a pod's file"));
+            }
             sleep(Duration::from_millis(2)).await;
         }
+        Ok(())
     }
 
     fn is_open(&self, path: &Path) -> bool {
