@@ -177,7 +177,9 @@ fn bucket(range: TimeRange, runs: &[&Run], lines: &[&LogLine]) -> Bucket {
     took.sort_unstable();
     let rank = |p| nearest_rank(took.len(), p).map(|at| took[at]);
     let mut logs: BTreeMap<LogLevel, i64> = BTreeMap::new();
-    lines.iter().for_each(|l| *logs.entry(l.level).or_default() += 1);
+    for line in lines {
+        *logs.entry(line.level).or_default() += 1;
+    }
     Bucket {
         from: range.from.unwrap_or(Timestamp::MIN),
         to: range.to.unwrap_or(Timestamp::MAX),
