@@ -625,7 +625,8 @@ async fn the_server_answers_until_it_is_told_to_stop() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
-    let server = tokio::spawn(scriptscope::web::serve(listener, site().await.app, stop.clone()));
+    let site = site().await;
+    let server = tokio::spawn(scriptscope::web::serve(listener, site.app.clone(), stop.clone()));
     let answer = reqwest::Client::new()
         .get(format!("http://{address}{PAY}/runs.csv"))
         .bearer_auth("shop")

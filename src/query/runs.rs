@@ -16,8 +16,6 @@ use crate::{
 pub trait Dialect: Database + Sized {
     /// SQL after the name of the table `runs r` that makes a planner read the runs in progress alone.
     const IN_PROGRESS: &'static str;
-    /// SQL of the number that leads from a run `r` to its payloads, and of the column of `run_payloads` that holds it.
-    const PAYLOAD: (&'static str, &'static str);
 
     /// Binds a whole number.
     fn number(sql: &mut QueryBuilder<Self>, value: i64);
@@ -29,7 +27,6 @@ pub trait Dialect: Database + Sized {
 
 impl Dialect for Sqlite {
     const IN_PROGRESS: &'static str = " INDEXED BY runs_in_progress";
-    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);
@@ -72,7 +69,6 @@ fn pattern(part: &str) -> String {
 
 impl Dialect for Postgres {
     const IN_PROGRESS: &'static str = "";
-    const PAYLOAD: (&'static str, &'static str) = ("r.payload", "number");
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);

@@ -61,6 +61,8 @@ pub const EXIT_UNUSABLE: i32 = 78;
 pub const STORED_PATH: &str = "/internal/stored";
 /// For the answer to that to be sent before the process ends.
 const ANSWER: Duration = Duration::from_millis(10);
+/// How long a Service may go on sending calls to a pod that is asked to stop: they are answered, not cut.
+const FORGOTTEN: Duration = Duration::from_secs(2);
 /// How long killed runs may take to be recorded.
 const KILLED_RUNS: Duration = Duration::from_secs(5);
 /// Where kubelet looks for the reason.
@@ -153,7 +155,7 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         }
         Ok(error) = &mut broken => return Err(RunnerError::Output(error)),
     }
-    let leave_by = Instant::now() + args.linger();
+    let (leave_after, leave_by) = (Instant::now() + FORGOTTEN, Instant::now() + args.linger());
     stopper.enter(Phase::Draining);
     drain(&mut slots.tasks, args.grace(), &mut signals, &stopper).await;
     output
@@ -162,11 +164,18 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     output.flush().await;
     // The container's log goes with its pod, so it must have been read by then.
     tokio::select! {
-        () = last_word.stored() => sleep(ANSWER).await,
+        () = told(&last_word, leave_after) => {}
         () = sleep_until(leave_by) => {}
         () = signals.next() => {}
     }
     Ok(None)
+}
+
+/// Waits until the operator has said that the last record is stored, and until the Service's endpoints have forgotten this pod.
+async fn told(last_word: &LastWord, leave_after: Instant) {
+    last_word.stored().await;
+    sleep(ANSWER).await;
+    sleep_until(leave_after).await;
 }
 
 /// A record of the runner's own life.

@@ -140,6 +140,22 @@ impl SegmentInfo {
     }
 }
 
+/// How many of the first of these segments, given by lines and bytes of text, are to become one, and whether the next
+/// would not fit. One alone is taken in any case: as a full one it makes room in its tier.
+pub fn fitting(sizes: &[(i64, i64)]) -> (usize, bool) {
+    let (mut lines, mut text_bytes) = (0, 0);
+    for (n, (more_lines, more_bytes)) in sizes.iter().enumerate() {
+        lines += more_lines;
+        text_bytes += more_bytes;
+        let fits = usize::try_from(lines).is_ok_and(|n| n <= MAX_LINES)
+            && usize::try_from(text_bytes).is_ok_and(|n| n <= MAX_TEXT_BYTES);
+        if !fits && n > 0 {
+            return (n, true);
+        }
+    }
+    (sizes.len(), false)
+}
+
 /// A segment.
 #[derive(Clone, Debug)]
 pub struct Segment {

@@ -1,6 +1,7 @@
 //! Appends made ready before any lock is taken: payloads compressed, lines encoded, everything checked that can be.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
@@ -184,6 +185,24 @@ impl Batch {
             }
         }
         Ok(batch)
+    }
+
+    /// Its segments, each with the number of its script, with the lines of those appends only (by their places) that are
+    /// stored: a segment with lines of another is written anew without them.
+    pub fn segments_of(&self, stored: &[bool]) -> Result<Vec<(i64, Cow<'_, Segment>)>, StoreError> {
+        let is_in = |n: &usize| stored.get(*n).copied().unwrap_or(false);
+        let mut found = Vec::with_capacity(self.segments.len());
+        for prepared in &self.segments {
+            if prepared.members.iter().all(is_in) {
+                found.push((prepared.script_id, Cow::Borrowed(&prepared.segment)));
+                continue;
+            }
+            let members: Vec<usize> = prepared.members.iter().copied().filter(|n| is_in(n)).collect();
+            if let Some(segment) = self.encode(&members)? {
+                found.push((prepared.script_id, Cow::Owned(segment)));
+            }
+        }
+        Ok(found)
     }
 
     /// How much is in it: lines and events of runs.
@@ -385,8 +404,20 @@ pub fn micros_up(time: Timestamp) -> i64 {
     floor + i64::from(Timestamp::from_microsecond(floor).is_ok_and(|floor| floor < time))
 }
 
+/// Runs that a pod left in progress, with the end that is forced on each.
+pub fn forced_ends(
+    open: impl IntoIterator<Item = (String, StoredRun)>,
+    close_runs: &CloseRuns,
+) -> (Vec<StoredRun>, Vec<End>) {
+    let ended = open.into_iter().map(|(id, run)| {
+        let end = forced_end(id, &run, close_runs);
+        (run, end)
+    });
+    ended.unzip()
+}
+
 /// The end of a run that a pod left in progress.
-pub fn forced_end(run_id: String, run: &StoredRun, close_runs: &CloseRuns) -> End {
+fn forced_end(run_id: String, run: &StoredRun, close_runs: &CloseRuns) -> End {
     let error = RunError {
         reason: close_runs.reason.clone(),
         kind: None,

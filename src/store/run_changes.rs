@@ -72,6 +72,17 @@ pub struct RunChanges<'a> {
     pub closed: Vec<ClosedRun<'a>>,
 }
 
+impl<'a> RunChanges<'a> {
+    /// Closes stored runs; their ends in the same order.
+    pub fn closing(stored: Vec<StoredRun>, ends: &'a [End]) -> Self {
+        let closed = stored.into_iter().zip(ends);
+        Self {
+            new: Vec::new(),
+            closed: closed.map(|(stored, end)| ClosedRun { stored, end }).collect(),
+        }
+    }
+}
+
 enum Known {
     New(usize),
     Stored(Box<StoredRun>),

@@ -89,11 +89,14 @@ async fn run() -> ExitCode {
             Length::Short
         };
         tasks.spawn(async move {
-            let outcome = one(case, seed, length, &clusters).await;
+            // In a task of its own, so that a panic in it is the failure of this case.
+            let case = tokio::spawn(async move { one(case, seed, length, &clusters).await });
+            let outcome = case.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
             drop(slot);
             (place, seed, outcome)
         });
-        while let Some(Ok((place, seed, outcome))) = tasks.try_join_next() {
+        while let Some(ended) = tasks.try_join_next() {
+            let (place, seed, outcome) = ended.expect("a case that is always reported");
             report(cases[place], seed, outcome, totals.entry(place).or_default());
         }
         if soak.is_some_and(|time| began.elapsed() > time) {
@@ -104,7 +107,8 @@ async fn run() -> ExitCode {
             println!("{}", sum(&totals, began.elapsed()));
         }
     }
-    while let Some(Ok((place, seed, outcome))) = tasks.join_next().await {
+    while let Some(ended) = tasks.join_next().await {
+        let (place, seed, outcome) = ended.expect("a case that is always reported");
         report(cases[place], seed, outcome, totals.entry(place).or_default());
     }
     conclude(&cases, &totals, began.elapsed())

@@ -66,7 +66,7 @@ pub async fn apply(
             }
             outcomes.push(outcome);
         }
-        new_segments.append(&mut batch_segments(batch, &stored_now)?);
+        new_segments.append(&mut batch.segments_of(&stored_now)?);
         answers.push((outcomes, changed));
     }
     segments::insert(connection, 0, false, &new_segments).await?;
@@ -136,23 +136,6 @@ async fn lock_positions(
             ))
         })
         .collect()
-}
-
-/// A batch's segments; one that holds lines of an append that is not stored now is written anew without them.
-fn batch_segments<'a>(batch: &'a Batch, stored: &[bool]) -> Result<Vec<(i64, Cow<'a, Segment>)>, StoreError> {
-    let is_in = |n: &usize| stored.get(*n).copied().unwrap_or(false);
-    let mut found = Vec::with_capacity(batch.segments.len());
-    for prepared in &batch.segments {
-        if prepared.members.iter().all(is_in) {
-            found.push((prepared.script_id, Cow::Borrowed(&prepared.segment)));
-            continue;
-        }
-        let members: Vec<usize> = prepared.members.iter().copied().filter(|n| is_in(n)).collect();
-        if let Some(segment) = batch.encode(&members)? {
-            found.push((prepared.script_id, Cow::Owned(segment)));
-        }
-    }
-    Ok(found)
 }
 
 /// Runs and rollups, script by script.

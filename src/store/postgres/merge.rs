@@ -8,7 +8,7 @@ use tokio::{sync::watch, task, time::sleep};
 
 use super::{Inner, locks, segments};
 use crate::{
-    segment::{self, FAN_IN, MAX_LINES, MAX_TEXT_BYTES},
+    segment::{self, FAN_IN},
     store::StoreError,
 };
 
@@ -113,17 +113,13 @@ async fn choose(connection: &mut PgConnection, script_id: i64, tier: i64) -> Res
     if i64::try_from(rows.len()).unwrap_or(i64::MAX) < i64::from(FAN_IN) {
         return Ok(choice);
     }
-    let (mut lines, mut text_bytes) = (0, 0);
-    for row in &rows {
-        lines += row.try_get::<i64, _>("lines")?;
-        text_bytes += row.try_get::<i64, _>("text_bytes")?;
-        let fits = usize::try_from(lines).is_ok_and(|n| n <= MAX_LINES)
-            && usize::try_from(text_bytes).is_ok_and(|n| n <= MAX_TEXT_BYTES);
-        // One alone is taken in any case: as a full one it makes room in its tier.
-        if !fits && !choice.ids.is_empty() {
-            choice.full = true;
-            break;
-        }
+    let sizes = rows
+        .iter()
+        .map(|row| Ok((row.try_get("lines")?, row.try_get("text_bytes")?)))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let (count, full) = segment::fitting(&sizes);
+    choice.full = full;
+    for row in &rows[..count] {
         let id: i64 = row.try_get("segment_id")?;
         if let Some(body) = segments::body(&mut *connection, id).await? {
             choice.ids.push(id);

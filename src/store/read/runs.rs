@@ -12,13 +12,11 @@ use crate::{
 
 /// What a run is made of.
 fn columns<S: Snapshot>() -> QueryBuilder<S::DB> {
-    let mut statement = sql::<S>("SELECT ");
-    statement.push(S::DB::PAYLOAD.0).push(
-        ", r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, r.function, r.executed_at, \
-         r.finished_at, r.source_type, r.source, r.traceparent \
+    sql::<S>(
+        "SELECT r.payload, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, r.function, \
+         r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent \
          FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid",
-    );
-    statement
+    )
 }
 
 /// See [`crate::store::Store::runs`]. Where the time is over, the page ends with what was found.
@@ -113,9 +111,8 @@ pub async fn detail<S: Snapshot>(
         error: None,
     };
     if let Some(number) = payload {
-        let mut statement = sql::<S>("SELECT input, output, error FROM run_payloads WHERE ");
-        statement.push(S::DB::PAYLOAD.1);
-        push::<S>(&mut statement, " = ", number);
+        let mut statement = sql::<S>("SELECT input, output, error FROM run_payloads");
+        push::<S>(&mut statement, " WHERE number = ", number);
         snapshot.each(statement, |row| payloads(&mut detail, row)).await?;
     }
     Ok(Some(detail))

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     model::RunStatus,
-    query::Dialect,
     store::{
         StoreError,
         read::{Snapshot, Values},
@@ -172,9 +171,8 @@ async fn oldest<S: Snapshot>(
     excess: u64,
     budget: Budget,
 ) -> Result<Option<Doomed>, StoreError> {
-    let (payload, key) = S::DB::PAYLOAD;
     let mut statement = sql(format!(
-        "SELECT r.executed_at, CAST({BYTES} AS BIGINT) FROM runs r LEFT JOIN run_payloads p ON p.{key} = {payload}"
+        "SELECT r.executed_at, CAST({BYTES} AS BIGINT) FROM runs r LEFT JOIN run_payloads p ON p.number = r.payload"
     ));
     push(&mut statement, " WHERE r.script_id = ", script_id);
     push(
@@ -228,7 +226,6 @@ async fn note<W: Write>(write: &mut W, script_id: i64, step: &Step) -> Result<()
 
 /// Removes runs with their payloads, and counts what went.
 async fn remove<W: Write>(write: &mut W, script_id: i64, doomed: &Doomed) -> Result<Retained, StoreError> {
-    let (payload, key) = W::DB::PAYLOAD;
     let mut statement = sql("DELETE FROM runs");
     push(&mut statement, " WHERE script_id = ", script_id);
     push(&mut statement, " AND executed_at >= ", doomed.times.start);
@@ -239,9 +236,7 @@ async fn remove<W: Write>(write: &mut W, script_id: i64, doomed: &Doomed) -> Res
             .push(" AND status <> ")
             .push(RunStatus::InProgress.code()),
     };
-    // SQLite knows no alias here.
-    let payload = payload.trim_start_matches("r.");
-    statement.push(" RETURNING stream_id, ").push(payload);
+    statement.push(" RETURNING stream_id, payload");
     let mut change = usage::Change::default();
     let (mut payloads, mut runs) = (Vec::new(), 0);
     write
@@ -253,7 +248,7 @@ async fn remove<W: Write>(write: &mut W, script_id: i64, doomed: &Doomed) -> Res
         })
         .await?;
     for chunk in payloads.chunks(PAYLOADS) {
-        let mut statement = sql(format!("DELETE FROM run_payloads WHERE {key} IN ("));
+        let mut statement = sql("DELETE FROM run_payloads WHERE number IN (");
         push_list(&mut statement, chunk.iter().copied());
         statement.push(format!(" RETURNING CAST({} AS BIGINT)", BYTES.replace("p.", "")));
         write

@@ -30,14 +30,6 @@ impl Change {
         change.payload_bytes += changes.closed.iter().map(|run| end_bytes(run.end)).sum::<i64>();
         change
     }
-
-    /// What ends of runs that are in progress bring.
-    pub fn of_ends<'a>(ends: impl IntoIterator<Item = &'a End>) -> Self {
-        Self {
-            payload_bytes: ends.into_iter().map(end_bytes).sum(),
-            ..Self::default()
-        }
-    }
 }
 
 fn end_bytes(end: &End) -> i64 {

@@ -44,7 +44,9 @@ pub async fn apply(
             }
             outcomes.push(outcome);
         }
-        store_segments(connection, batch, &members).await?;
+        for (script_id, segment) in batch.segments_of(&members)? {
+            segments::insert(connection, script_id, 0, false, &segment).await?;
+        }
         answers.push((outcomes, changed));
     }
     store_runs(connection, &committed, look_up).await?;
@@ -81,26 +83,6 @@ async fn load_positions(
         }
     }
     Ok(positions)
-}
-
-/// Stores a batch's segments; one that holds lines of an append that was not committed is written anew without them.
-async fn store_segments(
-    connection: &mut SqliteConnection,
-    batch: &Batch,
-    committed: &[bool],
-) -> Result<(), StoreError> {
-    let is_in = |n: &usize| committed.get(*n).copied().unwrap_or(false);
-    for prepared in &batch.segments {
-        if prepared.members.iter().all(is_in) {
-            segments::insert(connection, prepared.script_id, 0, false, &prepared.segment).await?;
-            continue;
-        }
-        let members: Vec<usize> = prepared.members.iter().copied().filter(|n| is_in(n)).collect();
-        if let Some(segment) = batch.encode(&members)? {
-            segments::insert(connection, prepared.script_id, 0, false, &segment).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Runs and rollups, script by script.

@@ -12,11 +12,11 @@ use crate::{
     model::{RunStatus, SourceType},
     store::{
         CloseRuns, StoreError,
-        batch::{End, forced_end, micros_up},
+        batch::{forced_ends, micros_up},
         payload,
         retention::{sql::Writing, usage},
         rows::stored_run,
-        run_changes::{ClosedRun, NewRun, Rollups, StoredRun},
+        run_changes::{ClosedRun, NewRun, Rollups, RunChanges, StoredRun},
     },
 };
 
@@ -254,36 +254,12 @@ pub async fn close_of_pod(
     .iter()
     .map(|row| Ok((row.try_get("run_id")?, stored_run(row)?)))
     .collect::<Result<Vec<(String, _)>, StoreError>>()?;
-    let (stored, ends): (Vec<_>, Vec<End>) = open
-        .into_iter()
-        .map(|(id, run)| {
-            let end = forced_end(id, &run, close_runs);
-            (run, end)
-        })
-        .unzip();
-    let closed: Vec<ClosedRun<'_>> = stored
-        .into_iter()
-        .zip(&ends)
-        .map(|(stored, end)| ClosedRun { stored, end })
-        .collect();
-    close(connection, script_id, &closed).await?;
-    usage::add(
-        &mut Writing(connection),
-        script_id,
-        &usage::Change::of_ends(&ends),
-    )
-    .await?;
+    let (stored, ends) = forced_ends(open, close_runs);
+    let changes = RunChanges::closing(stored, &ends);
+    close(connection, script_id, &changes.closed).await?;
+    usage::add(&mut Writing(connection), script_id, &usage::Change::of(&changes)).await?;
     let mut sums = Rollups::default();
-    for run in &closed {
-        let stored = &run.stored;
-        sums.ended(
-            stored.executed_at,
-            stored.version,
-            &stored.function,
-            RunStatus::Failed,
-            None,
-        );
-    }
+    sums.add(&changes);
     rollups::add(connection, script_id, sums).await?;
-    Ok(closed.len() as u64)
+    Ok(changes.closed.len() as u64)
 }
