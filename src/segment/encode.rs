@@ -110,7 +110,9 @@ fn properties() -> Result<WriterProperties, SegmentError> {
         builder = builder.set_column_dictionary_enabled(column(name), true);
     }
     for name in ["timestamp", "stream", "offset", "index"] {
-        builder = builder.set_column_encoding(column(name), Encoding::DELTA_BINARY_PACKED);
+        builder = builder
+            .set_column_encoding(column(name), Encoding::DELTA_BINARY_PACKED)
+            .set_column_compression(column(name), Compression::UNCOMPRESSED);
     }
     Ok(builder.build())
 }

@@ -4,6 +4,8 @@
 //! messages, in lower case, half of them (those whose hash says so). A text of which one such piece is missing is in no
 //! message of the segment. Absence is certain, presence is not.
 
+use std::mem;
+
 /// Bytes of a piece.
 const GRAM: usize = 5;
 /// Fewer lines are scanned faster than a set of them is read.
@@ -47,11 +49,11 @@ impl<'a> Grams<'a> {
     fn may_contain(&self, needle: &[u8]) -> bool {
         let bits = self.0.len() * 8;
         needle.windows(GRAM).all(|gram| {
-            let mut padded = [0; 8];
-            padded[..GRAM].copy_from_slice(gram);
-            let hash = hash(u64::from_le_bytes(padded));
-            !is_kept(hash)
-                || bit(hash, bits).is_none_or(|(byte, bit)| self.0.get(byte).is_none_or(|b| b & bit != 0))
+            let mut eight = [0; 8];
+            eight[..GRAM].copy_from_slice(gram);
+            let place = place(u64::from_le_bytes(eight), bits);
+            // Of a set of no bits nothing is known.
+            place >= bits || self.0.get(place / 8).is_none_or(|byte| byte & 1 << (place % 8) != 0)
         })
     }
 }
@@ -61,20 +63,25 @@ pub fn grams<'a>(lines: usize, messages: impl Iterator<Item = &'a str>) -> Vec<u
     if lines < MIN_LINES {
         return Vec::new();
     }
-    let mut set = vec![0_u8; (lines * BITS_PER_LINE / 8).next_multiple_of(MIN_BYTES)];
-    let bits = set.len() * 8;
+    let bytes = (lines * BITS_PER_LINE / 8).next_multiple_of(MIN_BYTES);
+    let mut set = Filling {
+        // The second half is for the pieces that are not kept: to set a bit for nothing costs less than to ask.
+        words: vec![0; 2 * bytes / 8],
+        bits: bytes * 8,
+    };
     let mut text = Vec::new();
     let mut before = Vec::new();
     for message in messages {
         text.clear();
         text.extend(message.as_bytes().iter().map(u8::to_ascii_lowercase));
-        // What a line begins with is mostly what the line before began with.
-        let same = common_prefix(&text, &before);
-        let fresh = same.saturating_sub(GRAM - 1).min(text.len());
-        add(&mut set, bits, &mut text, fresh);
-        std::mem::swap(&mut text, &mut before);
+        // What a line begins and ends with is mostly what the line before began and ended with.
+        let start = common_prefix(&text, &before).saturating_sub(GRAM - 1);
+        let end = text.len() - common_suffix(&text, &before).saturating_sub(GRAM - 1);
+        set.add(&mut text, start, end);
+        mem::swap(&mut text, &mut before);
     }
-    fold(set)
+    set.words.truncate(bytes / 8);
+    fold(set.words.iter().flat_map(|word| word.to_le_bytes()).collect())
 }
 
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
@@ -94,40 +101,58 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     whole + rest
 }
 
-/// Adds the pieces of a text from `start` on. Leaves the text as it was.
-fn add(set: &mut [u8], bits: usize, text: &mut Vec<u8>, start: usize) {
-    let length = text.len();
-    // So that eight bytes can be read at each piece.
-    text.extend_from_slice(&[0; 8 - GRAM]);
-    for window in text[start.min(length)..].windows(8) {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(window);
-        let hash = hash(u64::from_le_bytes(eight));
-        if is_kept(hash)
-            && let Some((byte, bit)) = bit(hash, bits)
-            && let Some(byte) = set.get_mut(byte)
-        {
-            *byte |= bit;
+fn common_suffix(a: &[u8], b: &[u8]) -> usize {
+    let whole = a
+        .as_rchunks::<8>()
+        .1
+        .iter()
+        .rev()
+        .zip(b.as_rchunks::<8>().1.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count()
+        * 8;
+    let rest = a[..a.len() - whole]
+        .iter()
+        .rev()
+        .zip(b[..b.len() - whole].iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    whole + rest
+}
+
+/// A set while it is filled.
+struct Filling {
+    words: Vec<u64>,
+    /// Those of the first half, which is kept.
+    bits: usize,
+}
+
+impl Filling {
+    /// Adds the pieces that begin at `start` or later and end at `end` or earlier. Leaves the text as it was.
+    fn add(&mut self, text: &mut Vec<u8>, start: usize, end: usize) {
+        let length = text.len();
+        // So that eight bytes can be read at each piece.
+        text.extend_from_slice(&[0; 8 - GRAM]);
+        let part = text.get(start..end + 8 - GRAM).unwrap_or_default();
+        for window in part.windows(8) {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(window);
+            let place = place(u64::from_le_bytes(eight), self.bits);
+            if let Some(word) = self.words.get_mut(place / 64) {
+                *word |= 1 << (place % 64);
+            }
         }
+        text.truncate(length);
     }
-    text.truncate(length);
 }
 
-/// Of the lowest five bytes.
-fn hash(bytes: u64) -> u64 {
-    (bytes << (64 - 8 * GRAM)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// Half of the pieces are enough: a needle has many, and a set that is half full tells the most.
-fn is_kept(hash: u64) -> bool {
-    hash & (1 << 30) == 0
-}
-
-/// Where a hash's bit stands in a set of so many bits: byte and bit. That of half the bits is half as far.
-#[allow(clippy::cast_possible_truncation)] // the product of a fraction below 1 and the size
-fn bit(hash: u64, bits: usize) -> Option<(usize, u8)> {
-    let place = (((hash >> 32) * bits as u64) >> 32) as usize;
-    (bits > 0).then_some((place / 8, 1 << (place % 8)))
+/// Where the lowest five bytes stand in a set of so many bits. Half of all pieces stand beyond it and are not kept: a
+/// needle has many, and a set that is half full tells the most. In a set of half the bits a place is half as far.
+#[allow(clippy::cast_possible_truncation)] // the product of a fraction below 1 and twice the size
+fn place(bytes: u64, bits: usize) -> usize {
+    // The same as the product of the five bytes, moved to the upper end, and an odd number.
+    let hash = bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15 << (64 - 8 * GRAM));
+    (((hash >> 32) * (2 * bits as u64)) >> 32) as usize
 }
 
 /// Joins neighbouring bits as long as few are set.
