@@ -11,8 +11,8 @@ use super::{
 use crate::ingest::wire::{ChunkHeader, MAX_BATCH_BYTES, StreamKey};
 
 /// How many batches are on their way at once. Each is of other streams than the rest, so none depends on another's
-/// answer: the operator parses one while it stores the other.
-pub(super) const LANES: usize = 2;
+/// answer: the operator parses two while it stores the third.
+pub(super) const LANES: usize = 3;
 /// The most bytes of streams in a batch; the rest is left to its header.
 pub(super) const BATCH_BYTES: usize = MAX_BATCH_BYTES - (1 << 20);
 /// The most chunks in a batch.

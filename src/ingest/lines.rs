@@ -8,6 +8,9 @@ use jiff::Timestamp;
 use super::record::NewLine;
 use crate::model::LogLevel;
 
+/// Bytes of a line in a log file, about.
+const USUAL_BYTES: usize = 128;
+
 /// Lines in the order in which they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Lines {
@@ -49,9 +52,10 @@ pub struct Line<'a> {
 }
 
 impl Lines {
-    /// Makes room for so many bytes of text.
+    /// Makes room for so many bytes of text, and for as many rows as mostly come with it.
     pub fn reserve(&mut self, bytes: usize) {
         self.text.reserve(bytes);
+        self.rows.reserve(bytes / USUAL_BYTES);
     }
 
     /// Number of lines.

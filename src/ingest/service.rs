@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -52,7 +53,6 @@ pub fn router(ingest: Arc<Ingest>) -> Router {
     Router::new()
         .route(STREAMS_PATH, post(streams))
         .route(BATCHES_PATH, post(batches))
-        .layer(DefaultBodyLimit::max(MAX_BATCH_BYTES))
         .with_state(ingest)
 }
 
@@ -141,14 +141,28 @@ async fn batches(
     Ok(Json(BatchResponse { chunks }))
 }
 
+/// Reads a body into one piece of memory of its size, so that what is received is copied once.
 async fn read_body(request: Request) -> Result<Bytes, IngestError> {
-    tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > MAX_BATCH_BYTES) {
+        return Err(IngestError::TooLarge);
+    }
+    let mut parts = request.into_body().into_data_stream();
+    let reading = async {
+        let mut body = BytesMut::with_capacity(announced.unwrap_or_default());
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|error| IngestError::Invalid(error.to_string()))?;
+            if body.len() + part.len() > MAX_BATCH_BYTES {
+                return Err(IngestError::TooLarge);
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body.freeze())
+    };
+    tokio::time::timeout(BODY_TIMEOUT, reading)
         .await
         .map_err(|_| IngestError::TooSlow)?
-        .map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => IngestError::TooLarge,
-            _ => IngestError::Invalid(rejection.body_text()),
-        })
 }
 
 fn check_node(agent: &AgentIdentity, request: &str) -> Result<(), IngestError> {

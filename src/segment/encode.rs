@@ -10,6 +10,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::{Compression, Encoding, ZstdLevel},
@@ -84,8 +85,8 @@ fn order(lines: &[LineRef<'_>]) -> Vec<usize> {
 }
 
 /// The runs that lines belong to. Those of one run mostly come one after the other.
-fn distinct_runs<'a>(lines: &[LineRef<'a>]) -> HashSet<&'a str> {
-    let mut runs = HashSet::new();
+fn distinct_runs<'a>(lines: &[LineRef<'a>]) -> HashSet<&'a str, RandomState> {
+    let mut runs = HashSet::default();
     let mut last = None;
     for line in lines {
         if line.run_id != last {

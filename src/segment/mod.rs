@@ -33,7 +33,7 @@ pub const MAX_TEXT_BYTES: usize = 32 << 20;
 /// So many segments of a tier become one of the next.
 pub const FAN_IN: u32 = 16;
 /// A segment that has this part of what a full one holds is left as it is.
-const WORTH_MERGING: usize = 4;
+const WORTH_MERGING: usize = 8;
 
 /// A segment that can not be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use std::mem;
 /// Bytes of a piece.
 const GRAM: usize = 5;
 /// Fewer lines are scanned faster than a set of them is read.
-const MIN_LINES: usize = 16_384;
+const MIN_LINES: usize = 8_192;
 /// Bits of the set for each line: less than a byte.
 const BITS_PER_LINE: usize = 7;
 /// Where fewer bits than one of so many are set, the set is folded to half its size.
@@ -53,7 +53,11 @@ impl<'a> Grams<'a> {
             eight[..GRAM].copy_from_slice(gram);
             let place = place(u64::from_le_bytes(eight), bits);
             // Of a set of no bits nothing is known.
-            place >= bits || self.0.get(place / 8).is_none_or(|byte| byte & 1 << (place % 8) != 0)
+            place >= bits
+                || self
+                    .0
+                    .get(place / 8)
+                    .is_none_or(|byte| byte & 1 << (place % 8) != 0)
         })
     }
 }

@@ -8,6 +8,8 @@ use std::{
     mem,
 };
 
+use foldhash::quality::RandomState;
+
 use super::{
     StoreError,
     batch::{End, RunEvent, Start, hour_of},
@@ -102,8 +104,9 @@ pub enum LookUp {
 impl LookUp {
     /// The ids, each once.
     pub fn ids<'a>(self, events: impl IntoIterator<Item = &'a RunEvent>) -> Vec<&'a str> {
+        let events = events.into_iter();
         let mut ids = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_capacity_and_hasher(events.size_hint().0, RandomState::default());
         for event in events {
             let id = event.run_id();
             if seen.insert(id) && (self == Self::All || matches!(event, RunEvent::End(_))) {
@@ -123,7 +126,10 @@ pub fn apply<'a>(
 ) -> RunChanges<'a> {
     let mut changes = RunChanges::default();
     let mut stored = stored;
-    let mut known: HashMap<&str, Known> = HashMap::new();
+    let events = events.into_iter();
+    // Of each run there are mostly two.
+    let mut known: HashMap<&str, Known, RandomState> =
+        HashMap::with_capacity_and_hasher(events.size_hint().0 / 2, RandomState::default());
     for (origin, event) in events {
         if !stored.is_empty()
             && let Some(run) = stored.remove(event.run_id())
@@ -215,8 +221,8 @@ pub struct Totals {
 /// Additions to the rollups of one script.
 #[derive(Clone, Debug, Default)]
 pub struct Rollups {
-    /// By hour, version and function.
-    pub runs: BTreeMap<(i64, i64, String), Ended>,
+    /// By hour and version, then by function.
+    pub runs: BTreeMap<(i64, i64), BTreeMap<String, Ended>>,
     /// By hour, version and code of the level.
     pub lines: BTreeMap<(i64, i64, u8), i64>,
     /// By version.
@@ -224,15 +230,28 @@ pub struct Rollups {
 }
 
 impl Rollups {
+    /// Takes out the ended runs by hours: by hour, version and function.
+    pub fn take_hours(&mut self) -> BTreeMap<(i64, i64, String), Ended> {
+        let groups = mem::take(&mut self.runs).into_iter();
+        groups
+            .flat_map(|((hour, version), functions)| {
+                let functions = functions.into_iter();
+                functions.map(move |(function, ended)| ((hour, version, function), ended))
+            })
+            .collect()
+    }
+
     /// The ended runs by days, whatever the function: by the first hour of the day, version and an empty function.
     pub fn days(&self) -> BTreeMap<(i64, i64, String), Ended> {
         let mut days: BTreeMap<_, Ended> = BTreeMap::new();
-        for ((hour, version, _), ended) in &self.runs {
+        for (&(hour, version), functions) in &self.runs {
             let day = hour.div_euclid(HOURS_A_DAY) * HOURS_A_DAY;
-            let sum = days.entry((day, *version, String::new())).or_default();
-            sum.succeeded += ended.succeeded;
-            sum.failed += ended.failed;
-            sum.digest.merge(ended.digest.clone());
+            let sum = days.entry((day, version, String::new())).or_default();
+            for ended in functions.values() {
+                sum.succeeded += ended.succeeded;
+                sum.failed += ended.failed;
+                sum.digest.merge(ended.digest.clone());
+            }
         }
         days
     }
@@ -273,8 +292,15 @@ impl Rollups {
         status: RunStatus,
         response_time: Option<i64>,
     ) {
-        let key = (hour_of(executed_at), version, function.to_owned());
-        self.runs.entry(key).or_default().count(status, response_time);
+        let group = (hour_of(executed_at), version);
+        let functions = self.runs.entry(group).or_default();
+        match functions.get_mut(function) {
+            Some(ended) => ended.count(status, response_time),
+            None => functions
+                .entry(function.to_owned())
+                .or_default()
+                .count(status, response_time),
+        }
         self.totals
             .entry(version)
             .or_default()

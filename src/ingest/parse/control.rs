@@ -1,8 +1,9 @@
 //! The runner's records: one JSON object a line with the key `scriptscope`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use jiff::Timestamp;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -92,9 +93,9 @@ struct Stopped<'a> {
 
 /// Whether a line may be a record, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
+    static KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(br#""scriptscope""#));
     // As the runner writes it, or with the key anywhere.
-    text.starts_with(br#"{"scriptscope""#)
-        || (text.starts_with(b"{") && memchr::memmem::find(text, br#""scriptscope""#).is_some())
+    text.starts_with(br#"{"scriptscope""#) || (text.starts_with(b"{") && KEY.find(text).is_some())
 }
 
 /// Whether a record says that a runner writes what follows.

@@ -51,6 +51,12 @@ pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock) -> Option<CriLine<'a>
     })
 }
 
+/// Whether the first line's text begins as a JSON object does.
+pub(super) fn is_object(lines: &[u8]) -> bool {
+    let head = &lines[..lines.len().min(64)];
+    memchr::memmem::find(head, b" F {").is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

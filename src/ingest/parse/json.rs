@@ -80,8 +80,10 @@ pub(super) fn depth(json: &str) -> usize {
 
 /// Whether JSON is nested more deeply than readers take.
 pub(super) fn is_too_deep(json: &str) -> bool {
-    // Each level takes two bytes.
-    json.len() > 2 * MAX_DEPTH && depth(json) > MAX_DEPTH
+    // Each level takes two bytes, and a bracket to begin with.
+    json.len() > 2 * MAX_DEPTH
+        && memchr::memchr2_iter(b'{', b'[', json.as_bytes()).count() > MAX_DEPTH
+        && depth(json) > MAX_DEPTH
 }
 
 /// A payload to keep; replaced where it is nested too deeply.

@@ -81,8 +81,10 @@ impl Parser {
 
     /// Reads the next bytes of the stream. They end with a line end, but for a last line that its writer never ended.
     pub fn feed(&mut self, bytes: &[u8]) {
-        // Messages are most of the bytes, and seldom longer than they were printed.
-        self.records.lines.reserve(bytes.len());
+        // Messages are most of the bytes, and seldom longer than they were printed; of records little is kept.
+        if !cri::is_object(bytes) {
+            self.records.lines.reserve(bytes.len());
+        }
         let mut rest = bytes;
         while !rest.is_empty() {
             let (line, length) = match memchr::memchr(b'\n', rest) {

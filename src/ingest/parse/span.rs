@@ -1,7 +1,8 @@
 //! korelogger's spans, in the shape that OpenTelemetry's console exporter prints.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
+use memchr::memmem::Finder;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -13,6 +14,9 @@ use super::{
     json::{claimed_time, is_too_deep, parse_lenient, without_line_end},
 };
 use crate::{ingest::lines::Line, model::LogLevel};
+
+/// Room for the attributes that a span mostly has.
+const USUAL_BYTES: usize = 512;
 
 /// A log line that a span carries.
 pub(super) struct SpanLine<'a> {
@@ -57,7 +61,10 @@ impl<'de> Visitor<'de> for AttributesVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = Attributes::default();
+        let mut found = Attributes {
+            others: String::with_capacity(USUAL_BYTES),
+            ..Attributes::default()
+        };
         // As raw text, so that a name goes into `others` as it was written.
         while let Some((name, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
             match string(name).as_deref() {
@@ -74,7 +81,6 @@ impl<'de> Visitor<'de> for AttributesVisitor {
 impl Attributes<'_> {
     fn add(&mut self, name: &RawValue, value: &RawValue) {
         let (name, value) = (name.get(), value.get());
-        self.others.reserve(name.len() + value.len() + 2);
         self.others.push(',');
         self.others.push_str(name);
         self.others.push(':');
@@ -84,7 +90,8 @@ impl Attributes<'_> {
 
 /// Whether a line may be a span, at the price of a search.
 pub(super) fn is_candidate(text: &[u8]) -> bool {
-    text.starts_with(b"{") && memchr::memmem::find(text, br#""log.message""#).is_some()
+    static KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(br#""log.message""#));
+    text.starts_with(b"{") && KEY.find(text).is_some()
 }
 
 /// Shows the log line in a span to `take`; says whether the text was one.

@@ -12,9 +12,9 @@ use crate::store::{
 };
 
 /// Adds to the rollups of a script.
-pub async fn add(connection: &mut PgConnection, script_id: i64, sums: Rollups) -> Result<(), StoreError> {
+pub async fn add(connection: &mut PgConnection, script_id: i64, mut sums: Rollups) -> Result<(), StoreError> {
     let days = sums.days();
-    add_runs(connection, script_id, "run_rollups", sums.runs).await?;
+    add_runs(connection, script_id, "run_rollups", sums.take_hours()).await?;
     add_runs(connection, script_id, "run_days", days).await?;
     add_lines(connection, script_id, &sums.lines).await?;
     add_totals(connection, script_id, sums.totals).await
