@@ -18,6 +18,7 @@ mod generate;
 mod ingest;
 mod latency;
 mod many_runs;
+mod memory;
 mod page;
 mod postgres;
 mod report;
@@ -49,11 +50,14 @@ const BENCHES: &[Bench] = &[
     ("bytes_per_run", runs::bytes_per_run),
     ("visible_latency_p99", latency::p99),
     ("page_runs_p99_sqlite", page::runs_p99_sqlite),
+    ("page_runs_p99_postgres", page::runs_p99_postgres),
     ("tiles_p99", page::tiles_p99),
     ("search_miss", search::miss),
     ("search_token", search::token),
     ("digest_error", figures::digest_error),
+    ("rss_idle", memory::idle),
     ("rss_ingest", ingest::rss),
+    ("rss_export", memory::export),
 ];
 
 fn main() {

@@ -1,4 +1,5 @@
 //! Runs by the million, written straight into the tables: their rows by SQL alone, their rollups as the store writes them.
+//! The same runs in either store.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -8,7 +9,7 @@ use scriptscope::{
     model::ScriptKey,
     store::{self, PodRecord, Store},
 };
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 pub const NAMESPACE: &str = "bed";
 pub const SCRIPT: &str = "measured";
@@ -19,22 +20,51 @@ const VERSIONS: i64 = 5;
 const CENTROIDS: usize = 500;
 /// Values that a digest keeps as such.
 const EXACT: usize = 10_000;
+const TOTALS: &str = "version_totals";
 /// Rows of one transaction.
 const CHUNK: i64 = 500_000;
 
-/// A store with so many runs of one script, evenly over 90 days, and the moment after the last.
-pub async fn sqlite(path: &Path, runs: usize) -> (Arc<dyn Store>, Timestamp) {
-    let url = format!("sqlite://{}", path.display());
-    let runs = runs as i64;
-    let step = DAYS * 24 * HOUR / runs;
-    let end = Timestamp::now();
-    let begin = end.as_microsecond() - runs * step;
-    let store = store::open(&url).await.unwrap();
+/// Where so many runs of one script lie, evenly over 90 days.
+#[derive(Clone, Copy)]
+struct Span {
+    runs: i64,
+    /// Microseconds: when the first began, and from one to the next.
+    begin: i64,
+    step: i64,
+}
+
+impl Span {
+    fn new(runs: usize, end: Timestamp) -> Self {
+        let runs = runs as i64;
+        let step = DAYS * 24 * HOUR / runs;
+        Self {
+            runs,
+            begin: end.as_microsecond() - runs * step,
+            step,
+        }
+    }
+
+    fn chunks(self) -> impl Iterator<Item = (i64, i64)> {
+        (0..self.runs)
+            .step_by(CHUNK as usize)
+            .map(move |first| (first, (first + CHUNK).min(self.runs)))
+    }
+}
+
+async fn prepared(url: &str) {
+    let store = store::open(url).await.unwrap();
     for version in 1..=VERSIONS + 1 {
         stream(&store, version).await;
     }
     store.close().await;
-    drop(store);
+}
+
+/// A SQLite store with so many runs, and the moment after the last.
+pub async fn sqlite(path: &Path, runs: usize) -> (Arc<dyn Store>, Timestamp) {
+    let url = format!("sqlite://{}", path.display());
+    let end = Timestamp::now();
+    let span = Span::new(runs, end);
+    prepared(&url).await;
     let options = SqliteConnectOptions::new().filename(path);
     let mut file = SqliteConnection::connect_with(&options).await.unwrap();
     for pragma in [
@@ -45,38 +75,89 @@ pub async fn sqlite(path: &Path, runs: usize) -> (Arc<dyn Store>, Timestamp) {
         let sql = sqlx::AssertSqlSafe(format!("PRAGMA {pragma}"));
         sqlx::query(sql).execute(&mut file).await.unwrap();
     }
-    for first in (0..runs).step_by(CHUNK as usize) {
-        sqlx::query(ROWS)
+    let sql = rows_sql(
+        "WITH RECURSIVE n(n) AS (SELECT $1 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < $2)",
+        "printf('run_%016x', began)",
+    );
+    for (first, after) in span.chunks() {
+        let insert = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
             .bind(first)
-            .bind((first + CHUNK).min(runs))
-            .bind(begin)
-            .bind(step)
-            .bind(runs)
-            .execute(&mut file)
-            .await
-            .unwrap();
+            .bind(after);
+        let insert = insert.bind(span.begin).bind(span.step).bind(span.runs);
+        insert.execute(&mut file).await.unwrap();
     }
-    rollups(&mut file, runs, begin, step).await;
+    sqlx::query("BEGIN").execute(&mut file).await.unwrap();
+    for row in rollups(span) {
+        let sql = row.sql();
+        let insert = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(row.hour)
+            .bind(row.version);
+        let insert = insert.bind(row.function).bind(row.succeeded).bind(row.failed);
+        insert.bind(row.digest).execute(&mut file).await.unwrap();
+    }
+    sqlx::query("COMMIT").execute(&mut file).await.unwrap();
     file.close().await.unwrap();
     (store::open(&url).await.unwrap(), end)
 }
 
-/// Run `n`; [`Made::of`] says the same. `x` scatters.
-const ROWS: &str = "
-WITH RECURSIVE n(n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < ?2),
+/// As [`sqlite`], in an empty Postgres database.
+pub async fn postgres(url: &str, runs: usize) -> (Arc<dyn Store>, Timestamp) {
+    let end = Timestamp::now();
+    let span = Span::new(runs, end);
+    prepared(url).await;
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query("SET synchronous_commit = off")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let sql = rows_sql(
+        "WITH n(n) AS (SELECT generate_series($1::bigint, $2::bigint - 1))",
+        "'run_' || lpad(to_hex(began), 16, '0')",
+    );
+    for (first, after) in span.chunks() {
+        let insert = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
+            .bind(first)
+            .bind(after);
+        let insert = insert.bind(span.begin).bind(span.step).bind(span.runs);
+        insert.execute(&mut connection).await.unwrap();
+    }
+    for row in rollups(span) {
+        let sql = row.sql();
+        let insert = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(row.hour)
+            .bind(row.version);
+        let insert = insert.bind(row.function).bind(row.succeeded).bind(row.failed);
+        insert.bind(row.digest).execute(&mut connection).await.unwrap();
+    }
+    // As autovacuum has it after a while.
+    sqlx::query("VACUUM (ANALYZE) runs")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    (store::open(url).await.unwrap(), end)
+}
+
+/// Inserts runs `$1` to before `$2` of `$5`, the first at `$3`, each `$4` after the one before. [`Made::of`] says the same
+/// of run `n`; `x` scatters.
+fn rows_sql(numbers: &str, run_id: &str) -> String {
+    format!(
+        "{numbers},
 x AS (SELECT n, (n * 2654435761) & 4294967295 AS x FROM n),
-v AS (SELECT n, x, ?3 + n * ?4 AS began,
-    CASE WHEN n % 40000 = 13 AND n > ?5 - ?5 / 90 THEN 0 WHEN x % 100 = 0 THEN 2 ELSE 1 END AS status,
-    CASE WHEN n % 50000 = 17 THEN 6 ELSE 1 + n * 5 / ?5 END AS version,
+v AS (SELECT n, x, $3 + n * $4 AS began,
+    CASE WHEN n % 40000 = 13 AND n > $5 - $5 / 90 THEN 0 WHEN x % 100 = 0 THEN 2 ELSE 1 END AS status,
+    CASE WHEN n % 50000 = 17 THEN 6 ELSE 1 + n * 5 / $5 END AS version,
     1000 + x % 9000 + CASE WHEN n % 45000 = 31 THEN 60000000 ELSE 0 END AS took FROM x)
 INSERT INTO runs (script_id, executed_at, run_id, status, source_type, version, response_time, function, source, stream_id,
     finished_at, reason)
-SELECT 1, began, printf('run_%016x', began), status,
-    CASE WHEN n % 30000 = 3 THEN 2 ELSE x % 2 END, version, iif(status = 1, took, NULL),
-    CASE WHEN n % 35000 = 5 THEN 'cleanup' ELSE iif(x % 3 = 0, 'check', iif(x % 3 = 1, 'transfer', 'report')) END,
-    CASE WHEN n % 60000 = 29 THEN 'nightly-audit' ELSE 'billing-service-' || (x % 20) END,
-    version, iif(status = 0, NULL, began + took), iif(status = 2, 'Exception', NULL)
-FROM v";
+SELECT 1, began, {run_id}, status,
+    CASE WHEN n % 30000 = 3 THEN 2 ELSE x % 2 END, version, CASE WHEN status = 1 THEN took END,
+    CASE WHEN n % 35000 = 5 THEN 'cleanup' WHEN x % 3 = 0 THEN 'check' WHEN x % 3 = 1 THEN 'transfer' ELSE 'report' END,
+    CASE WHEN n % 60000 = 29 THEN 'nightly-audit' ELSE 'billing-service-' || (x / 128 % 20) END,
+    version, CASE WHEN status <> 0 THEN began + took END, CASE WHEN status = 2 THEN 'Exception' END
+FROM v"
+    )
+}
 
 /// What the rollups need of a run.
 struct Made {
@@ -112,21 +193,71 @@ struct Sum {
     took: Vec<f64>,
 }
 
-async fn rollups(file: &mut SqliteConnection, runs: i64, begin: i64, step: i64) {
+/// A row of a table of rollups.
+struct Rollup {
+    table: &'static str,
+    /// The first one of its time; in `version_totals`, when the last run began.
+    hour: i64,
+    version: i64,
+    function: &'static str,
+    succeeded: i64,
+    failed: i64,
+    digest: Vec<u8>,
+}
+
+impl Rollup {
+    fn new(table: &'static str, hour: i64, version: i64, function: &'static str, mut sum: Sum) -> Self {
+        Self {
+            table,
+            hour,
+            version,
+            function,
+            succeeded: sum.took.len() as i64,
+            failed: sum.failed,
+            digest: digest(&mut sum.took),
+        }
+    }
+
+    fn sql(&self) -> String {
+        if self.table == TOTALS {
+            return format!(
+                "INSERT INTO {TOTALS} (script_id, last_run_at, version, lines, succeeded, failed, digest) \
+                 VALUES (1, $1, $2, length($3), $4, $5, $6)"
+            );
+        }
+        format!(
+            "INSERT INTO {} (script_id, hour, version, function, succeeded, failed, digest) \
+             VALUES (1, $1, $2, $3, $4, $5, $6)",
+            self.table
+        )
+    }
+}
+
+fn rollups(span: Span) -> Vec<Rollup> {
+    let mut rows = Vec::new();
     let mut totals: BTreeMap<i64, (Sum, i64)> = BTreeMap::new();
     let mut day: (i64, BTreeMap<i64, Sum>) = (i64::MIN, BTreeMap::new());
-    let mut hour: (i64, BTreeMap<(i64, &str), Sum>) = (i64::MIN, BTreeMap::new());
-    sqlx::query("BEGIN").execute(&mut *file).await.unwrap();
-    for n in 0..runs {
-        let at = begin + n * step;
-        let made = Made::of(n, runs);
+    let mut hour: (i64, BTreeMap<(i64, &'static str), Sum>) = (i64::MIN, BTreeMap::new());
+    for n in 0..=span.runs {
+        let at = span.begin + n * span.step;
+        let is_last = n == span.runs;
         let this = at.div_euclid(HOUR);
-        if this != hour.0 {
-            store_hour(file, &mut hour, this).await;
+        if this != hour.0 || is_last {
+            for ((version, function), sum) in std::mem::take(&mut hour.1) {
+                rows.push(Rollup::new("run_rollups", hour.0, version, function, sum));
+            }
+            hour.0 = this;
         }
-        if this / 24 != day.0 {
-            store_day(file, &mut day, this / 24).await;
+        if this / 24 != day.0 || is_last {
+            for (version, sum) in std::mem::take(&mut day.1) {
+                rows.push(Rollup::new("run_days", day.0 * 24, version, "", sum));
+            }
+            day.0 = this / 24;
         }
+        if is_last {
+            break;
+        }
+        let made = Made::of(n, span.runs);
         let (total, last) = totals.entry(made.version).or_default();
         *last = at;
         let hourly = hour.1.entry((made.version, made.function)).or_default();
@@ -138,59 +269,10 @@ async fn rollups(file: &mut SqliteConnection, runs: i64, begin: i64, step: i64) 
             }
         }
     }
-    store_hour(file, &mut hour, 0).await;
-    store_day(file, &mut day, 0).await;
-    for (version, (mut sum, last)) in totals {
-        let sql = "INSERT INTO version_totals (script_id, version, succeeded, failed, lines, last_run_at, digest) \
-             VALUES (1, ?, ?, ?, 0, ?, ?)";
-        sqlx::query(sql)
-            .bind(version)
-            .bind(sum.took.len() as i64)
-            .bind(sum.failed)
-            .bind(last)
-            .bind(digest(&mut sum.took))
-            .execute(&mut *file)
-            .await
-            .unwrap();
+    for (version, (sum, last)) in totals {
+        rows.push(Rollup::new(TOTALS, last, version, "", sum));
     }
-    sqlx::query("COMMIT").execute(&mut *file).await.unwrap();
-}
-
-async fn store_hour(file: &mut SqliteConnection, hour: &mut (i64, BTreeMap<(i64, &str), Sum>), next: i64) {
-    for ((version, function), sum) in std::mem::take(&mut hour.1) {
-        insert(file, "run_rollups", hour.0, version, function, sum).await;
-    }
-    hour.0 = next;
-}
-
-async fn store_day(file: &mut SqliteConnection, day: &mut (i64, BTreeMap<i64, Sum>), next: i64) {
-    for (version, sum) in std::mem::take(&mut day.1) {
-        insert(file, "run_days", day.0 * 24, version, "", sum).await;
-    }
-    day.0 = next;
-}
-
-async fn insert(
-    file: &mut SqliteConnection,
-    table: &str,
-    hour: i64,
-    version: i64,
-    function: &str,
-    mut sum: Sum,
-) {
-    let sql = format!(
-        "INSERT INTO {table} (script_id, hour, version, function, succeeded, failed, digest) VALUES (1, ?, ?, ?, ?, ?, ?)"
-    );
-    sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(hour)
-        .bind(version)
-        .bind(function)
-        .bind(sum.took.len() as i64)
-        .bind(sum.failed)
-        .bind(digest(&mut sum.took))
-        .execute(file)
-        .await
-        .unwrap();
+    rows
 }
 
 /// A digest in the store's form: the values themselves while there are few, else centroids of as many values each.

@@ -12,45 +12,61 @@ use scriptscope::{
     model::{Column, Condition, Filter, Match, Operator, ScriptKey, TimeRange},
     store::{RowQuery, Store},
 };
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
+    cluster::Cluster,
     many_runs,
     report::{Baseline, Report, Scale},
     usage,
 };
 
+const NEWEST: &str = "SELECT * FROM runs WHERE script_id = 1 ORDER BY executed_at DESC, run_id DESC LIMIT 50";
 /// Rows of a page.
 const PAGE: usize = 50;
 
-/// Many runs in a SQLite file, made once for all benchmarks that read them.
+/// Many runs in a store, made once for all benchmarks that read them.
 struct Measured {
     folder: TempDir,
     store: Arc<dyn Store>,
+    /// Of the Postgres database.
+    url: String,
     runtime: Runtime,
     runs: usize,
     end: Timestamp,
 }
 
+fn make(scale: Scale, postgres: bool) -> Measured {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let runs = scale.of(10_000_000, 200_000);
+    let began = Instant::now();
+    let url = if postgres {
+        Cluster::shared().new_database()
+    } else {
+        String::new()
+    };
+    let (store, end) = if postgres {
+        runtime.block_on(many_runs::postgres(&url, runs))
+    } else {
+        runtime.block_on(many_runs::sqlite(&file(&folder), runs))
+    };
+    eprintln!("  {runs} runs made in {:.0} s", began.elapsed().as_secs_f64());
+    Measured {
+        folder,
+        store,
+        url,
+        runtime,
+        runs,
+        end,
+    }
+}
+
 fn measured(scale: Scale) -> &'static Measured {
     static MEASURED: OnceLock<Measured> = OnceLock::new();
-    MEASURED.get_or_init(|| {
-        let runtime = Runtime::new().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let runs = scale.of(10_000_000, 200_000);
-        let began = Instant::now();
-        let (store, end) = runtime.block_on(many_runs::sqlite(&file(&folder), runs));
-        eprintln!("  {runs} runs made in {:.0} s", began.elapsed().as_secs_f64());
-        Measured {
-            folder,
-            store,
-            runtime,
-            runs,
-            end,
-        }
-    })
+    MEASURED.get_or_init(|| make(scale, false))
 }
 
 fn file(folder: &TempDir) -> std::path::PathBuf {
@@ -144,21 +160,29 @@ fn filters() -> Vec<(&'static str, Filter)> {
     ]
 }
 
-/// The first page of runs.
+/// The first page of runs in SQLite.
 pub fn runs_p99_sqlite(scale: Scale) {
     let measured = measured(scale);
-    let (value, n) = pages(measured, Duration::from_hours(24), scale.of(3_000, 150));
+    let (value, n) = first_pages(measured, scale);
+    let raw = raw_page(measured, scale);
+    report("page_runs_p99_sqlite", "SQLite by primary key", value, n, raw);
+}
+
+/// The first page of runs in Postgres.
+pub fn runs_p99_postgres(scale: Scale) {
+    let measured = make(scale, true);
+    let (value, n) = first_pages(&measured, scale);
+    let raw = raw_page_postgres(&measured, scale);
+    report("page_runs_p99_postgres", "Postgres by primary key", value, n, raw);
+}
+
+fn first_pages(measured: &Measured, scale: Scale) -> (f64, usize) {
+    let found = pages(measured, Duration::from_hours(24), scale.of(3_000, 150));
     // For information: what a filter costs that finds little in a week and in all of the 90 days.
     for days in [7, 90] {
         pages(measured, Duration::from_hours(24 * days), scale.of(140, 14));
     }
-    report(
-        "page_runs_p99_sqlite",
-        "SQLite by primary key",
-        value,
-        n,
-        raw_page(measured, scale),
-    );
+    found
 }
 
 /// P99 of first pages over the last so long, in milliseconds, and how many there were.
@@ -203,13 +227,26 @@ fn p99(took: &mut [Duration]) -> f64 {
 
 /// P99 of the newest rows by the primary key, by bare SQLite.
 fn raw_page(measured: &Measured, scale: Scale) -> f64 {
-    let sql = "SELECT * FROM runs WHERE script_id = 1 ORDER BY executed_at DESC, run_id DESC LIMIT 50";
     raw(
         &file(&measured.folder),
-        sql,
+        NEWEST,
         &measured.runtime,
         scale.of(1_000, 100),
     )
+}
+
+/// As [`raw_page`], by bare Postgres.
+fn raw_page_postgres(measured: &Measured, scale: Scale) -> f64 {
+    measured.runtime.block_on(async {
+        let mut connection = PgConnection::connect(&measured.url).await.unwrap();
+        let mut took = Vec::new();
+        for _ in 0..scale.of(1_000, 100) {
+            let began = Instant::now();
+            sqlx::query(NEWEST).fetch_all(&mut connection).await.unwrap();
+            took.push(began.elapsed());
+        }
+        p99(&mut took)
+    })
 }
 
 fn raw(path: &Path, sql: &'static str, runtime: &Runtime, count: usize) -> f64 {

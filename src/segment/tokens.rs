@@ -1,17 +1,18 @@
 //! Which texts a segment may have, so that a search leaves most segments alone.
 //!
-//! A search is for any part of a message, so whole words would not do: the set is of the five-byte pieces (grams) of all
-//! messages, in lower case, half of them (those whose hash says so). A text of which one such piece is missing is in no
-//! message of the segment. Absence is certain, presence is not.
+//! A search is for any part of a message, so whole words would not do: the set is of the six-byte pieces (grams) of all
+//! messages, in lower case, two thirds of them (those of which a neighbour has a greater hash, a simple form of the
+//! minimizers of Roberts et al., Bioinformatics 20, 2004). A text of which one such piece is missing is in no message of
+//! the segment. Absence is certain, presence is not.
 
 use std::mem;
 
-/// Bytes of a piece.
-const GRAM: usize = 5;
+/// Bytes of a piece. Of shorter ones a segment full of hexadecimal ids has nearly all there can be.
+const GRAM: usize = 6;
 /// Fewer lines are scanned faster than a set of them is read.
 const MIN_LINES: usize = 8_192;
-/// Bits of the set for each line: less than a byte.
-const BITS_PER_LINE: usize = 7;
+/// Bytes of the set for 64 lines: less than a byte a line.
+const BYTES_PER_64_LINES: usize = 63;
 /// Where fewer bits than one of so many are set, the set is folded to half its size.
 const SPARSE: u32 = 4;
 /// Not below this, bytes.
@@ -48,16 +49,25 @@ impl<'a> Grams<'a> {
 
     fn may_contain(&self, needle: &[u8]) -> bool {
         let bits = self.0.len() * 8;
-        needle.windows(GRAM).all(|gram| {
+        if bits == 0 {
+            return true;
+        }
+        let hashes = needle.windows(GRAM).map(|gram| {
             let mut eight = [0; 8];
             eight[..GRAM].copy_from_slice(gram);
-            let place = place(u64::from_le_bytes(eight), bits);
-            // Of a set of no bits nothing is known.
-            place >= bits
-                || self
-                    .0
-                    .get(place / 8)
-                    .is_none_or(|byte| byte & 1 << (place % 8) != 0)
+            hash(u64::from_le_bytes(eight))
+        });
+        let hashes: Vec<u64> = hashes.collect();
+        // Of the first and the last piece only one neighbour is known: where that is not smaller, it is kept for certain.
+        let neighbour = |at: usize| hashes.get(at).copied().unwrap_or_default();
+        hashes.iter().enumerate().all(|(at, &hash)| {
+            if is_passed_over(neighbour(at.wrapping_sub(1)), hash, neighbour(at + 1)) {
+                return true;
+            }
+            let place = place(hash, bits);
+            self.0
+                .get(place / 8)
+                .is_none_or(|byte| byte & 1 << (place % 8) != 0)
         })
     }
 }
@@ -67,9 +77,9 @@ pub fn grams<'a>(lines: usize, messages: impl Iterator<Item = &'a str>) -> Vec<u
     if lines < MIN_LINES {
         return Vec::new();
     }
-    let bytes = (lines * BITS_PER_LINE / 8).next_multiple_of(MIN_BYTES);
+    let bytes = (lines * BYTES_PER_64_LINES / 64).next_multiple_of(MIN_BYTES);
     let mut set = Filling {
-        // The second half is for the pieces that are not kept: to set a bit for nothing costs less than to ask.
+        // The second half is for the pieces that are passed over: to set a bit for nothing costs less than to ask.
         words: vec![0; 2 * bytes / 8],
         bits: bytes * 8,
     };
@@ -78,9 +88,10 @@ pub fn grams<'a>(lines: usize, messages: impl Iterator<Item = &'a str>) -> Vec<u
     for message in messages {
         text.clear();
         text.extend(message.as_bytes().iter().map(u8::to_ascii_lowercase));
-        // What a line begins and ends with is mostly what the line before began and ended with.
-        let start = common_prefix(&text, &before).saturating_sub(GRAM - 1);
-        let end = text.len() - common_suffix(&text, &before).saturating_sub(GRAM - 1);
+        // What a line begins and ends with is mostly what the line before began and ended with: pieces whose neighbours are
+        // the same as there are left out.
+        let start = common_prefix(&text, &before).saturating_sub(GRAM);
+        let end = text.len() - common_suffix(&text, &before).saturating_sub(GRAM);
         set.add(&mut text, start, end);
         mem::swap(&mut text, &mut before);
     }
@@ -138,25 +149,51 @@ impl Filling {
         // So that eight bytes can be read at each piece.
         text.extend_from_slice(&[0; 8 - GRAM]);
         let part = text.get(start..end + 8 - GRAM).unwrap_or_default();
+        // The first and the last have one neighbour, and are kept.
+        let (mut before, mut this) = (u64::MAX, None);
         for window in part.windows(8) {
             let mut eight = [0; 8];
             eight.copy_from_slice(window);
-            let place = place(u64::from_le_bytes(eight), self.bits);
-            if let Some(word) = self.words.get_mut(place / 64) {
-                *word |= 1 << (place % 64);
+            let next = hash(u64::from_le_bytes(eight));
+            if let Some(this) = this {
+                self.set(before, this, next);
+                before = this;
             }
+            this = Some(next);
+        }
+        if let Some(this) = this {
+            self.set(before, this, u64::MAX);
         }
         text.truncate(length);
     }
+
+    fn set(&mut self, before: u64, this: u64, after: u64) {
+        // Without a branch: whether a piece is passed over can not be foreseen.
+        let place = place(this, self.bits) + self.bits * usize::from(is_passed_over(before, this, after));
+        if let Some(word) = self.words.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
 }
 
-/// Where the lowest five bytes stand in a set of so many bits. Half of all pieces stand beyond it and are not kept: a
-/// needle has many, and a set that is half full tells the most. In a set of half the bits a place is half as far.
-#[allow(clippy::cast_possible_truncation)] // the product of a fraction below 1 and twice the size
-fn place(bytes: u64, bits: usize) -> usize {
-    // The same as the product of the five bytes, moved to the upper end, and an odd number.
-    let hash = bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15 << (64 - 8 * GRAM));
-    (((hash >> 32) * (2 * bits as u64)) >> 32) as usize
+/// Of the lowest six bytes: their product, moved to the upper end, and an odd number.
+fn hash(bytes: u64) -> u64 {
+    bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15 << (64 - 8 * GRAM))
+}
+
+/// Whether a piece is left out: where both neighbours, which overlap it, have a smaller hash. A third of all are; of two
+/// that follow each other, one is always kept.
+#[allow(clippy::needless_bitwise_bool)] // a branch that can not be foreseen
+fn is_passed_over(before: u64, this: u64, after: u64) -> bool {
+    // By other bits than those that say its place, or what is kept would crowd together.
+    let [before, this, after] = [before, this, after].map(|hash| hash << 24);
+    (before < this) & (after < this)
+}
+
+/// Where a hash stands in a set of so many bits. In a set of half the bits a place is half as far.
+#[allow(clippy::cast_possible_truncation)] // the product of a fraction below 1 and the size
+fn place(hash: u64, bits: usize) -> usize {
+    (((hash >> 32) * bits as u64) >> 32) as usize
 }
 
 /// Joins neighbouring bits as long as few are set.
@@ -234,7 +271,7 @@ mod tests {
         assert!(!Grams::new(&set).may_have(&needles("connection refused by peer")));
         // Short texts can not be told.
         assert!(
-            Grams::new(&set).may_have(&needles("zzzz")) && Grams::new(&[]).may_have(&needles("anything"))
+            Grams::new(&set).may_have(&needles("zzzzzz")) && Grams::new(&[]).may_have(&needles("anything"))
         );
     }
 

@@ -13,11 +13,13 @@ use std::{
 use async_trait::async_trait;
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path as UrlPath, State},
     http::StatusCode,
     routing::get,
 };
 use scriptscope::{
+    export::{ExportError, Plan, Table, pages::CsvPages},
     ingest::{
         AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge, router,
         wire::StreamKey,
@@ -153,6 +155,7 @@ async fn serve(config: Config) {
     let routes = Router::new()
         .route("/stored/{script}", get(stored))
         .route("/lines/{script}", get(newest_lines))
+        .route("/logs.csv/{script}", get(all_lines))
         .with_state(store)
         .merge(router(Arc::new(ingest)));
     let listener = tokio::net::TcpListener::bind(config.listen)
@@ -189,6 +192,26 @@ async fn newest_lines(
     let page = store.logs(&query).await;
     let page = page.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(page.rows))
+}
+
+/// All lines of a script as CSV.
+async fn all_lines(
+    State(store): State<Arc<dyn Store>>,
+    UrlPath(script): UrlPath<String>,
+) -> Result<Body, (StatusCode, String)> {
+    let plan = Plan {
+        script: ScriptKey::new(NAMESPACE, script),
+        table: Table::Logs,
+        range: TimeRange::ALL,
+        filter: Filter::default(),
+    };
+    let pages = CsvPages::new(store, plan);
+    let pages = pages.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let pages = futures::stream::try_unfold(pages, |mut pages| async {
+        let page = pages.next_page().await?;
+        Ok::<_, ExportError>(page.map(|page| (page.bytes, pages)))
+    });
+    Ok(Body::from_stream(pages))
 }
 
 /// A process that ends with its owner.
