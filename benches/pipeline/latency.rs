@@ -122,7 +122,7 @@ fn stored(address: SocketAddr, n: usize) -> usize {
     ingest::stored(address, &script(n)).lines as usize
 }
 
-fn print(file: &mut File, n: usize) {
+pub fn print(file: &mut File, n: usize) {
     let message = generate::plain_message(n, n as u64);
     // One write a line, as the runtime does.
     let line = format!("{:.9} stdout F {message}\n", Timestamp::now());

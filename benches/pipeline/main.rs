@@ -28,6 +28,7 @@ mod search;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
 mod testbed;
+mod trickle;
 mod usage;
 
 use report::Scale;
@@ -55,6 +56,7 @@ const BENCHES: &[Bench] = &[
     ("search_miss", search::miss),
     ("search_token", search::token),
     ("digest_error", figures::digest_error),
+    ("node_cpu", trickle::node_cpu),
     ("rss_idle", memory::idle),
     ("rss_ingest", ingest::rss),
     ("rss_export", memory::export),

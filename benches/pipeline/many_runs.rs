@@ -24,6 +24,12 @@ const TOTALS: &str = "version_totals";
 /// Rows of one transaction.
 const CHUNK: i64 = 500_000;
 
+/// The id of the run that is `n` before the last of so many.
+pub fn run_id(end: Timestamp, runs: usize, n: i64) -> String {
+    let span = Span::new(runs, end);
+    format!("run_{:016x}", span.begin + (span.runs - n) * span.step)
+}
+
 /// Where so many runs of one script lie, evenly over 90 days.
 #[derive(Clone, Copy)]
 struct Span {

@@ -78,7 +78,8 @@ fn script() -> ScriptKey {
 }
 
 /// Filters of every kind; each finds something in the last day, most of them little.
-fn filters() -> Vec<(&'static str, Filter)> {
+fn filters(measured: &Measured) -> Vec<(&'static str, Filter)> {
+    let run_id = many_runs::run_id(measured.end, measured.runs, 1_000);
     let one = |column, operator, values: &[&str]| Condition {
         column,
         operator,
@@ -132,7 +133,7 @@ fn filters() -> Vec<(&'static str, Filter)> {
         ),
         (
             "run id contains",
-            all(vec![one(Column::RunId, Operator::Contains, &["77777"])]),
+            all(vec![one(Column::RunId, Operator::Contains, &[&run_id[8..]])]),
         ),
         (
             "failed and slow source",
@@ -187,7 +188,7 @@ fn first_pages(measured: &Measured, scale: Scale) -> (f64, usize) {
 
 /// P99 of first pages over the last so long, in milliseconds, and how many there were.
 fn pages(measured: &Measured, age: Duration, count: usize) -> (f64, usize) {
-    let filters = filters();
+    let filters = filters(measured);
     let mut all = Vec::new();
     for (kind, filter) in &filters {
         let mut took = Vec::new();

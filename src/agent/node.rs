@@ -65,6 +65,9 @@ pub(super) struct Pace {
     pub poll: Duration,
     /// From the first line of a batch until it is sent, so that it has more than that line.
     pub gather: Duration,
+    /// From batch to batch where lines come all the time. A batch costs the operator the same whether it has one line or a
+    /// hundred.
+    pub steady: Duration,
 }
 
 /// The streams of a node.
@@ -82,6 +85,7 @@ pub(super) struct Node {
     written_since: Option<Instant>,
     /// There is more than the last batch took.
     more: bool,
+    last_batch: Option<Instant>,
     next_listing: Instant,
     next_look: Instant,
     missed: u32,
@@ -102,6 +106,7 @@ impl Node {
             written: HashSet::new(),
             written_since: None,
             more: false,
+            last_batch: None,
             next_listing: now,
             next_look: now,
             missed: 0,
@@ -185,13 +190,19 @@ impl Node {
         if self.more {
             return now;
         }
-        let written = self.written_since.map(|since| since + self.pace.gather);
+        let written = self.written_since.map(|since| self.gathered(since));
         let asking = self
             .streams
             .values()
             .filter(|s| may_ask && s.standing == Standing::Asking);
         let ask = asking.map(|stream| stream.ask_at).min();
         written.into_iter().chain(ask).fold(self.look_at(), Instant::min)
+    }
+
+    /// When what was written at `since` has waited long enough for more: not long after a pause.
+    fn gathered(&self, since: Instant) -> Instant {
+        let steady = self.last_batch.map(|last| last + self.pace.steady);
+        steady.into_iter().fold(since + self.pace.gather, Instant::max)
     }
 
     /// How many bytes there are to read of streams of which nothing is under way, as of the last look.
@@ -446,6 +457,9 @@ impl Node {
     pub fn batch(&mut self, now: Instant) -> Option<Batch> {
         let filled = self.turns.fill(&self.buffers, self.streams.values_mut(), now);
         self.more = filled.is_full;
+        if filled.batch.is_some() {
+            self.last_batch = Some(now);
+        }
         filled.batch
     }
 
@@ -462,7 +476,7 @@ impl Node {
         }
         self.returned(headers);
         // What was written meanwhile, or could not be read before this was stored.
-        self.next_look = self.next_look.min(now + self.pace.gather);
+        self.next_look = self.next_look.min(self.gathered(now));
         stored
     }
 

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 const ROLE: &str = "SCRIPTSCOPE_TESTBED";
 /// Name of the node that the agent under test speaks for.
 pub const NODE: &str = "node-1";
+const AS_IN_THE_CHART: [(&str, &str); 1] = [("MIMALLOC_ALLOW_THP", "0")];
 const TOKEN: &str = "a-token-of-the-testbed";
 const NAMESPACE: &str = "bed";
 const CONTAINER: &str = "script";
@@ -229,6 +230,7 @@ pub fn server_command(config: &Config) -> Command {
     let mut command = Command::new(env::current_exe().expect("this program"));
     command
         .env(ROLE, serde_json::to_string(config).expect("a configuration"))
+        .envs(AS_IN_THE_CHART)
         .stdout(Stdio::piped());
     command
 }
@@ -254,6 +256,7 @@ pub fn agent_command(operator: SocketAddr, logs: &Path, scratch: &Path) -> Comma
     fs::write(&token, TOKEN).expect("a token");
     let mut command = Command::new(env!("CARGO_BIN_EXE_scriptscope"));
     command
+        .envs(AS_IN_THE_CHART)
         .args([
             "agent",
             "--operator",

@@ -20,6 +20,7 @@ const PACE: Pace = Pace {
     settle: SETTLE,
     poll: Duration::from_millis(10),
     gather: Duration::ZERO,
+    steady: Duration::ZERO,
 };
 
 /// Rotated files that kubelet keeps.
