@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use scriptscope::{
     ingest::wire::StreamKey,
     model::ScriptKey,
-    store::{self, PodRecord, Store},
+    store::{self, PodRecord, Store, digest::Digest},
 };
 use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -17,9 +17,6 @@ const DAYS: i64 = 90;
 const HOUR: i64 = 3_600_000_000;
 /// Versions, one after the other, and one beside them that runs rarely.
 const VERSIONS: i64 = 5;
-const CENTROIDS: usize = 500;
-/// Values that a digest keeps as such.
-const EXACT: usize = 10_000;
 const TOTALS: &str = "version_totals";
 /// Rows of one transaction.
 const CHUNK: i64 = 500_000;
@@ -195,8 +192,9 @@ impl Made {
 
 #[derive(Default)]
 struct Sum {
+    succeeded: i64,
     failed: i64,
-    took: Vec<f64>,
+    digest: Digest,
 }
 
 /// A row of a table of rollups.
@@ -212,15 +210,15 @@ struct Rollup {
 }
 
 impl Rollup {
-    fn new(table: &'static str, hour: i64, version: i64, function: &'static str, mut sum: Sum) -> Self {
+    fn new(table: &'static str, hour: i64, version: i64, function: &'static str, sum: Sum) -> Self {
         Self {
             table,
             hour,
             version,
             function,
-            succeeded: sum.took.len() as i64,
+            succeeded: sum.succeeded,
             failed: sum.failed,
-            digest: digest(&mut sum.took),
+            digest: sum.digest.encode(),
         }
     }
 
@@ -271,7 +269,8 @@ fn rollups(span: Span) -> Vec<Rollup> {
         for sum in [total, hourly, daily] {
             sum.failed += i64::from(made.failed);
             if made.succeeded {
-                sum.took.push(made.took as f64);
+                sum.succeeded += 1;
+                sum.digest.add(made.took);
             }
         }
     }
@@ -279,40 +278,6 @@ fn rollups(span: Span) -> Vec<Rollup> {
         rows.push(Rollup::new(TOTALS, last, version, "", sum));
     }
     rows
-}
-
-/// A digest in the store's form: the values themselves while there are few, else centroids of as many values each.
-fn digest(values: &mut [f64]) -> Vec<u8> {
-    values.sort_unstable_by(f64::total_cmp);
-    let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
-        return Vec::new();
-    };
-    if values.len() <= EXACT {
-        return exact(min as i64, values);
-    }
-    let mut bytes = vec![1];
-    for head in [values.len() as f64, values.iter().sum(), min, max] {
-        bytes.extend(head.to_le_bytes());
-    }
-    for chunk in values.chunks(values.len().div_ceil(CENTROIDS)) {
-        bytes.extend((chunk.iter().sum::<f64>() / chunk.len() as f64).to_le_bytes());
-        bytes.extend((chunk.len() as f64).to_le_bytes());
-    }
-    bytes
-}
-
-fn exact(first: i64, values: &[f64]) -> Vec<u8> {
-    let mut bytes = vec![2];
-    bytes.extend(first.to_le_bytes());
-    for pair in values.windows(2) {
-        let mut step = (pair[1] - pair[0]) as u64;
-        while step >= 0x80 {
-            bytes.push(step as u8 | 0x80);
-            step >>= 7;
-        }
-        bytes.push(step as u8);
-    }
-    bytes
 }
 
 /// A stream of a pod of the version; streams are numbered from 1.

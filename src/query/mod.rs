@@ -19,7 +19,7 @@ use crate::model::TimeRange;
 pub use groups::GroupFilter;
 pub use limit::{Stop, TimeLimit, Waiting, within};
 pub use lines::LineFilter;
-pub use runs::{Dialect, push_conditions, push_runs_order, push_runs_where};
+pub use runs::{Dialect, hint, push_conditions, push_runs_order, push_runs_where};
 
 /// The microseconds that lie in a range. Its ends may be finer than a microsecond, so both are rounded up: a moment kept
 /// to the microsecond is then in the one exactly when it is in the other.

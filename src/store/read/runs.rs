@@ -6,17 +6,20 @@ use sqlx::QueryBuilder;
 use super::{Snapshot, Values, limit, push, sql};
 use crate::{
     model::{Count, Run, RunDetail, RunError, RunStatus, SourceType},
-    query::{Dialect, micros_range, push_runs_order, push_runs_where},
+    query::{Dialect, hint, micros_range, push_runs_order, push_runs_where},
     store::{Page, RunCursor, RunQuery, StoreError, optional_time, payload, storable, time},
 };
 
 /// What a run is made of.
-fn columns<S: Snapshot>() -> QueryBuilder<S::DB> {
-    sql::<S>(
+fn columns<S: Snapshot>(hint: &str) -> QueryBuilder<S::DB> {
+    let mut statement = sql::<S>(
         "SELECT r.payload, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, r.function, \
-         r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent \
-         FROM runs r JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid",
-    )
+         r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent FROM runs r",
+    );
+    statement
+        .push(hint)
+        .push(" JOIN streams st ON st.id = r.stream_id JOIN pods p ON p.uid = st.pod_uid");
+    statement
 }
 
 /// See [`crate::store::Store::runs`]. Where the time is over, the page ends with what was found.
@@ -26,7 +29,7 @@ pub async fn page<S: Snapshot>(
     query: &RunQuery,
 ) -> Result<Page<Run, RunCursor>, StoreError> {
     let range = micros_range(&query.range);
-    let mut statement = columns::<S>();
+    let mut statement = columns::<S>(hint::<S::DB>(&query.filter));
     push_runs_where(
         &mut statement,
         script_id,
@@ -64,6 +67,7 @@ pub async fn count<S: Snapshot>(
     cap: usize,
 ) -> Result<Count, StoreError> {
     let mut statement = sql::<S>("SELECT r.status FROM runs r");
+    statement.push(hint::<S::DB>(&query.filter));
     let range = micros_range(&query.range);
     push_runs_where(&mut statement, script_id, &range, &query.filter, None)?;
     push::<S>(&mut statement, " LIMIT ", limit(cap.saturating_add(1)));
@@ -90,7 +94,7 @@ pub async fn detail<S: Snapshot>(
     script_id: i64,
     run_id: &str,
 ) -> Result<Option<RunDetail>, StoreError> {
-    let mut statement = columns::<S>();
+    let mut statement = columns::<S>("");
     push::<S>(&mut statement, " WHERE r.script_id = ", script_id);
     statement.push(" AND r.run_id = ");
     S::DB::text(&mut statement, storable(run_id.to_owned()));
