@@ -26,9 +26,6 @@ use self::{follow::Settle, node::Pace};
 
 /// How long lines of a batch wait for more lines, so that there are fewer and larger commits.
 const GATHER: Duration = Duration::from_millis(30);
-/// From batch to batch where lines come all the time, in polls: 200 ms. Lines are there soon enough all the same, and a
-/// thousand nodes that always print something make five thousand batches a second instead of thirty thousand.
-const STEADY_POLLS: u32 = 2;
 /// The runtime writes to a rotated file for some milliseconds; this is long enough for a busy node, and short enough
 /// for lines to be visible within a second.
 const SETTLE: Settle = Settle {
@@ -61,7 +58,8 @@ pub struct Args {
         default_value = "/var/log/pods"
     )]
     pub logs_dir: PathBuf,
-    /// How often files are looked at, in milliseconds, where the kernel does not tell of changes or time decides.
+    /// How often files are looked at, in milliseconds, where the kernel does not tell of changes or time decides; also the
+    /// least time between two batches where lines come all the time.
     #[arg(long, env = "SCRIPTSCOPE_POLL_MILLIS", default_value_t = 100,
           value_parser = clap::value_parser!(u64).range(5..=10_000))]
     pub poll_millis: u64,
@@ -118,7 +116,7 @@ pub async fn follow(args: Args, stop: CancellationToken) -> Result<(), AgentErro
         settle: SETTLE,
         poll: Duration::from_millis(args.poll_millis),
         gather: GATHER.min(Duration::from_millis(args.poll_millis)),
-        steady: STEADY_POLLS * Duration::from_millis(args.poll_millis),
+        steady: Duration::from_millis(args.poll_millis),
     };
     rounds::run(args, pace, stop).await
 }

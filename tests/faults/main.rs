@@ -4,7 +4,8 @@
 //! ingest and store, and what is between them. Then nothing is in the way any more, and the store must hold every line
 //! and run once, in order, with figures that say the same.
 //!
-//! `FAULT_SEEDS` says how many seeds each nemesis gets, `SEED` names one, `FAULT_JOBS` how many run at a time;
+//! `FAULT_SEEDS` says how many seeds each nemesis gets, odd ones with SQLite, even ones with Postgres (all with one that it
+//! is tried on alone, or that `FAULT_STORE` names); `SEED` names one, `FAULT_JOBS` how many run at a time;
 //! `SOAK_MINUTES` asks for longer runs with random seeds until that time is over.
 
 #![allow(clippy::expect_used)] // tests
@@ -80,7 +81,7 @@ async fn run() -> ExitCode {
     ));
     let mut told = Instant::now();
     let clusters = Arc::new(bed::Clusters::default());
-    for (place, seed) in schedule(cases.len(), soak.is_some()) {
+    for (place, seed) in schedule(&cases, soak.is_some()) {
         let (case, clusters) = (cases[place], Arc::clone(&clusters));
         let slot = Arc::clone(&slots).acquire_owned().await;
         let length = if soak.is_some() {
@@ -147,18 +148,34 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Cases and seeds: as many as asked for, or chosen at random without end.
-fn schedule(cases: usize, endless: bool) -> Box<dyn Iterator<Item = (usize, u64)>> {
-    if endless && cases > 0 {
+/// Cases, by their places, and seeds: as many as asked for, or chosen at random without end.
+fn schedule(cases: &[Case], endless: bool) -> Box<dyn Iterator<Item = (usize, u64)>> {
+    let count = cases.len();
+    if endless && count > 0 {
         return Box::new(std::iter::repeat_with(move || {
-            (fastrand::usize(..cases), fastrand::u64(..))
+            (fastrand::usize(..count), fastrand::u64(..))
         }));
     }
-    let seeds = match setting("SEED") {
-        Some(seed) => seed..=seed,
-        None => 1..=setting("FAULT_SEEDS").unwrap_or(2),
+    if let Some(seed) = setting("SEED") {
+        return Box::new((0..count).map(move |place| (place, seed)));
+    }
+    let seeds = 1..=setting("FAULT_SEEDS").unwrap_or(2);
+    let is_shared = |case: &Case| cases.iter().filter(|other| other.nemesis == case.nemesis).count() > 1;
+    let places = cases
+        .iter()
+        .map(|case| is_shared(case).then_some(case.backend))
+        .enumerate();
+    let places: Vec<_> = places.collect();
+    let of_seed = move |seed: u64| {
+        let store = if seed % 2 == 1 {
+            Backend::Sqlite
+        } else {
+            Backend::Postgres
+        };
+        let mine = places.clone().into_iter();
+        mine.filter_map(move |(place, half)| half.is_none_or(|half| half == store).then_some((place, seed)))
     };
-    Box::new(seeds.flat_map(move |seed| (0..cases).map(move |place| (place, seed))))
+    Box::new(seeds.flat_map(of_seed))
 }
 
 fn report(case: Case, seed: u64, outcome: io::Result<Outcome>, total: &mut Total) {
