@@ -72,8 +72,8 @@ fn measure(write: impl FnOnce(&Path, &[Pod]), done: impl Fn(Stored) -> bool) -> 
     write(&logs, &pods);
     let cluster = Cluster::shared();
     let url = cluster.new_database();
-    let servers = children(cluster.pid()).len();
-    let before = cluster_cpu_seconds(cluster.pid());
+    let servers = children(cluster.pid().unwrap()).len();
+    let before = cluster_cpu_seconds(cluster.pid().unwrap());
     let mut measured = ship(&url, &logs, scratch.path(), pods, |stored| {
         let done = done(stored);
         if !done {
@@ -83,10 +83,10 @@ fn measure(write: impl FnOnce(&Path, &[Pod]), done: impl Fn(Stored) -> bool) -> 
     });
     // Those that served the connections end with them.
     measured.server = None;
-    while children(cluster.pid()).len() > servers {
+    while children(cluster.pid().unwrap()).len() > servers {
         thread::sleep(LOOK);
     }
-    let of_cluster = cluster_cpu_seconds(cluster.pid()) - before;
+    let of_cluster = cluster_cpu_seconds(cluster.pid().unwrap()) - before;
     eprintln!(
         "  Postgres: {of_cluster:.2} CPU s; {:.2} s in all",
         measured.seconds

@@ -282,28 +282,34 @@ impl Stream {
         }
     }
 
+    fn list(&self) -> io::Result<Vec<Listed>> {
+        match list(&self.folder, self.key.restart) {
+            // The pod is deleted: there is what is open, and nothing else.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
     /// Says whether the folder kept still meanwhile.
     fn adopt_listing(&mut self, now: Instant) -> io::Result<bool> {
-        let listed = match list(&self.folder, self.key.restart) {
-            // The pod is deleted: there is what is open, and nothing else.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            other => other?,
-        };
+        let mut listed = self.list()?;
         // A compressed copy is recognised by its first line, which may have come since the last look.
         self.files.iter_mut().for_each(|file| file.refresh(now));
         let held: Vec<_> = self.files.iter().map(|f| (f.inode, f.name.clone())).collect();
         let changes = follow::compare(&held, &listed, &self.done);
         let mut opened = Vec::new();
         for file in &changes.open {
-            // A file renamed in between would be opened under a wrong name or missed.
-            match Held::open(&self.folder, file, now)? {
-                Some(file) => opened.push(file),
-                None => return Ok(false),
-            }
+            opened.extend(Held::open(&self.folder, file, now)?);
         }
         let has_more = !opened.is_empty();
-        if has_more && list(&self.folder, self.key.restart)? != listed {
-            return Ok(false);
+        // A file renamed in between would be opened under a wrong name or missed. One that was removed in between, as all
+        // are when the pod is deleted, is kept where it could be opened: nobody can open it again.
+        if !changes.open.is_empty() {
+            let again = self.list()?;
+            if again.iter().any(|file| !listed.contains(file)) {
+                return Ok(false);
+            }
+            listed = again;
         }
         for (place, name) in changes.renamed {
             self.files[place].name = name;

@@ -16,6 +16,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 /// Stops the cluster and removes its folder (argument 1) when it is told to end, as it is when its parent dies.
@@ -122,10 +123,36 @@ impl Cluster {
         run(self.control("stop").args(["-w", "-m", mode]));
     }
 
-    /// Number of the server's main process, for those who want to kill it.
-    pub fn pid(&self) -> u32 {
-        let text = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
-        text.lines().next().unwrap().parse().unwrap()
+    /// Number of the server's main process, for those who want to kill it; none where it has ended.
+    pub fn pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.folder.join("data/postmaster.pid")).ok()?;
+        text.lines().next()?.parse().ok()
+    }
+
+    /// Starts it again where it has ended: killed in a bad moment, the main process gives up.
+    pub fn keep_running(&self) {
+        if self.pid().is_none() {
+            self.resume();
+        }
+    }
+
+    /// Waits until it takes connections, started again if need be.
+    pub fn recover(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let is_ready = || {
+            let mut ask = unprivileged(&program("pg_isready"));
+            ask.arg("--quiet")
+                .args(["-p", &self.port.to_string()])
+                .arg("-h")
+                .arg(&self.folder);
+            ask.status().is_ok_and(|status| status.success())
+        };
+        self.keep_running();
+        while !is_ready() {
+            assert!(Instant::now() < deadline, "Postgres does not come back");
+            std::thread::sleep(Duration::from_millis(50));
+            self.keep_running();
+        }
     }
 
     /// The URL of a new, empty database.

@@ -124,6 +124,8 @@ pub struct Stored {
     pub lines: i64,
     /// Runs that ended.
     pub ended: i64,
+    /// All runs.
+    pub begun: i64,
 }
 
 /// Serves and never returns where the environment asks for the server.
@@ -175,6 +177,7 @@ async fn stored(
     Ok(Json(Stored {
         lines: figures.total_logs,
         ended: figures.succeeded_runs + figures.failed_runs,
+        begun: figures.total_runs,
     }))
 }
 

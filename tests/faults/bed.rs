@@ -156,6 +156,7 @@ impl Database {
     /// Stops the server, waits, and starts it.
     pub fn restart(&self, how: Stop, pause: Duration) {
         tokio::task::block_in_place(|| {
+            self.cluster.keep_running();
             self.cluster.stop(how);
             std::thread::sleep(pause);
             self.cluster.resume();
@@ -164,7 +165,8 @@ impl Database {
 
     /// SIGKILL of one of its processes: the server ends all others and recovers.
     pub fn kill_process(&self, choice: usize) {
-        let id = self.cluster.pid();
+        tokio::task::block_in_place(|| self.cluster.keep_running());
+        let Some(id) = self.cluster.pid() else { return };
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         let children: Vec<i32> = children
             .split_whitespace()
@@ -363,7 +365,7 @@ impl Bed {
             }
             let all = expected.iter().all(|(script, wanted)| {
                 let found: Stored = stored[script];
-                found.lines >= wanted.lines && found.ended >= wanted.ended
+                found.lines >= wanted.lines && found.ended >= wanted.ended && found.begun >= wanted.begun
             });
             if all || Instant::now() > deadline {
                 return stored;
@@ -476,6 +478,7 @@ impl Bed {
         self.make_writable();
         if let Some(database) = &self.database {
             self.faults += database.proxy.heal();
+            tokio::task::block_in_place(|| database.cluster.recover());
         }
         self.signal_server(Signal::SIGCONT);
         for at in 0..self.agents.len() {

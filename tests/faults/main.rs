@@ -320,6 +320,7 @@ fn expected(pods: &[Pod], nemesis: Nemesis) -> BTreeMap<String, Stored> {
         if !nemesis.may_lose() {
             stored.lines += i64::try_from(pod.lines()).expect("a count");
             stored.ended += i64::try_from(pod.ended()).expect("a count");
+            stored.begun += i64::try_from(pod.begun()).expect("a count");
         }
     }
     scripts

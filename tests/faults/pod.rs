@@ -429,6 +429,11 @@ impl Pod {
         self.printed.iter().map(|printed| printed.lines.len()).sum()
     }
 
+    /// Runs that began so far.
+    pub fn begun(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Runs that ended so far.
     pub fn ended(&self) -> usize {
         let ended = self.runs.values().filter(|s| **s != RunStatus::InProgress);
