@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::Write,
     net::SocketAddr,
+    path::Path,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use crate::{
     generate, ingest,
     report::{Baseline, Report, Scale},
-    testbed::{self, Config, Pod},
+    testbed::{self, Config, Pod, Process},
     usage,
 };
 
@@ -24,11 +25,40 @@ const LINES_PER_SECOND: u64 = 1_000;
 /// How often readers look.
 const LOOK: Duration = Duration::from_millis(4);
 
+/// Pods' files that an agent follows into SQLite.
+pub struct Followed {
+    pub files: Vec<File>,
+    pub server: Process,
+    pub address: SocketAddr,
+    pub agent: Process,
+}
+
+/// Makes the pods' files in a folder, and starts server and agent.
+pub fn follow(scratch: &Path, pods: Vec<Pod>) -> Followed {
+    let logs = scratch.join("pods");
+    let files = pods
+        .iter()
+        .map(|pod| generate::create(&logs, pod).into_inner().unwrap())
+        .collect();
+    let config = Config {
+        store: format!("sqlite://{}", scratch.join("store.db").display()),
+        listen: ([127, 0, 0, 1], 0).into(),
+        pods,
+    };
+    let (server, address) = testbed::start_server(&config);
+    let agent = testbed::start_agent(address, &logs, scratch);
+    Followed {
+        files,
+        server,
+        address,
+        agent,
+    }
+}
+
 /// The 99th percentile of the time from print to readable, milliseconds, at 1,000 lines a second.
 pub fn p99(scale: Scale) {
     let lines = scale.of(20, 4) * LINES_PER_SECOND as usize;
     let scratch = tempfile::tempdir().unwrap();
-    let logs = scratch.path().join("pods");
     let pods: Vec<Pod> = generate::pods(FILES, "")
         .into_iter()
         .enumerate()
@@ -37,17 +67,12 @@ pub fn p99(scale: Scale) {
             ..pod
         })
         .collect();
-    let mut files: Vec<File> = pods
-        .iter()
-        .map(|pod| generate::create(&logs, pod).into_inner().unwrap())
-        .collect();
-    let config = Config {
-        store: format!("sqlite://{}", scratch.path().join("store.db").display()),
-        listen: ([127, 0, 0, 1], 0).into(),
-        pods,
-    };
-    let (server, address) = testbed::start_server(&config);
-    let agent = testbed::start_agent(address, &logs, scratch.path());
+    let Followed {
+        mut files,
+        server,
+        address,
+        agent,
+    } = follow(scratch.path(), pods);
     // From here on everything is being followed.
     for file in &mut files {
         print(file, 0);

@@ -62,6 +62,32 @@ async fn prepared(url: &str) {
     store.close().await;
 }
 
+/// Inserts the runs by `sql`, chunk by chunk. A macro, as what a statement binds to is of another type for each database.
+macro_rules! insert_runs {
+    ($connection:expr, $span:expr, $sql:expr) => {
+        for (first, after) in $span.chunks() {
+            let insert = sqlx::query(sqlx::AssertSqlSafe($sql.as_str()))
+                .bind(first)
+                .bind(after);
+            let insert = insert.bind($span.begin).bind($span.step).bind($span.runs);
+            insert.execute(&mut $connection).await.unwrap();
+        }
+    };
+}
+
+/// Inserts the rollups of the runs.
+macro_rules! insert_rollups {
+    ($connection:expr, $span:expr) => {
+        for row in rollups($span) {
+            let insert = sqlx::query(sqlx::AssertSqlSafe(row.sql()))
+                .bind(row.hour)
+                .bind(row.version);
+            let insert = insert.bind(row.function).bind(row.succeeded).bind(row.failed);
+            insert.bind(row.digest).execute(&mut $connection).await.unwrap();
+        }
+    };
+}
+
 /// A SQLite store with so many runs, and the moment after the last.
 pub async fn sqlite(path: &Path, runs: usize) -> (Arc<dyn Store>, Timestamp) {
     let url = format!("sqlite://{}", path.display());
@@ -82,22 +108,9 @@ pub async fn sqlite(path: &Path, runs: usize) -> (Arc<dyn Store>, Timestamp) {
         "WITH RECURSIVE n(n) AS (SELECT $1 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < $2)",
         "printf('run_%016x', began)",
     );
-    for (first, after) in span.chunks() {
-        let insert = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
-            .bind(first)
-            .bind(after);
-        let insert = insert.bind(span.begin).bind(span.step).bind(span.runs);
-        insert.execute(&mut file).await.unwrap();
-    }
+    insert_runs!(file, span, sql);
     sqlx::query("BEGIN").execute(&mut file).await.unwrap();
-    for row in rollups(span) {
-        let sql = row.sql();
-        let insert = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(row.hour)
-            .bind(row.version);
-        let insert = insert.bind(row.function).bind(row.succeeded).bind(row.failed);
-        insert.bind(row.digest).execute(&mut file).await.unwrap();
-    }
+    insert_rollups!(file, span);
     sqlx::query("COMMIT").execute(&mut file).await.unwrap();
     file.close().await.unwrap();
     (store::open(&url).await.unwrap(), end)
@@ -117,21 +130,8 @@ pub async fn postgres(url: &str, runs: usize) -> (Arc<dyn Store>, Timestamp) {
         "WITH n(n) AS (SELECT generate_series($1::bigint, $2::bigint - 1))",
         "'run_' || lpad(to_hex(began), 16, '0')",
     );
-    for (first, after) in span.chunks() {
-        let insert = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
-            .bind(first)
-            .bind(after);
-        let insert = insert.bind(span.begin).bind(span.step).bind(span.runs);
-        insert.execute(&mut connection).await.unwrap();
-    }
-    for row in rollups(span) {
-        let sql = row.sql();
-        let insert = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(row.hour)
-            .bind(row.version);
-        let insert = insert.bind(row.function).bind(row.succeeded).bind(row.failed);
-        insert.bind(row.digest).execute(&mut connection).await.unwrap();
-    }
+    insert_runs!(connection, span, sql);
+    insert_rollups!(connection, span);
     // As autovacuum has it after a while.
     sqlx::query("VACUUM (ANALYZE) runs")
         .execute(&mut connection)
@@ -224,6 +224,7 @@ impl Rollup {
 
     fn sql(&self) -> String {
         if self.table == TOTALS {
+            // There are no lines; the empty function stands for their number, so that both statements bind the same.
             return format!(
                 "INSERT INTO {TOTALS} (script_id, last_run_at, version, lines, succeeded, failed, digest) \
                  VALUES (1, $1, $2, length($3), $4, $5, $6)"

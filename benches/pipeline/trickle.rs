@@ -1,13 +1,12 @@
 //! What a node costs that prints a little all the time: the unit of docs/scaling.md.
 
-use std::{fs::File, thread, time::Duration, time::Instant};
+use std::{thread, time::Duration, time::Instant};
 
 use crate::{
     generate,
     ingest::SCRIPT,
-    latency,
+    latency::{self, Followed},
     report::{Baseline, Report, Scale},
-    testbed::{self, Config},
     usage,
 };
 
@@ -18,19 +17,13 @@ const LINES_PER_SECOND: u64 = 400;
 pub fn node_cpu(scale: Scale) {
     let seconds = scale.of(20, 4) as u64;
     let scratch = tempfile::tempdir().unwrap();
-    let logs = scratch.path().join("pods");
     let pods = generate::pods(PODS, SCRIPT);
-    let mut files: Vec<File> = pods
-        .iter()
-        .map(|pod| generate::create(&logs, pod).into_inner().unwrap())
-        .collect();
-    let config = Config {
-        store: format!("sqlite://{}", scratch.path().join("store.db").display()),
-        listen: ([127, 0, 0, 1], 0).into(),
-        pods,
-    };
-    let (server, address) = testbed::start_server(&config);
-    let agent = testbed::start_agent(address, &logs, scratch.path());
+    let Followed {
+        mut files,
+        server,
+        agent,
+        ..
+    } = latency::follow(scratch.path(), pods);
     let processes = [server.0.id(), agent.0.id()];
     let before = processes.map(usage::cpu_seconds);
     let began = Instant::now();
