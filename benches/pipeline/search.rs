@@ -1,6 +1,7 @@
 //! Looking for text in many log lines.
 
 use std::{
+    path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use scriptscope::{
     model::{Column, Condition, Filter, LogLevel, Match, Operator, ScriptKey, TimeRange},
     store::{self, Append, PodRecord, RowQuery, Store},
 };
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -47,6 +49,8 @@ fn lines(scale: Scale) -> &'static Lines {
         let began = Instant::now();
         let path = folder.path().join("store.db");
         let (store, ids) = runtime.block_on(fill(&format!("sqlite://{}", path.display()), lines));
+        eprintln!("  stored after {:.0} s", began.elapsed().as_secs_f64());
+        runtime.block_on(indexed(&path));
         let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
         eprintln!(
             "  {lines} lines made in {:.0} s, {:.1} bytes each",
@@ -120,6 +124,22 @@ async fn fill(url: &str, lines: usize) -> (Arc<dyn Store>, Vec<String>) {
         store.append(vec![append]).await.unwrap();
     }
     (store, ids)
+}
+
+/// Waits until it is written down which texts the segments may have.
+async fn indexed(path: &Path) {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+    let waiting = "SELECT count(*) FROM log_segments_to_index";
+    while sqlx::query_scalar::<_, i64>(waiting)
+        .fetch_one(&mut file)
+        .await
+        .unwrap()
+        > 0
+    {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    file.close().await.unwrap();
 }
 
 fn script() -> ScriptKey {

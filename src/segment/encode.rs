@@ -6,7 +6,8 @@ use std::{
 };
 
 use arrow_array::{
-    ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray, builder::StringBuilder,
+    ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    builder::{StringBuilder, StringViewBuilder},
 };
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-use super::{LevelSet, LineRef, ROWS_PER_GROUP, RunSet, Segment, SegmentError, SegmentInfo, tokens};
+use super::{LevelSet, LineRef, ROWS_PER_GROUP, RunSet, Segment, SegmentError, SegmentInfo};
 
 static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -32,13 +33,18 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
         Field::new("index", DataType::Int32, false),
         Field::new("level", DataType::Utf8, false),
         Field::new("run_id", DataType::Utf8, true),
-        Field::new("message", DataType::Utf8, false),
+        Field::new("message", DataType::Utf8View, false),
         Field::new("attributes", DataType::Utf8, true),
     ]))
 });
 
 /// Writes lines as a segment, in whatever order they come; none where there is no line.
 pub fn encode(lines: &[LineRef<'_>]) -> Result<Option<Segment>, SegmentError> {
+    encode_shared(lines, &[])
+}
+
+/// The same of lines of which messages are parts of `texts`: these are not copied.
+pub fn encode_shared(lines: &[LineRef<'_>], texts: &[Bytes]) -> Result<Option<Segment>, SegmentError> {
     let order = order(lines);
     let (Some(&first), Some(&last)) = (order.first(), order.last()) else {
         return Ok(None);
@@ -57,19 +63,18 @@ pub fn encode(lines: &[LineRef<'_>]) -> Result<Option<Segment>, SegmentError> {
     };
     // The Arrow schema is left out: it is about 1 KB, more than many a small segment, and nothing here needs it.
     let options = ArrowWriterOptions::new()
-        .with_properties(properties()?)
+        .with_properties(properties(lines)?)
         .with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&SCHEMA), options)?;
     let mut group: Vec<&LineRef<'_>> = Vec::with_capacity(ROWS_PER_GROUP.min(lines.len()));
     for rows in order.chunks(ROWS_PER_GROUP) {
         group.clear();
         group.extend(rows.iter().map(|&row| &lines[row]));
-        writer.write(&batch(&group)?)?;
+        writer.write(&batch(&group, texts)?)?;
     }
     Ok(Some(Segment {
         info,
         body: Bytes::from(writer.into_inner()?),
-        grams: tokens::grams(lines.len(), order.iter().map(|&row| lines[row].message)),
     }))
 }
 
@@ -97,8 +102,15 @@ fn distinct_runs<'a>(lines: &[LineRef<'a>]) -> HashSet<&'a str, RandomState> {
     runs
 }
 
-fn properties() -> Result<WriterProperties, SegmentError> {
+fn properties(lines: &[LineRef<'_>]) -> Result<WriterProperties, SegmentError> {
     let column = |name: &str| ColumnPath::from(name);
+    // Numbers are packed already; of texts that no line has there is nothing to compress, and a compressor takes memory.
+    let numbers = ["timestamp", "stream", "offset", "index"];
+    let without_attributes = lines.iter().all(|line| line.attributes.is_none());
+    let without_runs = lines.iter().all(|line| line.run_id.is_none());
+    let mut uncompressed = numbers.to_vec();
+    uncompressed.extend(without_attributes.then_some("attributes"));
+    uncompressed.extend(without_runs.then_some("run_id"));
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
@@ -110,15 +122,44 @@ fn properties() -> Result<WriterProperties, SegmentError> {
     for name in ["level", "run_id"] {
         builder = builder.set_column_dictionary_enabled(column(name), true);
     }
-    for name in ["timestamp", "stream", "offset", "index"] {
-        builder = builder
-            .set_column_encoding(column(name), Encoding::DELTA_BINARY_PACKED)
-            .set_column_compression(column(name), Compression::UNCOMPRESSED);
+    for name in numbers {
+        builder = builder.set_column_encoding(column(name), Encoding::DELTA_BINARY_PACKED);
+    }
+    for name in uncompressed {
+        builder = builder.set_column_compression(column(name), Compression::UNCOMPRESSED);
     }
     Ok(builder.build())
 }
 
-fn batch(lines: &[&LineRef<'_>]) -> Result<RecordBatch, SegmentError> {
+/// The messages, as views of the texts that they are part of.
+fn messages(lines: &[&LineRef<'_>], texts: &[Bytes]) -> Result<StringViewArray, SegmentError> {
+    let mut array = StringViewBuilder::with_capacity(lines.len());
+    for text in texts {
+        array.append_block(text.clone().into());
+    }
+    for line in lines {
+        let text = line
+            .source
+            .and_then(|source| Some((source, texts.get(source as usize)?)));
+        match text.and_then(|(source, text)| Some((source, offset_in(text, line.message)?))) {
+            Some((source, offset)) => {
+                let length = u32::try_from(line.message.len()).unwrap_or(u32::MAX);
+                array.try_append_view(source, offset, length)?;
+            }
+            None => array.append_value(line.message),
+        }
+    }
+    Ok(array.finish())
+}
+
+/// Where in the memory of a text a part of it begins.
+fn offset_in(text: &Bytes, part: &str) -> Option<u32> {
+    let offset = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+    let is_part = offset + part.len() <= text.len();
+    u32::try_from(offset).ok().filter(|_| is_part)
+}
+
+fn batch(lines: &[&LineRef<'_>], texts: &[Bytes]) -> Result<RecordBatch, SegmentError> {
     fn text<'a>(lines: &[&LineRef<'a>], value: fn(&LineRef<'a>) -> Option<&'a str>) -> ArrayRef {
         let bytes = lines.iter().map(|line| value(line).map_or(0, str::len)).sum();
         let mut array = StringBuilder::with_capacity(lines.len(), bytes);
@@ -137,7 +178,7 @@ fn batch(lines: &[&LineRef<'_>]) -> Result<RecordBatch, SegmentError> {
         Arc::new(Int32Array::from_iter_values(lines.iter().map(|l| l.key.id.index))),
         text(lines, |l| Some(l.level.as_str())),
         text(lines, |l| l.run_id),
-        text(lines, |l| Some(l.message)),
+        Arc::new(messages(lines, texts)?),
         text(lines, |l| l.attributes),
     ];
     Ok(RecordBatch::try_new(Arc::clone(&SCHEMA), columns)?)

@@ -16,12 +16,12 @@ use bytes::Bytes;
 
 use crate::model::{LogId, LogLevel};
 
-pub use encode::encode;
+pub use encode::{encode, encode_shared};
 pub use merge::merge;
 pub use runs::RunSet;
 pub use scan::{count, decode, levels, scan};
 pub use search::search;
-pub use tokens::{Grams, Needles};
+pub use tokens::{Grams, Needles, grams};
 
 /// Rows in a row group: what is decoded at once.
 pub const ROWS_PER_GROUP: usize = 8_192;
@@ -87,6 +87,8 @@ pub struct LineRef<'a> {
     pub run_id: Option<&'a str>,
     /// Text.
     pub message: &'a str,
+    /// Which of the texts that [`encode_shared`] is given the message is part of.
+    pub source: Option<u32>,
     /// Further attributes, a JSON object.
     pub attributes: Option<&'a str>,
 }
@@ -99,6 +101,7 @@ impl SegmentLine {
             level: self.level,
             run_id: self.run_id.as_deref(),
             message: &self.message,
+            source: None,
             attributes: self.attributes.as_deref(),
         }
     }
@@ -134,6 +137,11 @@ impl SegmentInfo {
         self.lines >= MAX_LINES / WORTH_MERGING || self.text_bytes >= MAX_TEXT_BYTES / WORTH_MERGING
     }
 
+    /// Whether a search is to know which texts it may have, see [`Grams`].
+    pub fn is_worth_grams(&self) -> bool {
+        tokens::is_worth_grams(self.lines)
+    }
+
     /// The tier that merging would have brought it to, had its lines come one by one.
     pub fn tier(&self) -> i64 {
         self.lines.checked_ilog(FAN_IN as usize).map_or(0, i64::from)
@@ -163,8 +171,6 @@ pub struct Segment {
     pub info: SegmentInfo,
     /// The Parquet file.
     pub body: Bytes,
-    /// The texts that its messages may have, see [`Grams`]; empty where that is not known.
-    pub grams: Vec<u8>,
 }
 
 /// A set of log levels.

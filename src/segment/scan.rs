@@ -85,6 +85,18 @@ pub fn levels(body: &Bytes, range: &Range<i64>) -> Result<Vec<(i64, LogLevel)>, 
     Ok(found)
 }
 
+/// The messages of a segment, oldest first, row group by row group; reads these alone.
+pub(super) fn messages(body: &Bytes) -> Result<Vec<StringArray>, SegmentError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(body.clone())?;
+    let messages = ProjectionMask::columns(builder.parquet_schema(), ["message"]);
+    builder
+        .with_projection(messages)
+        .with_batch_size(ROWS_PER_GROUP)
+        .build()?
+        .map(|batch| Ok(column::<StringArray>(&batch?, "message")?.clone()))
+        .collect()
+}
+
 /// Lines of a segment whose time lies in `range`; reads their times alone.
 pub fn count(body: &Bytes, range: &Range<i64>) -> Result<i64, SegmentError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(body.clone())?;
@@ -189,6 +201,7 @@ impl<'a> Columns<'a> {
             level: level(self.level.value(row))?,
             run_id: optional(self.run_id, row),
             message: self.message.value(row),
+            source: None,
             attributes: optional(self.attributes, row),
         })
     }

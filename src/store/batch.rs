@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
@@ -218,16 +219,20 @@ impl Batch {
         let members = members.iter().filter_map(|&n| self.appends.get(n));
         let count = members.clone().map(|append| append.lines.len()).sum();
         let mut lines: Vec<LineRef<'_>> = Vec::with_capacity(count);
+        let mut texts: Vec<Bytes> = Vec::new();
         for append in members {
-            lines.extend(append.line_refs());
+            let before = u32::try_from(texts.len()).unwrap_or(u32::MAX);
+            lines.extend(append.line_refs(before));
+            texts.extend(append.lines.texts().cloned());
         }
-        Ok(segment::encode(&lines)?)
+        Ok(segment::encode_shared(&lines, &texts)?)
     }
 }
 
 impl PreparedAppend {
-    fn line_refs(&self) -> impl Iterator<Item = LineRef<'_>> {
-        self.lines.iter().map(|line| LineRef {
+    /// The lines, where the texts of others come `before` theirs.
+    fn line_refs(&self, before: u32) -> impl Iterator<Item = LineRef<'_>> {
+        self.lines.iter().map(move |line| LineRef {
             key: LineKey {
                 micros: line.micros,
                 id: LogId {
@@ -240,6 +245,7 @@ impl PreparedAppend {
             level: line.level,
             run_id: line.run_id,
             message: line.message,
+            source: line.source.and_then(|source| source.checked_add(before)),
             attributes: line.attributes,
         })
     }

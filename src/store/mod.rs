@@ -14,6 +14,7 @@ mod retention;
 mod rows;
 mod run_changes;
 pub mod sqlite;
+mod text_index;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 

@@ -1,6 +1,9 @@
 //! Log lines: segments that overlap, merging, the lines of one run.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
 use scriptscope::{
@@ -112,4 +115,41 @@ pub async fn lines_of_one_run_are_found(backend: &impl Backend) {
     }
     let none = filter(Column::RunId, Operator::Equals, &["run_99"]);
     assert!(all_lines(&store, log_query(&script("a"), none)).await.is_empty());
+}
+
+/// `indexed` says of how many segments it is written down which texts they may have.
+pub async fn texts_are_found_before_and_after_they_are_indexed(
+    backend: &impl Backend,
+    indexed: impl AsyncFn() -> i64,
+) {
+    let store = backend.open().await;
+    let a = script("a");
+    let mut feed = Feed::open(&store, &a, "u", 1).await;
+    let offset = feed.offset;
+    let lines = (0..20_000).map(|n| {
+        let text = format!("Order {n:07} of customer {} was shipped", n % 100);
+        Record::Line(line(offset + n, 0, &text))
+    });
+    feed.send(lines.collect()).await;
+    let found = async |text: &str| {
+        let contains = filter(Column::LogMessage, Operator::Contains, &[text]);
+        all_lines(&store, log_query(&a, contains)).await.len()
+    };
+    let texts = [
+        ("0012345 OF", 1),
+        ("customer 42 ", 200),
+        ("refused by peer", 0),
+        ("der 00000", 100),
+    ];
+    for (text, expected) in texts {
+        assert_eq!(found(text).await, expected, "{text:?}, not indexed");
+    }
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while indexed().await == 0 {
+        assert!(Instant::now() < deadline, "no segment was indexed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (text, expected) in texts {
+        assert_eq!(found(text).await, expected, "{text:?}, indexed");
+    }
 }

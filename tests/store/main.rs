@@ -150,6 +150,34 @@ mod sqlite_file {
         file.close().await.unwrap();
     }
 
+    const INDEXED: &str = "SELECT count(*) FROM log_segment_grams";
+
+    #[tokio::test]
+    async fn texts_are_indexed() {
+        let backend = sqlite();
+        let options = SqliteConnectOptions::new().filename(&backend.path);
+        crate::logs::texts_are_found_before_and_after_they_are_indexed(&backend, async || {
+            let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+            let count = sqlx::query_scalar(INDEXED).fetch_one(&mut file).await.unwrap();
+            file.close().await.unwrap();
+            count
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn texts_are_indexed_in_postgres() {
+        let backend = crate::support::postgres();
+        crate::logs::texts_are_found_before_and_after_they_are_indexed(&backend, async || {
+            let mut database = sqlx::PgConnection::connect(&backend.url).await.unwrap();
+            sqlx::query_scalar(INDEXED)
+                .fetch_one(&mut database)
+                .await
+                .unwrap()
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn what_retention_deletes_makes_every_table_and_the_file_smaller() {
         crate::retention::every_table_and_the_file_shrink(&sqlite()).await;

@@ -51,6 +51,7 @@ mod runs_write;
 mod segments;
 mod snapshot;
 mod streams;
+mod text_index;
 mod writer;
 
 use std::{
@@ -138,6 +139,7 @@ impl PostgresStore {
         let store = || Arc::downgrade(&inner);
         tokio::spawn(news::hear(store(), listener, watch.clone()));
         tokio::spawn(news::tell(store(), watch.clone()));
+        tokio::spawn(crate::store::text_index::run(store(), watch.clone()));
         tokio::spawn(merge::run(store(), watch));
         inner.stored.send_modify(|n| *n += 1);
         Ok(Self(inner))

@@ -75,17 +75,27 @@ pub async fn insert(
     .await?;
     // Numbers are given in the order of the segments.
     ids.sort_unstable();
-    let with_grams = ids
-        .iter()
-        .zip(segments)
-        .filter(|(_, (_, segment))| !segment.grams.is_empty());
-    for (segment_id, (_, segment)) in with_grams {
-        sqlx::query("INSERT INTO log_segment_grams (segment_id, grams) VALUES ($1, $2)")
-            .bind(segment_id)
-            .bind(segment.grams.as_slice())
+    let to_index = ids.iter().zip(infos()).filter(|(_, info)| info.is_worth_grams());
+    let to_index: Vec<i64> = to_index.map(|(id, _)| *id).collect();
+    if !to_index.is_empty() {
+        sqlx::query("INSERT INTO log_segments_to_index (segment_id) SELECT unnest($1::bigint[])")
+            .bind(to_index)
             .execute(&mut *connection)
             .await?;
     }
+    Ok(())
+}
+
+/// Stores which texts a segment may have, unless it has gone meanwhile.
+pub async fn index(connection: &mut PgConnection, segment_id: i64, grams: &[u8]) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO log_segment_grams (segment_id, grams) \
+         SELECT segment_id, $2 FROM log_segments WHERE segment_id = $1 FOR KEY SHARE",
+    )
+    .bind(segment_id)
+    .bind(grams)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -177,7 +177,7 @@ pub async fn apply<W: Write>(write: &mut W, script_id: i64, step: &Step) -> Resu
             };
             let mut left = 0;
             if let Some(kept) = kept {
-                left = (kept.body.len() + kept.grams.len()) as u64;
+                left = kept.body.len() as u64;
                 write
                     .insert_segment(script_id, old.tier, old.sealed, kept)
                     .await?;
@@ -223,6 +223,10 @@ async fn remove<W: Write>(write: &mut W, ids: &[i64]) -> Result<Vec<Gone>, Store
             Ok(())
         })
         .await?;
+    // Before the segments: whoever indexes one locks its entry first.
+    let mut waiting = sql("DELETE FROM log_segments_to_index WHERE segment_id IN (");
+    push_list(&mut waiting, ids.iter().copied());
+    write.execute(waiting).await?;
     let mut statement = sql("DELETE FROM log_segments WHERE segment_id IN (");
     push_list(&mut statement, ids.iter().copied());
     statement.push(

@@ -16,6 +16,7 @@ mod segments;
 mod snapshot;
 mod statements;
 mod streams;
+mod text_index;
 mod writer;
 
 use std::{
@@ -97,6 +98,10 @@ impl SqliteStore {
             stored,
             _lock: lock,
         });
+        tokio::spawn(crate::store::text_index::run(
+            Arc::downgrade(&inner),
+            watch.clone(),
+        ));
         tokio::spawn(merge::run(Arc::downgrade(&inner), watch));
         inner.stored.send_modify(|n| *n += 1);
         Ok(Self(inner))

@@ -34,13 +34,32 @@ pub async fn insert(
     .bind(segment.body.as_ref())
     .fetch_one(&mut *connection)
     .await?;
-    if !segment.grams.is_empty() {
-        sqlx::query("INSERT INTO log_segment_grams (segment_id, grams) VALUES (?, ?)")
+    if info.is_worth_grams() {
+        sqlx::query("INSERT INTO log_segments_to_index (segment_id) VALUES (?)")
             .bind(segment_id)
-            .bind(segment.grams.as_slice())
             .execute(connection)
             .await?;
     }
+    Ok(())
+}
+
+/// Stores which texts a segment may have, unless it has gone meanwhile.
+pub async fn index(
+    connection: &mut SqliteConnection,
+    segment_id: i64,
+    grams: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM log_segments_to_index WHERE segment_id = ?")
+        .bind(segment_id)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "INSERT INTO log_segment_grams (segment_id, grams) SELECT segment_id, ? FROM log_segments WHERE segment_id = ?",
+    )
+    .bind(grams)
+    .bind(segment_id)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
