@@ -5,6 +5,7 @@
 
 use std::{fmt::Write, ops::ControlFlow};
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
 use scriptscope::{
@@ -57,7 +58,7 @@ fn spans() -> Vec<u8> {
 
 fn parse(bytes: &[u8]) -> Parsed {
     let mut parser = Parser::new(0, BEGIN.parse().unwrap());
-    parser.feed(bytes);
+    parser.feed(&Bytes::copy_from_slice(bytes));
     parser.finish()
 }
 
@@ -76,6 +77,7 @@ fn line_refs(parsed: &Parsed) -> Vec<LineRef<'_>> {
             level: line.level,
             run_id: line.run_id,
             message: line.message,
+            source: None,
             attributes: line.attributes,
         })
         .collect()

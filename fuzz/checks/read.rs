@@ -1,5 +1,6 @@
 //! The parser as the checks see it.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use scriptscope::{
     ingest::{
@@ -59,7 +60,7 @@ pub fn read<'a>(offset: u64, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read
     };
     for piece in pieces {
         let mut parser = Parser::resume(&read.carry, read.offset, received()).expect("its own carry");
-        parser.feed(piece);
+        parser.feed(&Bytes::copy_from_slice(piece));
         let parsed = parser.finish();
         read.records.extend(parsed.records);
         read.carry = parsed.carry;

@@ -58,14 +58,16 @@ impl Turns {
         }
         rotate(&mut quiet, self.quiet.as_ref());
         rotate(&mut busy, self.busy.as_ref());
-        busy.truncate(waiting.div_ceil(LANES).max(1));
+        let share = waiting.div_ceil(LANES).max(1);
+        let is_more = busy.len() > share;
+        busy.truncate(share);
 
         let mut filling = Filling {
             number: self.batch,
             buffer: buffers.take(),
             headers: Vec::new(),
             decoders,
-            is_full: false,
+            is_full: is_more,
         };
         let share = if busy.is_empty() {
             BATCH_BYTES

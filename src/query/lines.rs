@@ -230,6 +230,7 @@ mod tests {
             level,
             run_id,
             message,
+            source: None,
             attributes: None,
         }
     }

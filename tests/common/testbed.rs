@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 const ROLE: &str = "SCRIPTSCOPE_TESTBED";
 /// Name of the node that the agent under test speaks for.
 pub const NODE: &str = "node-1";
-const AS_IN_THE_CHART: [(&str, &str); 1] = [("MIMALLOC_ALLOW_THP", "0")];
+const AS_IN_THE_CHART: [(&str, &str); 2] = [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "10000")];
 const TOKEN: &str = "a-token-of-the-testbed";
 const NAMESPACE: &str = "bed";
 const CONTAINER: &str = "script";

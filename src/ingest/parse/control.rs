@@ -172,6 +172,7 @@ fn output(record: Output<'_>, origin: Origin, records: &mut Records) -> Option<(
             level,
             run_id: run_id.as_deref(),
             message: without_line_end(text),
+            source: None,
             attributes: None,
         });
     }

@@ -18,6 +18,7 @@ mod time;
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use self::{
@@ -80,12 +81,14 @@ impl Parser {
     }
 
     /// Reads the next bytes of the stream. They end with a line end, but for a last line that its writer never ended.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        // Messages are most of the bytes, and seldom longer than they were printed; of records little is kept.
-        if !cri::is_object(bytes) {
-            self.records.lines.reserve(bytes.len());
+    pub fn feed(&mut self, bytes: &Bytes) {
+        // Plain messages are most of the bytes and stay where they are; of records little is kept.
+        if cri::is_object(bytes) {
+            self.records.lines.reserve(bytes.len() / 2);
+        } else {
+            self.records.lines.receive(bytes);
         }
-        let mut rest = bytes;
+        let mut rest = &**bytes;
         while !rest.is_empty() {
             let (line, length) = match memchr::memchr(b'\n', rest) {
                 Some(end) => (&rest[..end], end + 1),
@@ -96,6 +99,7 @@ impl Parser {
             self.entry(offset, line);
             rest = &rest[length..];
         }
+        self.records.lines.end_of_received();
     }
 
     /// Bytes up to `offset` are lost: lines that were unfinished end here.
@@ -239,6 +243,11 @@ impl Parser {
     }
 
     fn plain(&mut self, level: LogLevel, origin: Origin, text: &[u8], cut: u64) {
+        let micros = origin.time.as_microsecond();
+        let lines = &mut self.records.lines;
+        if cut == 0 && lines.push_received(origin.offset, micros, level, text) {
+            return;
+        }
         // Nearly all text is valid, and found to be so much faster than it is repaired.
         let text = std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed);
         let marked;
@@ -248,13 +257,14 @@ impl Parser {
             marked = format!("{text} [cut: {cut} bytes]");
             &marked
         };
-        self.records.lines.push(&Line {
+        lines.push(&Line {
             offset: origin.offset,
             index: 0,
-            micros: origin.time.as_microsecond(),
+            micros,
             level,
             run_id: None,
             message,
+            source: None,
             attributes: None,
         });
     }

@@ -136,6 +136,7 @@ fn read_strict(text: &[u8], origin: Origin, take: &mut impl FnMut(&SpanLine<'_>)
             level: level(&level_name),
             run_id: run_id.as_deref(),
             message: without_line_end(&message),
+            source: None,
             attributes: others.as_deref().filter(|json| !is_too_deep(json)),
         },
         echo: (&level_name, &message),

@@ -28,7 +28,7 @@ fn parse_chunks(chunks: &[&[u8]]) -> Parsed {
     let (mut all, mut carry, mut offset, mut newest) = (Vec::new(), Vec::new(), 0, None);
     for chunk in chunks {
         let mut parser = Parser::resume(&carry, offset, received()).unwrap();
-        parser.feed(chunk);
+        parser.feed(&Bytes::copy_from_slice(chunk));
         let parsed = parser.finish();
         all.extend(parsed.records);
         (carry, offset, newest) = (parsed.carry, parsed.offset, newest.max(parsed.newest));
@@ -233,9 +233,9 @@ fn the_end_of_a_container_ends_its_lines() {
 #[test]
 fn lost_bytes_end_what_was_before_them() {
     let mut parser = Parser::resume(b"", 0, received()).unwrap();
-    parser.feed(b"2025-05-14T06:07:28Z stdout P half\n");
+    parser.feed(&Bytes::from_static(b"2025-05-14T06:07:28Z stdout P half\n"));
     parser.skip_to(1000);
-    parser.feed(b"2025-05-14T06:07:29Z stdout F whole\n");
+    parser.feed(&Bytes::from_static(b"2025-05-14T06:07:29Z stdout F whole\n"));
     let records: Vec<Record> = parser.finish().records.into_iter().collect();
     let lines: Vec<_> = records
         .iter()
@@ -421,7 +421,7 @@ fn a_runner_that_stops_says_its_token_beside_the_records() {
         let text =
             format!("{{\"scriptscope\":\"runner.stopped\",\"time\":\"2025-05-14T06:07:28Z\"{token}}}\n");
         let mut parser = Parser::new(0, received());
-        parser.feed(&logged(&text));
+        parser.feed(&Bytes::from(logged(&text)));
         let parsed = parser.finish();
         assert_eq!(parsed.records.lines.len(), 0, "{text}");
         parsed.records.stopped.map(|stopped| stopped.token)
