@@ -20,7 +20,7 @@ use super::{
     output::Output,
     run,
     stop::Stop,
-    worker::{Launch, StartError, Worker},
+    worker::{Launch, StartError, Worker, print_span},
 };
 
 /// Calls that may wait for each worker.
@@ -209,8 +209,8 @@ impl Slot {
                     tracing::warn!(?exit, "A worker ended between two runs and is replaced.");
                     return;
                 }
-                Ok(length) = worker.logs.recv(&mut worker.datagram) => {
-                    worker.print_span(length, &self.output).await;
+                span = worker.logs.next() => {
+                    print_span(span, &self.output).await;
                     continue;
                 }
                 job = next => job,

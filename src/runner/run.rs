@@ -187,7 +187,7 @@ impl<'a> Running<'a> {
                 biased;
                 () = sleep_until(deadline) => return End::Timeout,
                 () = stop.killing() => return End::Undeployed,
-                Ok(length) = self.worker.logs.recv(&mut self.worker.datagram) => self.take_span(length).await,
+                span = self.worker.logs.next() => self.take_span(span).await,
                 frame = self.worker.channel.receive() => match frame {
                     Ok(Some(frame)) => return End::Reply(frame),
                     Ok(None) => return End::Exited,
@@ -217,10 +217,7 @@ impl<'a> Running<'a> {
     }
 
     /// False when the run has printed too much.
-    async fn take_span(&mut self, length: usize) -> bool {
-        let Some(span) = Span::parse(self.worker.datagram.get(..length).unwrap_or_default()) else {
-            return true;
-        };
+    async fn take_span(&mut self, span: Span) -> bool {
         let fits = span.len() <= self.budget;
         self.budget = self.budget.saturating_sub(span.len());
         if fits {
@@ -235,8 +232,8 @@ impl<'a> Running<'a> {
     /// Spans that have arrived. A span is sent before its mark is written, so those of all marks read so far are here.
     async fn take_spans(&mut self) -> bool {
         let mut fits = true;
-        while let Some(length) = self.worker.arrived_log() {
-            fits &= self.take_span(length).await;
+        while let Some(span) = self.worker.logs.arrived() {
+            fits &= self.take_span(span).await;
         }
         fits
     }

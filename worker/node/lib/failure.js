@@ -56,6 +56,8 @@ function tracebackOf(error, app) {
 /** A stack trace with paths as the script's author knows them. */
 function clean(stack, app) {
   const frames = stack.split('\n').filter((line) => !/^ +at /.test(line) || !isOurs(line));
+  // What is left of calls from Node's own code and from ours.
+  while (/^ +at .*\(<anonymous>\)$/.test(frames.at(-1))) frames.pop();
   let text = frames.join('\n');
   // A ConfigMap's files are links into a folder whose name changes with every version.
   for (const folder of new Set([realFolder(app), app])) {
