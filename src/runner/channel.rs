@@ -55,24 +55,22 @@ impl Channel {
         self.stream.write_all(&frame(payload)?).await
     }
 
-    /// Sends two frames and two descriptors.
-    pub async fn send_with(
-        &mut self,
-        first: &[u8],
-        second: &[u8],
-        fds: [BorrowedFd<'_>; 2],
-    ) -> io::Result<()> {
+    /// Sends two frames and, with their first byte, descriptors; in one system call if there is room.
+    pub async fn send_with(&mut self, first: &[u8], second: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let frames = [frame(first)?, frame(second)?].concat();
-        let fds = fds.map(|fd| fd.as_raw_fd());
+        send_fds(&mut self.stream, &frames, fds).await
+    }
+
+    /// Sends descriptors over Node's channel; false if there is none.
+    pub async fn send_handles(&mut self, fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
         let Some(handles) = &mut self.handles else {
-            // In one system call, if there is room.
-            return send_fds(&mut self.stream, &frames, &fds).await;
+            return Ok(false);
         };
         forget_answers(handles);
         for fd in fds {
-            send_fds(handles, HANDLE, &[fd]).await?;
+            send_fds(handles, HANDLE, &[*fd]).await?;
         }
-        self.stream.write_all(&frames).await
+        Ok(true)
     }
 
     /// The next frame; none when the worker has closed its end. Dropping the future loses nothing.
@@ -111,11 +109,13 @@ fn stream_pair() -> io::Result<(UnixStream, OwnedFd)> {
 }
 
 /// Sends bytes and, with the first of them, descriptors.
-async fn send_fds(stream: &mut UnixStream, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+async fn send_fds(stream: &mut UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let sent = stream.async_io(Interest::WRITABLE, || {
-        let message = [ControlMessage::ScmRights(fds)];
+        let message = [ControlMessage::ScmRights(&fds)];
+        let message = if fds.is_empty() { &[][..] } else { &message };
         let (socket, flags) = (stream.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
-        sendmsg::<()>(socket, &[IoSlice::new(bytes)], &message, flags, None).map_err(io::Error::from)
+        sendmsg::<()>(socket, &[IoSlice::new(bytes)], message, flags, None).map_err(io::Error::from)
     });
     let rest = bytes.get(sent.await?..).unwrap_or_default();
     stream.write_all(rest).await

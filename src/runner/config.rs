@@ -116,7 +116,7 @@ impl Runtime {
     }
 
     /// File at a script's root whose functions can be called.
-    pub fn entry_file(self) -> &'static str {
+    pub fn entry_point(self) -> &'static str {
         match self {
             Self::Python => "main.py",
             Self::Node => "main.js",

@@ -70,7 +70,7 @@ struct Slot {
     failed: mpsc::Sender<StartError>,
 }
 
-/// The workers' tasks, and where it is told that `main.py` can not be used.
+/// The workers' tasks, and where it is told that the script can not be used.
 #[derive(Debug)]
 pub struct Slots {
     /// Ends when every worker has.
@@ -224,7 +224,7 @@ impl Slot {
                 run::execute(worker, &job.call, &self.settings, &self.output, &mut self.stop).await;
             drop(job.place);
             let _ = job.report.send(report);
-            if !reusable {
+            if !reusable || worker.prepare().await.is_err() {
                 return;
             }
         }

@@ -1,6 +1,6 @@
 //! One run: a call given to a worker, everything it prints taken in, its records printed.
 
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{io, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -148,10 +148,6 @@ impl<'a> Running<'a> {
         settings: &'a Settings,
         output: &'a Output,
     ) -> io::Result<Self> {
-        // Pipes of the run's own: whatever outlives it can not print into another run, and their end says that nothing
-        // outlives it.
-        let (stdout, stdout_writer) = io::pipe()?;
-        let (stderr, stderr_writer) = io::pipe()?;
         let header = serde_json::to_vec(&CallHeader {
             function: &call.function,
             context: Context {
@@ -164,9 +160,7 @@ impl<'a> Running<'a> {
             },
         })?;
         let arguments = call.arguments.get().as_bytes();
-        let fds = [stdout_writer.as_fd(), stderr_writer.as_fd()];
-        let give = worker.channel.send_with(&header, arguments, fds);
-        timeout(settings.timeout, give).await??;
+        let [stdout, stderr] = timeout(settings.timeout, worker.give(&header, arguments)).await??;
         Ok(Self {
             stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark))?,
             stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr())?,

@@ -2,8 +2,11 @@
 
 use std::{
     ffi::OsString,
-    io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    io::{self, PipeReader, PipeWriter},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -79,6 +82,8 @@ pub struct Worker {
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
     pub mark: Mark,
+    /// The pipes of the next run, if the worker has their other ends.
+    ahead: Option<[PipeReader; 2]>,
     /// Hold what runs print.
     pub read_buffers: [Vec<u8>; 2],
     cookie: String,
@@ -133,7 +138,10 @@ impl Launch {
     pub async fn start(&self) -> Result<(Worker, Vec<Function>), StartError> {
         let mut worker = self.spawn()?;
         match self.load(&mut worker).await {
-            Ok(functions) => Ok((worker, functions)),
+            Ok(functions) => {
+                worker.prepare().await?;
+                Ok((worker, functions))
+            }
             Err(error) => {
                 worker.end().await;
                 Err(error)
@@ -197,6 +205,7 @@ impl Launch {
             logs,
             logs_name,
             mark: Mark::new(),
+            ahead: None,
             read_buffers: [vec![0; READ_BYTES], vec![0; READ_BYTES]],
             cookie,
             prints,
@@ -234,7 +243,7 @@ impl Launch {
         // A worker that ends at once breaks the socket; how it ended tells more than that.
         let _ = worker.channel.send(&hello).await;
         let deadline = Instant::now() + LOAD_TIMEOUT;
-        let entry = self.runtime.entry_file();
+        let entry = self.runtime.entry_point();
         let reply = loop {
             tokio::select! {
                 biased;
@@ -265,6 +274,35 @@ impl Launch {
 }
 
 impl Worker {
+    /// Gives a Node worker the pipes of its next run, which takes it about as long as a short run does. Python takes them
+    /// with the call.
+    pub async fn prepare(&mut self) -> io::Result<()> {
+        if self.ahead.is_none() {
+            let (readers, writers) = run_pipes()?;
+            if self
+                .channel
+                .send_handles(&writers.each_ref().map(AsFd::as_fd))
+                .await?
+            {
+                self.ahead = Some(readers);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives it a call; the reading ends of the run's standard output and error. Whatever outlives a run can not print into
+    /// another one, whose pipes it does not have, and the end of these says that nothing does.
+    pub async fn give(&mut self, header: &[u8], arguments: &[u8]) -> io::Result<[PipeReader; 2]> {
+        if let Some(readers) = self.ahead.take() {
+            self.channel.send_with(header, arguments, &[]).await?;
+            return Ok(readers);
+        }
+        let (readers, writers) = run_pipes()?;
+        let writers = writers.each_ref().map(AsFd::as_fd);
+        self.channel.send_with(header, arguments, &writers).await?;
+        Ok(readers)
+    }
+
     /// Ends the process and everything that it has started, and prints what they still had to say.
     pub async fn end(mut self) {
         self.process.kill().await;
@@ -275,6 +313,12 @@ impl Worker {
             }
         }
     }
+}
+
+fn run_pipes() -> io::Result<([PipeReader; 2], [PipeWriter; 2])> {
+    let (stdout, stdout_writer) = io::pipe()?;
+    let (stderr, stderr_writer) = io::pipe()?;
+    Ok(([stdout, stderr], [stdout_writer, stderr_writer]))
 }
 
 /// Prints a korelogger line that belongs to no run of its worker's.

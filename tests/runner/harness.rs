@@ -92,7 +92,10 @@ fn command(app: &Path, environment: &[(&str, &str)]) -> Command {
         .env("SCRIPTSCOPE_DEPLOYMENT_ID", "deploy-1")
         .env("SCRIPTSCOPE_VERSION", "3")
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("SCRIPTSCOPE_RUNTIME", if is_node(app) { "node" } else { "python" })
+        .env(
+            "SCRIPTSCOPE_RUNTIME",
+            if is_node(app) { "node" } else { "python" },
+        )
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -6,18 +6,19 @@
 //
 //   runner: {"app", "home", "socket", "mark", "context", "maxResultBytes"}
 //   worker: {"functions": [...]} or {"failed": "why main.js could not be loaded"}
-//   runner: {"function", "context"}, then a frame with the arguments; before them, on descriptor 4, two descriptors
+//   runner: two descriptors, on descriptor 4
+//   runner: {"function", "context"}, then a frame with the arguments
 //   worker: {"result": ...} or {"error": {"reason", "type", "message", "traceback"}}, with {"leftover": "..."} where
 //           something of the run lives on
 //
-// The two descriptors are the run's own standard output and error. Node takes no descriptors from a socket but over its
-// own channel between parent and child, so descriptor 4 is such a channel (NODE_CHANNEL_FD) and the runner speaks its
-// protocol. Descriptor 5 is the pipe for korelogger's lines; korelogger/lib/pipe.js says how they are written.
+// The two descriptors are the next run's own standard output and error. Node takes no descriptors from a socket but over
+// its own channel between parent and child, so descriptor 4 is such a channel (NODE_CHANNEL_FD) and the runner speaks its
+// protocol, ahead of the call since that takes its time. Descriptor 5 is the pipe for korelogger's lines; korelogger/lib/pipe.js says how they are written.
 
 const fs = require('fs');
 const net = require('net');
 const { AsyncLocalStorage } = require('async_hooks');
-const { Streams } = require('./lib/streams.js');
+const { Streams, inodeOf } = require('./lib/streams.js');
 const { Children } = require('./lib/children.js');
 const { BadResult, encode } = require('./lib/result.js');
 const { LoadFailed, load } = require('./lib/load.js');
@@ -49,7 +50,7 @@ class Channel {
     this.socket.on('error', () => process.reallyExit(0));
     process.on('internalMessage', (message, handle) => {
       if (message.cmd === HANDLE && handle) {
-        this.handles.push(handle);
+        this.handles.push(Object.assign(handle, { inode: inodeOf(handle.fd) }));
         this.#ready();
       }
     });
@@ -180,11 +181,15 @@ class Worker {
     for (;;) {
       const [[header, text], handles] = await this.channel.receive(2, 2);
       const { function: name, context } = JSON.parse(header);
-      await this.channel.send(await this.#run(this.functions.get(name), text, context, handles));
+      const reply = await this.#run(this.functions.get(name), text, context, handles);
+      const sent = this.channel.send(reply);
+      // The caller has waited long enough.
+      this.streams.rest();
+      await sent;
     }
   }
 
-  /** One run; its reply. The run's pipes are closed by then. */
+  /** One run; its reply. The run's pipes are closed by then, and descriptors 1 and 2 nobody's. */
   async #run(target, text, context, handles) {
     const run = { context, failure: null, fail: null };
     this.streams.enter(handles);

@@ -66,20 +66,26 @@ class Streams {
   /** Prints go to the run whose pipes these are. */
   enter(handles) {
     handles.forEach((handle, index) => {
+      this.inodes[index] = handle.inode;
+      close(index + 1);
       point(index + 1, handle.fd);
       handle.close();
-      this.inodes[index] = fs.fstatSync(index + 1).ino;
     });
   }
 
-  /** Prints go to no run; says what is wrong with the streams, if anything. */
+  /** Prints go nowhere; says what is wrong with the streams, if anything. */
   leave() {
     let closed = this.stdout.writableEnded || this.stderr.writableEnded || this.stdout.destroyed || this.stderr.destroyed;
-    this.idle.forEach((idle, index) => {
-      closed ||= inodeOf(index + 1) !== this.inodes[index];
-      point(index + 1, idle);
-    });
+    for (const fd of [1, 2]) {
+      closed ||= inodeOf(fd) !== this.inodes[fd - 1];
+      close(fd);
+    }
     return closed ? 'a closed standard output' : null;
+  }
+
+  /** Prints go to no run. */
+  rest() {
+    this.idle.forEach((idle, index) => point(index + 1, idle));
   }
 
   /** Writes text for people, of no run. */
@@ -92,13 +98,16 @@ function reopen(fd) {
   return fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_WRONLY);
 }
 
-/** Makes descriptor `target` one of the pipe that `source` is one of. */
-function point(target, source) {
+function close(fd) {
   try {
-    fs.closeSync(target);
+    fs.closeSync(fd);
   } catch {
     // The script has closed it.
   }
+}
+
+/** Makes descriptor `target`, which is free, one of the pipe that `source` is one of. */
+function point(target, source) {
   for (;;) {
     const opened = reopen(source);
     if (opened === target) return;
@@ -117,4 +126,4 @@ function inodeOf(fd) {
   }
 }
 
-module.exports = { Streams };
+module.exports = { Streams, inodeOf };
