@@ -3,7 +3,7 @@ SHELL := bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 # Where cargo puts things, also when CARGO_TARGET_DIR says so.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# Linked statically, so that the same binary runs in every Python image, whatever its C library.
+# Linked statically, so that the same binary runs in every image, whatever its C library.
 BINARY := $(TARGET)/$(HOST)/release/scriptscope
 export CLUSTER_NAME ?= dev
 
@@ -20,9 +20,12 @@ test: deps-test ## All tests, with those on a real cluster (its own, removed at 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres for the tests, if there is none, from Debian's packages
+deps-test: ## Install Postgres and Node for the tests, if they are not there, from Debian's packages and npm's
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+	@node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm; \
+	  npm install --silent --global node@24; }
 
 .PHONY: check
 check: deps-test ## The fast loop: format, clippy, tests that need no cluster

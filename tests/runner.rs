@@ -1,4 +1,4 @@
-//! The runner as its callers and the readers of its output know it: the real binary with a real Python.
+//! The runner as its callers and the readers of its output know it: the real binary with a real Python and a real Node.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // the helpers of tests are tests, too
 
 #[path = "runner/calls.rs"]
@@ -7,6 +7,8 @@ mod calls;
 mod harness;
 #[path = "runner/lifecycle.rs"]
 mod lifecycle;
+#[path = "runner/node.rs"]
+mod node;
 #[path = "runner/outcomes.rs"]
 mod outcomes;
 #[path = "runner/output.rs"]

@@ -45,6 +45,12 @@ use serde::{Deserialize, Serialize};
     .message("spec.source is missing: give the script's source, or name a Deployment that exists in spec.workload"))]
 #[x_kube(validation = Rule::new("!has(self.source) || has(self.runtime)")
     .message("spec.runtime is missing: name the language that spec.source is written in"))]
+#[x_kube(validation = Rule::new("!has(self.runtime) || self.runtime != 'python' || !has(self.source) || !has(self.source.inline) || 'main.py' in self.source.inline")
+    .message("spec.source.inline needs a file main.py, the entry point")
+    .field_path(".source"))]
+#[x_kube(validation = Rule::new("!has(self.runtime) || self.runtime != 'node' || !has(self.source) || !has(self.source.inline) || 'main.js' in self.source.inline")
+    .message("spec.source.inline needs a file main.js, the entry point")
+    .field_path(".source"))]
 pub struct CustomScriptSpec {
     /// Whether the script's pods should run. `Undeployed` takes the pods away and keeps every run and log line.
     #[serde(default)]
@@ -52,11 +58,11 @@ pub struct CustomScriptSpec {
     /// Language of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
-    /// Container image that the script runs in, with `python3` on its path. Default: set by the operator.
+    /// Container image that the script runs in, with `python3` or `node` on its path. Default: set by the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub runtime_image: Option<String>,
-    /// The script's files: exactly one of the members. The functions of main.py at the root can be called.
+    /// The script's files: exactly one of the members. The functions of main.py, or those that main.js exports, at the root can be called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// A Deployment that exists and is only observed, instead of `runtime` and `source`.
@@ -127,6 +133,18 @@ pub enum DesiredState {
 pub enum Runtime {
     /// Python 3.10 or newer.
     Python,
+    /// Node 20 or newer.
+    Node,
+}
+
+impl Runtime {
+    /// The file at the project's root whose functions can be called.
+    pub fn entry_point(self) -> &'static str {
+        match self {
+            Self::Python => "main.py",
+            Self::Node => "main.js",
+        }
+    }
 }
 
 /// Where the files come from. Exactly one member.
@@ -135,7 +153,7 @@ pub enum Runtime {
 #[x_kube(validation = Rule::new("[has(self.inline), has(self.configMapRef)].filter(x, x).size() == 1")
     .message("spec.source needs exactly one of inline and configMapRef"))]
 pub struct Source {
-    /// File names and their texts; `main.py` is the entry point.
+    /// File names and their texts; `main.py` or `main.js` is the entry point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "inline_schema")]
     pub inline: Option<BTreeMap<String, String>>,
@@ -440,7 +458,6 @@ fn inline_schema(_: &mut SchemaGenerator) -> Schema {
         "maxProperties": 64,
         "additionalProperties": { "type": "string", "maxLength": 900_000 },
         "x-kubernetes-validations": [
-            { "rule": "'main.py' in self", "message": "spec.source.inline needs a file main.py, the entry point" },
             {
                 "rule": "self.all(name, size(name) <= 253 && name.matches('^[-._a-zA-Z0-9]+$') && name != '.' && name != '..')",
                 "message": "spec.source.inline: a file name may hold letters, digits, '-', '_' and '.' and at most 253 characters"

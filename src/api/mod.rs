@@ -80,7 +80,7 @@ pub mod reasons {
     pub const WORKLOAD_NOT_SUPPORTED: &str = "WorkloadNotSupported";
     /// `spec.source.configMapRef` names no `ConfigMap`.
     pub const CONFIG_MAP_MISSING: &str = "ConfigMapMissing";
-    /// The source has no `main.py`.
+    /// The source has no entry point (`main.py`, `main.js`).
     pub const ENTRY_POINT_MISSING: &str = "EntryPointMissing";
     /// The source does not fit into a `ConfigMap`.
     pub const SOURCE_TOO_LARGE: &str = "SourceTooLarge";
@@ -92,7 +92,7 @@ pub mod reasons {
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The API server refused an object of the script.
     pub const REJECTED: &str = "Rejected";
-    /// `main.py` could not be loaded.
+    /// The script could not be loaded.
     pub const LOAD_FAILED: &str = "LoadFailed";
     /// The container ends again and again.
     pub const CRASH_LOOP: &str = "CrashLoopBackOff";

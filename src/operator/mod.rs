@@ -98,6 +98,13 @@ pub struct Args {
         default_value = "docker.io/library/python:3.13-slim"
     )]
     pub python_image: String,
+    /// Image that Node scripts run in unless they name one.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_NODE_IMAGE",
+        default_value = "docker.io/library/node:24-slim"
+    )]
+    pub node_image: String,
     /// Service account of the agents, in the operator's namespace.
     #[arg(
         long,
@@ -230,6 +237,7 @@ pub async fn serve(
     let images = Images {
         install: args.image.clone(),
         python: args.python_image.clone(),
+        node: args.node_image.clone(),
     };
     let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());

@@ -18,7 +18,7 @@ const MARGIN_SECONDS: u64 = 5;
 /// Options of `scriptscope runner`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Folder of the script, with main.py at its root.
+    /// Folder of the script, with main.py or main.js at its root.
     #[arg(long, env = "SCRIPTSCOPE_APP", default_value = "/app")]
     pub app: PathBuf,
     /// Folder that `scriptscope install` has written. Default: where this binary is.
@@ -70,10 +70,16 @@ pub struct Args {
     /// Seconds that a call may wait for a free worker.
     #[arg(long, env = "SCRIPTSCOPE_QUEUE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub queue_seconds: u64,
+    /// Language of the script.
+    #[arg(long, env = "SCRIPTSCOPE_RUNTIME", value_enum, default_value_t)]
+    pub runtime: Runtime,
     /// The Python interpreter; found on PATH if it is a bare name.
     #[arg(long, env = "SCRIPTSCOPE_PYTHON", default_value = "python3")]
     pub python: PathBuf,
-    /// File for the reason when main.py can not be used. Default: Kubernetes' own, if it is there.
+    /// Node; found on PATH if it is a bare name.
+    #[arg(long, env = "SCRIPTSCOPE_NODE", default_value = "node")]
+    pub node: PathBuf,
+    /// File for the reason when the script can not be used. Default: Kubernetes' own, if it is there.
     #[arg(long, env = "SCRIPTSCOPE_TERMINATION_LOG")]
     pub termination_log: Option<PathBuf>,
 }
@@ -88,6 +94,50 @@ pub enum Logging {
     /// As they are printed.
     #[value(name = "Live")]
     Live,
+}
+
+/// Language of a script.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Runtime {
+    /// Python 3.10 or newer.
+    #[default]
+    Python,
+    /// Node 20 or newer.
+    Node,
+}
+
+impl Runtime {
+    /// Its name, and that of its folder among the runner's files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+        }
+    }
+
+    /// File at a script's root whose functions can be called.
+    pub fn entry_point(self) -> &'static str {
+        match self {
+            Self::Python => "main.py",
+            Self::Node => "main.js",
+        }
+    }
+
+    /// File of its worker.
+    pub(super) fn worker_file(self) -> &'static str {
+        match self {
+            Self::Python => "worker.py",
+            Self::Node => "worker.js",
+        }
+    }
+
+    /// What an image must hold.
+    pub(super) fn requirement(self) -> &'static str {
+        match self {
+            Self::Python => "Python 3.10 or newer",
+            Self::Node => "Node 20 or newer",
+        }
+    }
 }
 
 impl Args {
@@ -134,7 +184,15 @@ impl Args {
         Duration::from_secs(self.queue_seconds)
     }
 
-    /// The folder of `worker.py`.
+    /// What runs the script.
+    pub(super) fn interpreter(&self) -> &Path {
+        match self.runtime {
+            Runtime::Python => &self.python,
+            Runtime::Node => &self.node,
+        }
+    }
+
+    /// The folder that `scriptscope install` has written.
     pub(super) fn worker_home(&self) -> Result<PathBuf, RunnerError> {
         let binary = std::env::current_exe().map_err(RunnerError::Start)?;
         let home = self
@@ -142,10 +200,10 @@ impl Args {
             .as_deref()
             .or_else(|| binary.parent())
             .unwrap_or(Path::new("/"));
-        let folder = std::path::absolute(home.join("python")).map_err(RunnerError::Start)?;
-        let worker = folder.join("worker.py");
+        let home = std::path::absolute(home).map_err(RunnerError::Start)?;
+        let worker = home.join(self.runtime.name()).join(self.runtime.worker_file());
         if worker.is_file() {
-            Ok(folder)
+            Ok(home)
         } else {
             Err(RunnerError::Home(worker.display().to_string()))
         }

@@ -22,29 +22,37 @@ pub struct InstallError {
     source: io::Error,
 }
 
-/// What a worker consists of, below `python/`.
-pub const PYTHON_FILES: [(&str, &str); 6] = [
-    ("worker.py", include_str!("../../worker/python/worker.py")),
-    (
-        "korelogger/__init__.py",
-        include_str!("../../worker/python/korelogger/__init__.py"),
-    ),
-    (
-        "korelogger/_handler.py",
-        include_str!("../../worker/python/korelogger/_handler.py"),
-    ),
-    (
-        "korelogger/_log.py",
-        include_str!("../../worker/python/korelogger/_log.py"),
-    ),
-    (
-        "korelogger/_span.py",
-        include_str!("../../worker/python/korelogger/_span.py"),
-    ),
-    (
-        "korelogger/py.typed",
-        include_str!("../../worker/python/korelogger/py.typed"),
-    ),
+/// A file of a worker, by its path in `worker/` and among the runner's files.
+macro_rules! files {
+    ($($path:literal),* $(,)?) => {
+        [$(($path, include_str!(concat!("../../worker/", $path)))),*]
+    };
+}
+
+/// What workers consist of.
+const FILES: [(&str, &str); 22] = files![
+    "node/korelogger/index.d.mts",
+    "node/korelogger/index.d.ts",
+    "node/korelogger/index.js",
+    "node/korelogger/index.mjs",
+    "node/korelogger/lib/bridge.js",
+    "node/korelogger/lib/log.js",
+    "node/korelogger/lib/pipe.js",
+    "node/korelogger/lib/span.js",
+    "node/korelogger/package.json",
+    "node/lib/children.js",
+    "node/lib/failure.js",
+    "node/lib/load.js",
+    "node/lib/result.js",
+    "node/lib/signature.js",
+    "node/lib/streams.js",
+    "node/worker.js",
+    "python/korelogger/__init__.py",
+    "python/korelogger/_handler.py",
+    "python/korelogger/_log.py",
+    "python/korelogger/_span.py",
+    "python/korelogger/py.typed",
+    "python/worker.py",
 ];
 
 /// Copies this binary and the workers; a file appears only when it is whole.
@@ -59,8 +67,8 @@ pub fn install(args: &InstallArgs) -> Result<(), InstallError> {
         fs::copy(std::env::current_exe()?, new).map(drop)
     })
     .map_err(named(&binary))?;
-    for (name, text) in PYTHON_FILES {
-        let path = args.to.join("python").join(name);
+    for (name, text) in FILES {
+        let path = args.to.join(name);
         write_text(&path, text).map_err(named(&path))?;
     }
     Ok(())
@@ -86,19 +94,32 @@ fn place(path: &Path, mode: u32, write: impl FnOnce(&Path) -> io::Result<()>) ->
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_file_of_the_worker_is_installed() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("worker/python");
-        let mut found = vec!["worker.py".to_owned()];
-        for entry in fs::read_dir(root.join("korelogger")).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            if name != "__pycache__" {
-                found.push(format!("korelogger/{name}"));
+    /// Files below a folder of `worker/`, but for what is no part of a worker.
+    fn find(folder: &Path, found: &mut Vec<String>) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("worker");
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            let name = entry.file_name().into_string().unwrap();
+            if matches!(
+                name.as_str(),
+                "__pycache__" | "tests" | "README.md" | "pyproject.toml"
+            ) {
+                continue;
+            }
+            if entry.file_type().unwrap().is_dir() {
+                find(&path, found);
+            } else {
+                found.push(path.to_str().unwrap().to_owned());
             }
         }
+    }
+
+    #[test]
+    fn every_file_of_the_workers_is_installed() {
+        let mut found = Vec::new();
+        find(Path::new(""), &mut found);
         found.sort();
-        let mut embedded = PYTHON_FILES.map(|(name, _)| name.to_owned());
-        embedded.sort();
-        assert_eq!(found, embedded);
+        assert_eq!(found, FILES.map(|(name, _)| name.to_owned()));
     }
 }

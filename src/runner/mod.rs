@@ -2,7 +2,7 @@
 //! processes and prints one record a line.
 //!
 //! [`server`] takes calls, [`pool`] keeps the workers, [`run`] follows one run, [`output`] is the only writer. What a
-//! worker speaks with the runner is said in `worker/python/worker.py`.
+//! worker speaks with the runner is said in `worker/python/worker.py` and `worker/node/worker.js`.
 
 mod call;
 mod caller;
@@ -12,6 +12,7 @@ mod config;
 mod function;
 mod install;
 mod json_text;
+mod logs;
 mod output;
 mod plain;
 mod pool;
@@ -42,7 +43,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-pub use config::{Args, Logging, STOP_SECONDS};
+pub use config::{Args, Logging, Runtime, STOP_SECONDS};
 pub use install::{InstallArgs, InstallError, install};
 
 use self::{
@@ -55,7 +56,7 @@ use self::{
     worker::{Launch, StartError},
 };
 
-/// Exit code when `main.py` can not be used.
+/// Exit code when the script can not be used.
 pub const EXIT_UNUSABLE: i32 = 78;
 /// Path on which the runner is told, by a POST of its last record's token, that this record is stored.
 pub const STORED_PATH: &str = "/internal/stored";
@@ -92,7 +93,7 @@ pub enum RunnerError {
     Output(io::Error),
 }
 
-/// Runs the runner until it is told to stop. Ends the process with [`EXIT_UNUSABLE`] when `main.py` can not be used.
+/// Runs the runner until it is told to stop. Ends the process with [`EXIT_UNUSABLE`] when the script can not be used.
 pub fn run(args: Args) -> Result<(), RunnerError> {
     // Takes this process's descriptors, memory and environment away from the script, which has the same user: what it
     // could write into our standard output would be a record. A script that runs as root is not kept from it.
@@ -111,7 +112,7 @@ pub fn run(args: Args) -> Result<(), RunnerError> {
     }
 }
 
-/// Serves until told to stop; a reason if `main.py` can not be used.
+/// Serves until told to stop; a reason if the script can not be used.
 async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     let mut signals = Signals::new().map_err(RunnerError::Start)?;
     let (output, mut broken) = Output::start().map_err(RunnerError::Start)?;
@@ -120,7 +121,8 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     let launch = Launch {
         app: std::path::absolute(&args.app).map_err(RunnerError::Start)?,
         home: args.worker_home()?,
-        python: args.python.clone(),
+        runtime: args.runtime,
+        interpreter: args.interpreter().to_owned(),
         deployment_id: args.deployment_id.clone(),
         output: output.clone(),
         processes: Processes::start().map_err(RunnerError::Start)?,

@@ -20,7 +20,7 @@ use super::{
     output::Output,
     run,
     stop::Stop,
-    worker::{Launch, StartError, Worker},
+    worker::{Launch, StartError, Worker, print_span},
 };
 
 /// Calls that may wait for each worker.
@@ -70,7 +70,7 @@ struct Slot {
     failed: mpsc::Sender<StartError>,
 }
 
-/// The workers' tasks, and where it is told that `main.py` can not be used.
+/// The workers' tasks, and where it is told that the script can not be used.
 #[derive(Debug)]
 pub struct Slots {
     /// Ends when every worker has.
@@ -209,8 +209,8 @@ impl Slot {
                     tracing::warn!(?exit, "A worker ended between two runs and is replaced.");
                     return;
                 }
-                Ok(length) = worker.logs.recv(&mut worker.datagram) => {
-                    worker.print_span(length, &self.output).await;
+                span = worker.logs.next() => {
+                    print_span(span, &self.output).await;
                     continue;
                 }
                 job = next => job,
@@ -224,7 +224,7 @@ impl Slot {
                 run::execute(worker, &job.call, &self.settings, &self.output, &mut self.stop).await;
             drop(job.place);
             let _ = job.report.send(report);
-            if !reusable {
+            if !reusable || worker.prepare().await.is_err() {
                 return;
             }
         }

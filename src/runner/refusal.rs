@@ -74,10 +74,10 @@ impl Refusal {
         let shown: String = name.chars().take(200).collect();
         let names: Vec<_> = there_are.collect();
         let message = if names.is_empty() {
-            format!("no function {shown:?}: main.py defines no public function")
+            format!("no function {shown:?}: the script has no public function")
         } else {
             format!(
-                "no function {shown:?} in main.py; there are: {}",
+                "no function {shown:?} in the script; there are: {}",
                 names.join(", ")
             )
         };
@@ -136,7 +136,7 @@ impl Refusal {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "QueueTimeout", message).again()
     }
 
-    /// No worker has main.py loaded.
+    /// No worker has the script loaded.
     pub fn not_ready(why: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "NotReady", why.into()).again()
     }

@@ -1,6 +1,6 @@
 //! One run: a call given to a worker, everything it prints taken in, its records printed.
 
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{io, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -148,10 +148,6 @@ impl<'a> Running<'a> {
         settings: &'a Settings,
         output: &'a Output,
     ) -> io::Result<Self> {
-        // Pipes of the run's own: whatever outlives it can not print into another run, and their end says that nothing
-        // outlives it.
-        let (stdout, stdout_writer) = io::pipe()?;
-        let (stderr, stderr_writer) = io::pipe()?;
         let header = serde_json::to_vec(&CallHeader {
             function: &call.function,
             context: Context {
@@ -164,9 +160,7 @@ impl<'a> Running<'a> {
             },
         })?;
         let arguments = call.arguments.get().as_bytes();
-        let fds = [stdout_writer.as_fd(), stderr_writer.as_fd()];
-        let give = worker.channel.send_with(&header, arguments, fds);
-        timeout(settings.timeout, give).await??;
+        let [stdout, stderr] = timeout(settings.timeout, worker.give(&header, arguments)).await??;
         Ok(Self {
             stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark))?,
             stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr())?,
@@ -187,7 +181,7 @@ impl<'a> Running<'a> {
                 biased;
                 () = sleep_until(deadline) => return End::Timeout,
                 () = stop.killing() => return End::Undeployed,
-                Ok(length) = self.worker.logs.recv(&mut self.worker.datagram) => self.take_span(length).await,
+                span = self.worker.logs.next() => self.take_span(span).await,
                 frame = self.worker.channel.receive() => match frame {
                     Ok(Some(frame)) => return End::Reply(frame),
                     Ok(None) => return End::Exited,
@@ -217,10 +211,7 @@ impl<'a> Running<'a> {
     }
 
     /// False when the run has printed too much.
-    async fn take_span(&mut self, length: usize) -> bool {
-        let Some(span) = Span::parse(self.worker.datagram.get(..length).unwrap_or_default()) else {
-            return true;
-        };
+    async fn take_span(&mut self, span: Span) -> bool {
         let fits = span.len() <= self.budget;
         self.budget = self.budget.saturating_sub(span.len());
         if fits {
@@ -235,8 +226,8 @@ impl<'a> Running<'a> {
     /// Spans that have arrived. A span is sent before its mark is written, so those of all marks read so far are here.
     async fn take_spans(&mut self) -> bool {
         let mut fits = true;
-        while let Some(length) = self.worker.arrived_log() {
-            fits &= self.take_span(length).await;
+        while let Some(span) = self.worker.logs.arrived() {
+            fits &= self.take_span(span).await;
         }
         fits
     }

@@ -160,7 +160,7 @@ impl Server {
     fn not_ready(&self) -> Refusal {
         match self.pool.problem() {
             Some(problem) => Refusal::not_ready(&format!("no worker can be started: {problem}")),
-            None => Refusal::not_ready("main.py is being loaded; try again soon"),
+            None => Refusal::not_ready("the script is being loaded; try again soon"),
         }
     }
 

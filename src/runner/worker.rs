@@ -1,26 +1,23 @@
-//! One worker process. `worker/python/worker.py` says what it and the runner speak.
+//! One worker process. `worker/python/worker.py` and `worker/node/worker.js` say what it and the runner speak.
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, PipeReader, PipeWriter},
     os::{
-        fd::OwnedFd,
-        linux::net::SocketAddrExt,
-        unix::{
-            net::{SocketAddr, UnixDatagram as StdDatagram},
-            process::CommandExt,
-        },
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
     },
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
 
+use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::AsyncReadExt,
-    net::{UnixDatagram, unix::pipe},
+    net::unix::pipe,
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
@@ -29,11 +26,13 @@ use uuid::Uuid;
 use super::{
     capture::Mark,
     channel::Channel,
+    config::Runtime,
     function::Function,
+    logs::Logs,
     output::Output,
     plain::{PlainLines, among_records},
     process::{COOKIE, Exit, Process, Processes, kill_all_with},
-    span::{self, Span},
+    span::Span,
 };
 
 /// The largest result of a run, in bytes of JSON.
@@ -42,7 +41,9 @@ pub const MAX_RESULT_BYTES: usize = 6 << 20;
 const OURS: &str = "SCRIPTSCOPE_";
 /// What is read of a pipe at once: as much as it holds by default.
 const READ_BYTES: usize = 64 << 10;
-/// How long `main.py` may take to be loaded.
+/// Node's descriptors: frames, its channel for descriptors, korelogger's pipe.
+const NODE_FDS: [i32; 3] = [3, 4, 5];
+/// How long a script may take to be loaded.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long a process may take to end once its socket is closed.
 pub const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,10 +55,12 @@ const LAST_PRINTS: Duration = Duration::from_millis(500);
 pub struct Launch {
     /// Folder of the script.
     pub app: PathBuf,
-    /// Folder of `worker.py` and korelogger.
+    /// Folder that `scriptscope install` has written, with a folder a runtime.
     pub home: PathBuf,
-    /// The Python interpreter.
-    pub python: PathBuf,
+    /// Language of the script.
+    pub runtime: Runtime,
+    /// Its interpreter.
+    pub interpreter: PathBuf,
     /// Id of the deployment, for lines outside a run.
     pub deployment_id: String,
     /// Where prints outside a run go, and korelogger's spans.
@@ -66,7 +69,7 @@ pub struct Launch {
     pub processes: Processes,
 }
 
-/// A worker with `main.py` loaded.
+/// A worker with its script loaded.
 #[derive(Debug)]
 pub struct Worker {
     /// The socket to it.
@@ -74,15 +77,13 @@ pub struct Worker {
     /// The process.
     pub process: Process,
     /// Where korelogger sends its lines.
-    pub logs: UnixDatagram,
-    /// The same socket, to be asked what is there this very moment, which tokio only knows a little later.
-    arrived: StdDatagram,
-    /// Name of that socket.
+    pub logs: Logs,
+    /// Name of the socket for them.
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
     pub mark: Mark,
-    /// Holds what `logs` receives.
-    pub datagram: Vec<u8>,
+    /// The pipes of the next run, if the worker has their other ends.
+    ahead: Option<[PipeReader; 2]>,
     /// Hold what runs print.
     pub read_buffers: [Vec<u8>; 2],
     cookie: String,
@@ -93,17 +94,19 @@ pub struct Worker {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The interpreter could not be run.
-    #[error("{} could not be started: {source}; the image needs Python 3.10 or newer", python.display())]
+    #[error("{} could not be started: {source}; the image needs {}", interpreter.display(), runtime.requirement())]
     Spawn {
         /// The interpreter.
-        python: PathBuf,
+        interpreter: PathBuf,
+        /// What it runs.
+        runtime: Runtime,
         /// Why.
         source: io::Error,
     },
     /// The machine refused a socket or a pipe.
     #[error("a worker could not be set up: {0}")]
     Setup(#[from] io::Error),
-    /// `main.py` can not be used; a paragraph for people.
+    /// The script can not be used; a paragraph for people.
     #[error("{0}")]
     Load(String),
 }
@@ -135,7 +138,10 @@ impl Launch {
     pub async fn start(&self) -> Result<(Worker, Vec<Function>), StartError> {
         let mut worker = self.spawn()?;
         match self.load(&mut worker).await {
-            Ok(functions) => Ok((worker, functions)),
+            Ok(functions) => {
+                worker.prepare().await?;
+                Ok((worker, functions))
+            }
             Err(error) => {
                 worker.end().await;
                 Err(error)
@@ -145,31 +151,45 @@ impl Launch {
 
     fn spawn(&self) -> Result<Worker, StartError> {
         // A result's envelope, and an error's traceback in JSON, take less than this beside the result.
-        let (channel, theirs) = Channel::pair(MAX_RESULT_BYTES + (1 << 20))?;
+        let (mut channel, theirs) = Channel::pair(MAX_RESULT_BYTES + (1 << 20))?;
         let cookie = Uuid::now_v7().simple().to_string();
         let logs_name = format!("scriptscope-{cookie}");
-        let address = SocketAddr::from_abstract_name(&logs_name)?;
-        let logs = StdDatagram::bind_addr(&address)?;
-        logs.set_nonblocking(true)?;
         let (stdout, stdout_writer) = io::pipe()?;
         let (stderr, stderr_writer) = io::pipe()?;
-        let mut command = Command::new(&self.python);
+        let mut command = Command::new(&self.interpreter);
         command
-            .arg("-u")
-            .arg(self.home.join("worker.py"))
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with(OURS)))
-            .env("PYTHONPATH", self.python_path())
+            .env("PYTHONPATH", self.search_path("PYTHONPATH", Runtime::Python))
+            .env("NODE_PATH", self.search_path("NODE_PATH", Runtime::Node))
             .env(COOKIE, &cookie)
-            .stdin(Stdio::from(theirs))
             .stdout(stdout_writer)
             .stderr(stderr_writer)
             .process_group(0);
+        let worker = self.runtime_home().join(self.runtime.worker_file());
+        let log_pipe = match self.runtime {
+            Runtime::Python => {
+                command.arg("-u").arg(worker).stdin(Stdio::from(theirs));
+                None
+            }
+            Runtime::Node => {
+                let (log_pipe, log_writer) = io::pipe()?;
+                let [_, handles_fd, _] = NODE_FDS;
+                command
+                    .arg(worker)
+                    .env("NODE_CHANNEL_FD", handles_fd.to_string())
+                    .stdin(Stdio::null());
+                pass(&mut command, [theirs, channel.add_handles()?, log_writer.into()])?;
+                Some(log_pipe)
+            }
+        };
+        let logs = Logs::new(&logs_name, log_pipe)?;
         let (_, process) = self
             .processes
             .spawn(&mut command)
             .map_err(|source| StartError::Spawn {
-                python: self.python.clone(),
+                interpreter: self.interpreter.clone(),
+                runtime: self.runtime,
                 source,
             })?;
         let prints = [(OwnedFd::from(stdout), false), (OwnedFd::from(stderr), true)]
@@ -182,31 +202,36 @@ impl Launch {
         Ok(Worker {
             channel,
             process,
-            arrived: logs.try_clone()?,
-            logs: UnixDatagram::from_std(logs)?,
+            logs,
             logs_name,
             mark: Mark::new(),
-            datagram: vec![0; span::MAX_DATAGRAM],
+            ahead: None,
             read_buffers: [vec![0; READ_BYTES], vec![0; READ_BYTES]],
             cookie,
             prints,
         })
     }
 
-    /// For Python processes that a run starts: ours comes last.
-    fn python_path(&self) -> OsString {
-        let mut path = std::env::var_os("PYTHONPATH").unwrap_or_default();
+    /// Folder of the worker's file and of korelogger.
+    fn runtime_home(&self) -> PathBuf {
+        self.home.join(self.runtime.name())
+    }
+
+    /// For processes that a run starts, in whatever language: our korelogger comes last.
+    fn search_path(&self, variable: &str, runtime: Runtime) -> OsString {
+        let mut path = std::env::var_os(variable).unwrap_or_default();
         if !path.is_empty() {
             path.push(":");
         }
-        path.push(&self.home);
+        path.push(self.home.join(runtime.name()));
         path
     }
 
     async fn load(&self, worker: &mut Worker) -> Result<Vec<Function>, StartError> {
+        let home = self.runtime_home();
         let hello = Hello {
             app: &self.app.to_string_lossy(),
-            home: &self.home.to_string_lossy(),
+            home: &home.to_string_lossy(),
             socket: &worker.logs_name,
             mark: worker.mark.prefix(),
             context: LineContext {
@@ -218,26 +243,27 @@ impl Launch {
         // A worker that ends at once breaks the socket; how it ended tells more than that.
         let _ = worker.channel.send(&hello).await;
         let deadline = Instant::now() + LOAD_TIMEOUT;
+        let entry = self.runtime.entry_point();
         let reply = loop {
             tokio::select! {
                 biased;
-                Ok(length) = worker.logs.recv(&mut worker.datagram) => worker.print_span(length, &self.output).await,
+                span = worker.logs.next() => print_span(span, &self.output).await,
                 frame = worker.channel.receive() => break frame,
                 () = sleep_until(deadline) => {
                     let seconds = LOAD_TIMEOUT.as_secs();
-                    return Err(StartError::Load(format!("main.py was not loaded within {seconds} s")));
+                    return Err(StartError::Load(format!("{entry} was not loaded within {seconds} s")));
                 }
             }
         };
-        while let Some(length) = worker.arrived_log() {
-            worker.print_span(length, &self.output).await;
+        while let Some(span) = worker.logs.arrived() {
+            print_span(span, &self.output).await;
         }
         let Some(frame) = reply.ok().flatten() else {
             // The socket closes a little before the process is gone.
             let exit = timeout(EXIT_TIMEOUT, worker.process.ended()).await.ok();
             let how = exit.map_or_else(|| "closed its connection".into(), exit_text);
             return Err(StartError::Load(format!(
-                "Loading main.py ended the worker process: it {how}"
+                "Loading {entry} ended the worker process: it {how}"
             )));
         };
         let reply: LoadReply = serde_json::from_slice(&frame).map_err(io::Error::from)?;
@@ -248,16 +274,33 @@ impl Launch {
 }
 
 impl Worker {
-    /// Receives a korelogger line into `datagram` if one is there; its length.
-    pub fn arrived_log(&mut self) -> Option<usize> {
-        self.arrived.recv(&mut self.datagram).ok()
+    /// Gives a Node worker the pipes of its next run, which takes it about as long as a short run does. Python takes them
+    /// with the call.
+    pub async fn prepare(&mut self) -> io::Result<()> {
+        if self.ahead.is_none() {
+            let (readers, writers) = run_pipes()?;
+            if self
+                .channel
+                .send_handles(&writers.each_ref().map(AsFd::as_fd))
+                .await?
+            {
+                self.ahead = Some(readers);
+            }
+        }
+        Ok(())
     }
 
-    /// Prints a korelogger line that belongs to no run of this worker's.
-    pub async fn print_span(&self, length: usize, output: &Output) {
-        if let Some(span) = Span::parse(self.datagram.get(..length).unwrap_or_default()) {
-            output.stdout(span.line()).await;
+    /// Gives it a call; the reading ends of the run's standard output and error. Whatever outlives a run can not print into
+    /// another one, whose pipes it does not have, and the end of these says that nothing does.
+    pub async fn give(&mut self, header: &[u8], arguments: &[u8]) -> io::Result<[PipeReader; 2]> {
+        if let Some(readers) = self.ahead.take() {
+            self.channel.send_with(header, arguments, &[]).await?;
+            return Ok(readers);
         }
+        let (readers, writers) = run_pipes()?;
+        let writers = writers.each_ref().map(AsFd::as_fd);
+        self.channel.send_with(header, arguments, &writers).await?;
+        Ok(readers)
     }
 
     /// Ends the process and everything that it has started, and prints what they still had to say.
@@ -270,6 +313,26 @@ impl Worker {
             }
         }
     }
+}
+
+fn run_pipes() -> io::Result<([PipeReader; 2], [PipeWriter; 2])> {
+    let (stdout, stdout_writer) = io::pipe()?;
+    let (stderr, stderr_writer) = io::pipe()?;
+    Ok(([stdout, stderr], [stdout_writer, stderr_writer]))
+}
+
+/// Prints a korelogger line that belongs to no run of its worker's.
+pub async fn print_span(span: Span, output: &Output) {
+    output.stdout(span.line()).await;
+}
+
+/// Gives a process these descriptors under [`NODE_FDS`].
+fn pass(command: &mut Command, fds: [OwnedFd; NODE_FDS.len()]) -> Result<(), StartError> {
+    let mappings = fds.into_iter().zip(NODE_FDS);
+    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+    let collision = |error: FdMappingCollision| StartError::Setup(io::Error::other(error));
+    command.fd_mappings(mappings.collect()).map_err(collision)?;
+    Ok(())
 }
 
 /// What a worker prints outside runs: lines of the script that belong to no run.

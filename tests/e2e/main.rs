@@ -6,5 +6,6 @@ mod crds;
 mod deployment;
 mod export;
 mod harness;
+mod node;
 mod restart;
 mod runs;

@@ -76,6 +76,11 @@ pub fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// Whether a folder holds a Node script.
+fn is_node(app: &Path) -> bool {
+    app.join("main.js").exists()
+}
+
 fn command(app: &Path, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scriptscope"));
     command
@@ -87,6 +92,10 @@ fn command(app: &Path, environment: &[(&str, &str)]) -> Command {
         .env("SCRIPTSCOPE_DEPLOYMENT_ID", "deploy-1")
         .env("SCRIPTSCOPE_VERSION", "3")
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env(
+            "SCRIPTSCOPE_RUNTIME",
+            if is_node(app) { "node" } else { "python" },
+        )
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -429,3 +429,49 @@ fn a_runner_that_stops_says_its_token_beside_the_records() {
     assert_eq!(stopped(",\"token\":\"0123abcd\"").as_deref(), Some("0123abcd"));
     assert_eq!(stopped("").as_deref(), Some(""));
 }
+
+/// What the SDK of OpenTelemetry prints; `tests/fixtures/otel/make.py` says how the files were made.
+#[test]
+fn what_the_real_console_exporter_prints_is_read() {
+    let pretty = include_str!("../../../tests/fixtures/otel/spans.pretty.log");
+    let one_line = include_str!("../../../tests/fixtures/otel/spans.line.log");
+    assert!(pretty.lines().count() > 100 && one_line.lines().count() < 20);
+    for text in [pretty, one_line] {
+        let parsed = parse(&logged(text));
+        let lines: Vec<&NewLine> = parsed.records.iter().map(line).collect();
+        let (in_run, others): (Vec<_>, Vec<_>) = lines.into_iter().partition(|l| l.run_id.is_some());
+        let found: Vec<_> = in_run.iter().map(|l| (l.level, &*l.message)).collect();
+        assert_eq!(
+            found,
+            [
+                (LogLevel::Info, "Balance checked"),
+                (LogLevel::Debug, "quotes \" and \\ and a } and a {"),
+                (LogLevel::Warning, "caf\u{e9} \u{1f600}\ttab"),
+                (LogLevel::Error, "two\nlines"),
+            ]
+        );
+        for (number, line) in in_run.iter().enumerate() {
+            assert_eq!(line.run_id.as_deref(), Some("run_12345"));
+            let time = format!("2025-05-14T06:07:27.{}Z", 238_927 + 1000 * number);
+            assert_eq!(line.time, time.parse().unwrap());
+            let attributes: serde_json::Value =
+                serde_json::from_str(line.attributes.as_deref().unwrap()).unwrap();
+            assert_eq!(attributes["log.meta.logid"], format!("4d1f{number}"));
+        }
+        let more: serde_json::Value = serde_json::from_str(in_run[1].attributes.as_deref().unwrap()).unwrap();
+        assert_eq!(
+            (&more["tags"], &more["ratio"], &more["ok"], &more["count"]),
+            (&["a", "b"].into(), &0.5.into(), &true.into(), &3.into())
+        );
+        // No echo is stored; a span that is no log line is what the script has printed.
+        let texts: Vec<_> = others.iter().map(|l| &*l.message).collect();
+        assert_eq!((texts[0], texts[texts.len() - 1]), ("before", "after"));
+        assert!(
+            texts
+                .iter()
+                .all(|text| !text.contains(" :: ") && *text != "lines"),
+            "{texts:?}"
+        );
+        assert!(texts.iter().any(|text| text.contains("\"request\"")), "{texts:?}");
+    }
+}

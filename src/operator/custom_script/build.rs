@@ -19,7 +19,7 @@ use k8s_openapi::{
 
 use super::fingerprint::Files;
 use crate::{
-    api::{CustomScript, CustomScriptSpec, StandardOutput, labels},
+    api::{CustomScript, CustomScriptSpec, Runtime, StandardOutput, labels},
     model,
     runner::STOP_SECONDS,
 };
@@ -43,6 +43,18 @@ pub struct Images {
     pub install: String,
     /// Runs Python scripts that name no image of their own.
     pub python: String,
+    /// Runs Node scripts that name no image of their own.
+    pub node: String,
+}
+
+impl Images {
+    /// What a script runs in unless it names an image of its own.
+    pub fn of(&self, runtime: Option<Runtime>) -> &str {
+        match runtime {
+            Some(Runtime::Node) => &self.node,
+            Some(Runtime::Python) | None => &self.python,
+        }
+    }
 }
 
 /// What is to be built.
@@ -104,7 +116,9 @@ pub fn images_in_use(live: Option<&Deployment>, attempt: &model::Deployment, def
             INSTALL,
             &default.install,
         ),
+        // One of them is in use; the script's runtime says which.
         python: image(&pod.containers, labels::CONTAINER, &default.python),
+        node: image(&pod.containers, labels::CONTAINER, &default.node),
     }
 }
 
@@ -291,7 +305,7 @@ fn script_container(plan: Plan<'_>) -> Container {
     let image = spec.runtime_image.clone();
     Container {
         name: labels::CONTAINER.to_owned(),
-        image: Some(image.unwrap_or_else(|| plan.images.python.clone())),
+        image: Some(image.unwrap_or_else(|| plan.images.of(spec.runtime).to_owned())),
         command: Some(vec![runner_path(), "runner".to_owned()]),
         working_dir: Some(PROJECT_DIR.to_owned()),
         env: Some(env(plan)),
@@ -309,7 +323,7 @@ fn script_container(plan: Plan<'_>) -> Container {
         ]),
         resources: spec.resources.clone(),
         security_context: Some(container_security()),
-        // A sandbox and Python take their time to start; from then on the liveness probe watches.
+        // A sandbox and an interpreter take their time to start; from then on the liveness probe watches.
         startup_probe: Some(probe("/livez", 1, 2, 120)),
         readiness_probe: Some(probe("/readyz", 1, 2, 2)),
         liveness_probe: Some(probe("/livez", 10, 5, 3)),
@@ -338,6 +352,9 @@ fn env(plan: Plan<'_>) -> Vec<EnvVar> {
             spec.capture.max_bytes.to_string(),
         ),
     ];
+    // Python is the runner's default, and pods of an operator that knew nothing else stay as they are.
+    let runtime = (spec.runtime == Some(Runtime::Node)).then_some(("SCRIPTSCOPE_RUNTIME", "node".to_owned()));
+    let ours: Vec<_> = ours.into_iter().chain(runtime).collect();
     let own = |env: &&EnvVar| ours.iter().all(|(name, _)| *name != env.name);
     let theirs: Vec<EnvVar> = spec.env.iter().filter(own).cloned().collect();
     theirs

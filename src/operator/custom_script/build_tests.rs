@@ -12,6 +12,7 @@ fn images() -> Images {
     Images {
         install: "scriptscope:1".into(),
         python: "python:3.13".into(),
+        node: "node:24".into(),
     }
 }
 
@@ -146,10 +147,13 @@ fn an_upgraded_operator_leaves_running_pods_alone() {
     let new = Images {
         install: "scriptscope:2".into(),
         python: "python:3.14".into(),
+        node: "node:26".into(),
     };
     let live = built(&script(), &images()).deployment;
     let same = attempt(3, "a", DeploymentState::Deployed);
-    assert_eq!(images_in_use(Some(&live), &same, &new), images());
+    let in_use = images_in_use(Some(&live), &same, &new);
+    assert_eq!(in_use.install, images().install);
+    assert_eq!(in_use.of(script().spec.runtime), images().python);
     let next = attempt(4, "b", DeploymentState::Deploying);
     assert_eq!(images_in_use(Some(&live), &next, &new), new);
     assert_eq!(images_in_use(None, &same, &new), new);
@@ -166,4 +170,21 @@ fn the_image_of_the_spec_wins_over_the_operators() {
         pod.init_containers.unwrap()[0].image.as_deref(),
         Some("scriptscope:1")
     );
+}
+
+#[test]
+fn a_node_script_runs_in_the_node_image_by_the_node_worker() {
+    let mut object = script();
+    assert!(!variables(&built(&object, &images())).contains_key("SCRIPTSCOPE_RUNTIME"));
+    object.spec.runtime = Some(Runtime::Node);
+    let objects = built(&object, &images());
+    assert_eq!(pod_of(&objects).containers[0].image.as_deref(), Some("node:24"));
+    assert_eq!(variables(&objects)["SCRIPTSCOPE_RUNTIME"], "node");
+    let same = attempt(3, "a", DeploymentState::Deployed);
+    let new = Images {
+        node: "node:26".into(),
+        ..images()
+    };
+    let in_use = images_in_use(Some(&objects.deployment), &same, &new);
+    assert_eq!(in_use.of(object.spec.runtime), "node:24");
 }

@@ -11,7 +11,7 @@ use crate::api::{labels, reasons};
 
 /// An attempt whose pods are not ready by then has failed. Below a minute, so that people hear of it within one.
 pub const FAIL_AFTER: Duration = Duration::from_secs(45);
-/// The runner's exit code when `main.py` can not be loaded (`EX_CONFIG`).
+/// The runner's exit code when the script can not be loaded (`EX_CONFIG`).
 const LOAD_FAILED_EXIT: i32 = 78;
 /// Longer texts are cut. A container's termination message has at most 4 KiB, a condition's may have 32.
 const MAX_MESSAGE_BYTES: usize = 4_200;
@@ -98,7 +98,7 @@ fn certain_cause(pod: &Pod) -> Option<Failure> {
             let why = end.message.as_deref().map_or("it gave no reason", str::trim);
             return Some(Failure::new(
                 reasons::LOAD_FAILED,
-                format!("main.py could not be loaded: {why}"),
+                format!("the script could not be loaded: {why}"),
             ));
         }
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
@@ -269,10 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn a_main_py_that_does_not_load_fails_at_once_with_its_own_words() {
+    fn a_script_that_does_not_load_fails_at_once_with_its_own_words() {
         let found = failure(&ended(78, "Error", "SyntaxError: line 3\n"), EARLY).unwrap();
         assert_eq!(found.reason, reasons::LOAD_FAILED);
-        assert_eq!(found.message, "main.py could not be loaded: SyntaxError: line 3");
+        assert_eq!(
+            found.message,
+            "the script could not be loaded: SyntaxError: line 3"
+        );
     }
 
     #[test]

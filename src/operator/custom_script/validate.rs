@@ -23,9 +23,9 @@ const MAX_SOURCE_BYTES: usize = 1 << 20;
 pub enum Problem {
     /// The source is a `ConfigMap` that does not exist.
     #[error(
-        "spec.source.configMapRef: ConfigMap {0} does not exist in this namespace; create it with a key main.py"
+        "spec.source.configMapRef: ConfigMap {0} does not exist in this namespace; create it with a key {1}"
     )]
-    ConfigMapMissing(String),
+    ConfigMapMissing(String, &'static str),
     /// No entry point.
     #[error("{place} has no file {file}, the entry point")]
     EntryPointMissing {
@@ -79,7 +79,7 @@ impl Problem {
     /// In one word.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::ConfigMapMissing(_) => reasons::CONFIG_MAP_MISSING,
+            Self::ConfigMapMissing(..) => reasons::CONFIG_MAP_MISSING,
             Self::EntryPointMissing { .. } => reasons::ENTRY_POINT_MISSING,
             Self::SourceTooLarge(_) => reasons::SOURCE_TOO_LARGE,
             Self::FieldMissing(_) => reasons::INVALID_SPEC,
@@ -226,16 +226,15 @@ fn source(object: &CustomScript, cluster: &Dereferenced) -> Result<Files, Proble
     let reference = source.config_map_ref.as_ref().ok_or(Problem::FieldMissing(
         "spec.source.inline or spec.source.configMapRef",
     ))?;
-    cluster
-        .config_map
-        .clone()
-        .ok_or_else(|| Problem::ConfigMapMissing(reference.name.clone()))
+    cluster.config_map.clone().ok_or_else(|| {
+        let runtime = object.spec.runtime.unwrap_or(Runtime::Python);
+        Problem::ConfigMapMissing(reference.name.clone(), runtime.entry_point())
+    })
 }
 
 fn check_files(object: &CustomScript, files: Files) -> Result<Files, Problem> {
-    let file = match object.spec.runtime.ok_or(Problem::FieldMissing("spec.runtime"))? {
-        Runtime::Python => "main.py",
-    };
+    let runtime = object.spec.runtime.ok_or(Problem::FieldMissing("spec.runtime"))?;
+    let file = runtime.entry_point();
     if !files.has(file) {
         let reference = object
             .spec
@@ -315,6 +314,24 @@ mod tests {
         let problem = inspect(&from_config_map(), &other).files.unwrap_err();
         assert!(problem.to_string().contains("has no file main.py"), "{problem}");
         assert!(problem.to_string().contains("ConfigMap code"), "{problem}");
+    }
+
+    #[test]
+    fn a_node_script_s_entry_point_is_main_js() {
+        let mut object = from_config_map();
+        object.spec.runtime = Some(Runtime::Node);
+        let problem = inspect(&object, &cluster()).files.unwrap_err();
+        assert!(
+            problem.to_string().ends_with("create it with a key main.js"),
+            "{problem}"
+        );
+        let mut there = cluster();
+        there.config_map = Some(files());
+        let problem = inspect(&object, &there).files.unwrap_err();
+        assert!(problem.to_string().contains("has no file main.js"), "{problem}");
+        let file = ("main.js".to_owned(), "exports.f = () => 1".to_owned());
+        there.config_map.as_mut().unwrap().text.extend([file]);
+        assert!(inspect(&object, &there).files.is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 # command=Debian package
 DEPENDENCIES=(
   runc=runc iptables=iptables ip=iproute2 sysctl=procps mmdebstrap=mmdebstrap openssl=openssl curl=curl
-  unshare=util-linux nsenter=util-linux flock=util-linux mount=mount tar=tar setsid=util-linux
+  npm=npm unshare=util-linux nsenter=util-linux flock=util-linux mount=mount tar=tar setsid=util-linux
 )
 
 missing_dependencies() {

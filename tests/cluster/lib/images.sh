@@ -6,6 +6,9 @@ LEAN=(doc man locale info lintian bug perl5 bash-completion debconf)  # folders 
 BASE_PACKAGES=base-files,libc6,libgcc-s1,ca-certificates,tzdata
 PYTHON_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,ca-certificates,python3-minimal,libpython3-stdlib
 
+NODE_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,libstdc++6,ca-certificates
+NODE_VERSION=24.21.0                    # Debian 12 has none that is new enough, so it comes from a package of npm's
+
 # The release whose packages are used, and the host's own apt sources for it.
 apt_suite() { (. /etc/os-release && printf '%s' "${VERSION_CODENAME:?the release has no code name}"); }
 
@@ -29,6 +32,17 @@ rootfs() {
     --extract-hook='rm -rf "$1"/etc/resolv.conf "$1"/etc/hostname' \
     "$(apt_suite)" "$out" "${sources[@]}"
 }
+
+# node_binary FOLDER: Node itself, as FOLDER/node. npm checks the package against its registry's checksum.
+node_binary() {
+  local package=node-linux-$(node_arch)@$NODE_VERSION folder=$1 archive
+  mkdir -p "$folder"
+  archive=$(cd "$folder" && npm pack --silent --ignore-scripts "$package") || die "npm could not fetch $package"
+  tar -xzf "$folder/$archive" -C "$folder" --strip-components=2 package/bin/node
+  rm "$folder/$archive"
+}
+
+node_arch() { case $(uname -m) in x86_64) echo x64 ;; aarch64) echo arm64 ;; *) die "no Node for $(uname -m)" ;; esac; }
 
 # archive OUT.tar NAME CONFIG LAYER.tar...: a docker-archive; CONFIG is the inner
 # part of the image's "config" object. Layers are linked, not copied, before tar.
@@ -89,7 +103,15 @@ make_images() {
   [[ $(tar -tf "$part/python.layer.tar") == *usr/bin/python3.11* ]] ||
     say "image  warning: this Debian's Python is not 3.11, whatever the name of the image says"
   say "image  localhost/python:3.11 $(seconds_since "$began") s"
-  rm -f "$part/pause.layer" "$part/python.layer.tar"
+
+  began=$(now_ms)
+  rootfs "$part/node.layer.tar" "$NODE_PACKAGES"
+  node_binary "$part/node"
+  layer "$part/node.binary.tar" "$part/node/node" /usr/local/bin/node
+  archive "$part/node.tar" "localhost/node:${NODE_VERSION%%.*}" '"Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],"Cmd":["node"]' \
+    "$part/node.layer.tar" "$part/node.binary.tar"
+  say "image  localhost/node:${NODE_VERSION%%.*} $(seconds_since "$began") s"
+  rm -rf "$part/pause.layer" "$part/python.layer.tar" "$part/node.layer.tar" "$part/node.binary.tar" "$part/node"
   mv "$part" "$dir"
 }
 

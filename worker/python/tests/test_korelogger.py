@@ -1,5 +1,6 @@
 """korelogger as its users know it, outside a ScriptScope pod and with a runner that listens."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import unittest
 import uuid
 
@@ -116,6 +118,44 @@ class Inside(unittest.TestCase):
     def receive(self):
         datagram = self.runner.recv(1 << 20)
         return datagram[:1], json.loads(datagram[1:])
+
+    def test_threads_and_tasks_of_a_run_log_into_it(self):
+        state = (_log._sink, _log._template, _log._outside, _log._opened)
+        self.addCleanup(lambda: _restore(state))
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        self.addCleanup(os.close, write)
+        _log.attach(self.name, b"\0mark:", {"deployment_id": "deploy_1"})
+        _log.begin_run(CONTEXT, write)
+
+        def log(name):
+            for i in range(20):
+                korelogger.info("%s %d", name, i)
+
+        async def task(name):
+            for i in range(20):
+                korelogger.info("%s %d", name, i)
+                await asyncio.sleep(0)
+
+        async def tasks():
+            await asyncio.gather(task("a"), task("b"), asyncio.to_thread(log, "c"))
+
+        received = []
+        reader = threading.Thread(target=lambda: received.extend(self.receive() for _ in range(80)))
+        reader.start()
+        other = threading.Thread(target=log, args=("d",))
+        other.start()
+        asyncio.run(tasks())
+        other.join()
+        reader.join()
+        _log.end_run()
+        self.assertEqual({kind for kind, _ in received}, {b"E"})
+        self.assertEqual({span["attributes"]["run_id"] for _, span in received}, {"run_1"})
+        texts = sorted(span["attributes"]["log.message"] for _, span in received)
+        self.assertEqual(texts, sorted(f"{name} {i}" for name in "abcd" for i in range(20)))
+        ids = [span["attributes"]["log.meta.logid"].encode() for _, span in received]
+        marks = os.read(read, 1 << 16).split(b"\0mark:")[1:]
+        self.assertEqual(sorted(marks), sorted(log_id + b"\0" for log_id in ids))
 
     def test_a_child_of_a_run_logs_into_it(self):
         code = "import korelogger; korelogger.info('from a child'); print('its own')"

@@ -1,0 +1,8 @@
+import korelogger = require('./index.js');
+
+export declare const debug: typeof korelogger.debug;
+export declare const info: typeof korelogger.info;
+export declare const warning: typeof korelogger.warning;
+export declare const error: typeof korelogger.error;
+export declare const bridgeConsole: typeof korelogger.bridgeConsole;
+export default korelogger;
