@@ -193,7 +193,15 @@ impl Reconciliation<'_> {
                     attempt: &attempt,
                     images: &images,
                 });
-                match apply::apply(&self.context.client, &self.key, self.object, &objects).await {
+                match apply::apply(
+                    &self.context.client,
+                    &self.key,
+                    self.object,
+                    &objects,
+                    &self.cluster,
+                )
+                .await
+                {
                     Ok(live) => (Some(live), None),
                     Err(ApplyError::Refused(refusal)) => (None, Some(refusal)),
                     Err(ApplyError::Kube(error)) if self.out_of_time(&attempt) => {
