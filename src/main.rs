@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
-        Role::ApiKeys(args) => runner::hash_keys(args).map_err(Into::into),
+        Role::ApiKeys(args) => runner::hash_keys(&args).map_err(Into::into),
         Role::Crd { dir } if dir.is_empty() => print_crds().map_err(Into::into),
         Role::Crd { dir } => dir.iter().try_for_each(|dir| write_crds(dir)),
     };

@@ -43,13 +43,13 @@ pub struct HashKeysError {
 }
 
 /// Keeps the hashes up to date until it is told to stop.
-pub fn hash_keys(args: HashKeysArgs) -> Result<(), HashKeysError> {
+pub fn hash_keys(args: &HashKeysArgs) -> Result<(), HashKeysError> {
     let path = args.to.clone();
     // What this process knows is for nobody else.
     prctl::set_dumpable(false)
         .map_err(io::Error::from)
         .and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build())
-        .and_then(|runtime| runtime.block_on(follow(&args)))
+        .and_then(|runtime| runtime.block_on(follow(args)))
         .map_err(|source| HashKeysError { path, source })
 }
 

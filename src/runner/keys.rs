@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -135,7 +135,7 @@ fn shown(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         let (scheme, key) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
     });
-    let own = headers.get(API_KEY).map(|value| value.as_bytes());
+    let own = headers.get(API_KEY).map(HeaderValue::as_bytes);
     own.into_iter()
         .chain(bearer)
         .map(<[u8]>::trim_ascii)
@@ -175,8 +175,6 @@ fn from_hex(digits: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -22,8 +22,9 @@ pub const HOP: &str = "x-scriptscope-hop";
 const REACH: Duration = Duration::from_secs(2);
 /// How long another runner may take to answer: it may have been asked to wait for the end of a run.
 const ANSWER: Duration = Duration::from_secs(75);
-/// The same for whether it has room, which a probe waits for.
+/// The same for whether it has room, and for asking all of them: a probe waits for it.
 const ROOM: Duration = Duration::from_millis(500);
+const ROOM_OF_ANY: Duration = Duration::from_millis(1_200);
 
 /// The runners of the script.
 #[derive(Debug)]
@@ -101,6 +102,10 @@ impl Peers {
 
     /// Whether any other runner has room for a call.
     pub async fn any_has_room(&self) -> bool {
+        timeout(ROOM_OF_ANY, self.ask_for_room()).await.unwrap_or(false)
+    }
+
+    async fn ask_for_room(&self) -> bool {
         let (Ok(addresses), Ok(client)) = (self.addresses().await, self.client()) else {
             return false;
         };

@@ -239,14 +239,7 @@ impl Shared {
                 let _ = waiter.begun.map(|begun| begun.send(()));
                 let _ = waiter.report.send(report);
             }
-            None => {
-                let runs = Arc::clone(&self.runs);
-                // Memory goes back also when nobody asks.
-                tokio::spawn(async move {
-                    sleep(runs.limits().age).await;
-                    runs.expire();
-                });
-            }
+            None => self.runs.expire_later(),
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -68,6 +71,8 @@ pub enum Known {
 pub struct Runs {
     limits: Limits,
     table: Mutex<Table>,
+    /// Somebody sees to it that what is too old goes.
+    expiring: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +90,7 @@ impl Runs {
         Self {
             limits,
             table: Mutex::default(),
+            expiring: AtomicBool::new(false),
         }
     }
 
@@ -142,9 +148,23 @@ impl Runs {
         live.over.cancel();
     }
 
-    /// Forgets what is too old.
-    pub fn expire(&self) {
-        self.table().shrink(self.limits);
+    /// Forgets what is too old also when nobody asks, so that its memory goes back.
+    pub fn expire_later(self: &Arc<Self>) {
+        if self.expiring.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let runs = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                sleep(runs.limits.age).await;
+                let mut table = runs.table();
+                table.shrink(runs.limits);
+                if table.order.is_empty() {
+                    runs.expiring.store(false, Ordering::Relaxed);
+                    return;
+                }
+            }
+        });
     }
 
     /// What is known of a run.
@@ -249,6 +269,18 @@ mod tests {
         assert_eq!(kept(&runs), ["a"]);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(kept(&runs), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_goes_back_when_nobody_asks() {
+        let runs = Arc::new(Runs::new(LIMITS));
+        for (id, wait) in [("a", 1), ("b", 125), ("c", 125)] {
+            runs.add(&call(id), true);
+            runs.ended(&report(id, 1));
+            runs.expire_later();
+            sleep(Duration::from_secs(wait)).await;
+            assert_eq!(runs.table().bytes == 0, wait > 1, "{id}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

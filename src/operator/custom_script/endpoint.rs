@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::build::{
     Plan, RUNNER_DIR, RUNNER_PORT, container_security, meta, mount, runner_path, script_name,
 };
+use super::fingerprint::hex;
 use crate::api::{CustomScriptSpec, labels};
 
 /// Name of the container that hashes the keys, and of the volume with the Secret.
@@ -133,8 +134,7 @@ fn plain(name: &str, value: &str) -> EnvVar {
 /// the digits keep it apart from another script's own Service.
 pub fn peers_name(script: &str) -> String {
     let digest = Sha256::digest(script);
-    let [a, b, c, d, e] = digest.first_chunk().copied().unwrap_or_default();
-    format!("{script}-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")
+    format!("{script}-{}", &hex(&digest)[..10])
 }
 
 /// That Service: its name resolves to every pod, also to those that take no calls just now, whose runs can be asked for

@@ -112,7 +112,8 @@ pub fn fingerprint(object: &CustomScript, files: Option<&Files>) -> String {
     hex(&Sha256::digest(json))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Hexadecimal digits of bytes.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
