@@ -208,6 +208,11 @@ async fn a_stopping_runner_does_what_it_has_promised() {
     assert_eq!(waiting.await.unwrap().0, 503, "another pod can do it");
     assert_eq!(runner.records(&first).await.last().unwrap()["status"], "Success");
     assert_eq!(runner.printed(&second, "stdout").await, ["ok late"]);
+    eventually("the runner says that it stops", || {
+        let stopped = |o: &Value| o["scriptscope"] == "runner.stopped";
+        runner.objects().iter().any(stopped).then_some(())
+    })
+    .await;
     runner.signal(Signal::SIGTERM);
     assert_eq!(runner.exit().await.code(), Some(0));
 }
