@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api;
+mod connections;
 pub mod export;
 pub mod ingest;
 pub mod metrics;

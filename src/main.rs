@@ -47,6 +47,8 @@ enum Role {
     Runner(runner::Args),
     /// Copy this binary and the language workers into a folder; the init step of a script's pod.
     Install(runner::InstallArgs),
+    /// Write the hashes of a Secret's API keys for the runner; runs beside the container of a script that needs keys.
+    ApiKeys(runner::HashKeysArgs),
     /// Print the custom resource definitions, or write them into a folder.
     Crd {
         /// Write one file a definition into this folder instead; may be given more than once.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
+        Role::ApiKeys(args) => runner::hash_keys(&args).map_err(Into::into),
         Role::Crd { dir } if dir.is_empty() => print_crds().map_err(Into::into),
         Role::Crd { dir } => dir.iter().try_for_each(|dir| write_crds(dir)),
     };

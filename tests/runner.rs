@@ -1,12 +1,18 @@
 //! The runner as its callers and the readers of its output know it: the real binary with a real Python and a real Node.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // the helpers of tests are tests, too
 
+#[path = "runner/asynchronous.rs"]
+mod asynchronous;
 #[path = "runner/calls.rs"]
 mod calls;
 #[path = "runner/harness.rs"]
 mod harness;
+#[path = "runner/keys.rs"]
+mod keys;
 #[path = "runner/lifecycle.rs"]
 mod lifecycle;
+#[path = "runner/limits.rs"]
+mod limits;
 #[path = "runner/node.rs"]
 mod node;
 #[path = "runner/outcomes.rs"]

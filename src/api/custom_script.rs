@@ -43,6 +43,10 @@ use serde::{Deserialize, Serialize};
     .field_path(".source"))]
 #[x_kube(validation = Rule::new("has(self.source) || has(self.workload)")
     .message("spec.source is missing: give the script's source, or name a Deployment that exists in spec.workload"))]
+#[x_kube(validation = Rule::new("!has(self.replicas) || !has(self.replicas.max) || self.replicas.max <= self.replicas.min || (has(self.resources) && \
+        ((has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)))")
+    .message("spec.resources.requests.cpu is missing: spec.replicas.max is above min, and the number of pods follows from how much of \
+        the CPU that a pod requests is used; set it, such as 100m"))]
 #[x_kube(validation = Rule::new("!has(self.source) || has(self.runtime)")
     .message("spec.runtime is missing: name the language that spec.source is written in"))]
 #[x_kube(validation = Rule::new("!has(self.runtime) || self.runtime != 'python' || !has(self.source) || !has(self.source.inline) || 'main.py' in self.source.inline")
@@ -95,13 +99,16 @@ pub struct CustomScriptSpec {
     #[serde(default = "sixty")]
     #[schemars(range(min = 1, max = 600))]
     pub timeout_seconds: i32,
-    /// Number of pods, 1 to 10.
+    /// Number of pods, 1 to 10. Changing it is no new version.
     #[serde(default)]
     pub replicas: Replicas,
     /// Runs at once in one pod, each in a worker process of its own.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub concurrency: i32,
+    /// Who may call. Default: whoever reaches the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
     /// How prints are shown.
     #[serde(default)]
     pub logging: Logging,
@@ -184,11 +191,42 @@ pub struct Workload {
 
 /// Number of pods.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.max) || self.max >= self.min")
+    .message("spec.replicas.max must not be below spec.replicas.min; raise max, or lower min")
+    .field_path(".max"))]
 pub struct Replicas {
-    /// Number of pods, 1 to 10.
+    /// Number of pods, 1 to 10; the least one where `max` is above it.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 10))]
     pub min: i32,
+    /// The most pods, 1 to 10. Above `min` there are as many as the use of CPU asks for. Default: `min`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub max: Option<i32>,
+    /// Per cent of spec.resources.requests.cpu that the pods should use on average, 10 to 100. Counts where `max` is above
+    /// `min`.
+    #[serde(default = "three_quarters", rename = "targetCPUUtilization")]
+    #[schemars(range(min = 10, max = 100))]
+    pub target_cpu_utilization: i32,
+}
+
+impl Replicas {
+    /// The most pods, if that is not the least number, too.
+    pub fn scaled_to(&self) -> Option<i32> {
+        self.max.filter(|max| *max > self.min)
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// A Secret in the same namespace. Each of its keys is the name of an API key, which becomes the Source of the runs that
+    /// it starts; the value is the API key, 16 to 4096 characters. Callers send it as `x-api-key` or
+    /// `Authorization: Bearer`. A change of the Secret counts within about a minute, without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_keys_secret_ref: Option<NameRef>,
 }
 
 /// How prints are shown.
@@ -414,7 +452,11 @@ pub struct DisplayStatus {
 
 impl Default for Replicas {
     fn default() -> Self {
-        Self { min: one() }
+        Self {
+            min: one(),
+            max: None,
+            target_cpu_utilization: three_quarters(),
+        }
     }
 }
 
@@ -434,6 +476,10 @@ fn gvisor() -> String {
 
 fn one() -> i32 {
     1
+}
+
+fn three_quarters() -> i32 {
+    75
 }
 
 fn sixty() -> i32 {

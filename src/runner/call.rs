@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     caller::Caller,
@@ -42,6 +43,8 @@ pub struct Call {
     pub arguments: Box<RawValue>,
     /// Who calls.
     pub caller: Caller,
+    /// Cancelled when the run is to end.
+    pub cancel: CancellationToken,
 }
 
 /// What became of a run.

@@ -1,19 +1,24 @@
 //! Options of the runner. The operator sets them as environment variables of the script's container.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{ArgAction, ValueEnum};
 
-use super::{RunnerError, call::Settings, records::PayloadRule};
+use super::{RunnerError, call::Settings, records::PayloadRule, runs::Limits};
 
 /// Seconds beyond a script's timeout that its pod is given for ending its runs and for having their records stored.
 pub const STOP_SECONDS: u64 = 30;
 /// So many seconds before it would be killed, the runner ends by itself.
 const MARGIN_SECONDS: u64 = 5;
+
+/// What is kept of the results of asynchronous calls, however long they are to be kept: so many, and so many bytes. A
+/// result has 6 MiB at most.
+const RESULTS: usize = 1_000;
+const RESULT_BYTES: usize = 16 << 20;
 
 /// Options of `scriptscope runner`.
 #[derive(clap::Args, Clone, Debug)]
@@ -79,6 +84,18 @@ pub struct Args {
     /// Node; found on PATH if it is a bare name.
     #[arg(long, env = "SCRIPTSCOPE_NODE", default_value = "node")]
     pub node: PathBuf,
+    /// File with the hashes of the API keys that callers need, as `scriptscope api-keys` writes it. Default: no key is needed.
+    #[arg(long, env = "SCRIPTSCOPE_API_KEYS")]
+    pub api_keys: Option<PathBuf>,
+    /// Address of this pod, as the others of the script know it.
+    #[arg(long, env = "SCRIPTSCOPE_POD_IP")]
+    pub pod_ip: Option<IpAddr>,
+    /// Names or addresses of all pods of the script, which listen on the same port as this one.
+    #[arg(long, env = "SCRIPTSCOPE_PEERS", value_delimiter = ',')]
+    pub peers: Vec<String>,
+    /// Seconds for which the results of asynchronous calls are kept.
+    #[arg(long, env = "SCRIPTSCOPE_RESULT_SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub result_seconds: u64,
     /// File for the reason when the script can not be used. Default: Kubernetes' own, if it is there.
     #[arg(long, env = "SCRIPTSCOPE_TERMINATION_LOG")]
     pub termination_log: Option<PathBuf>,
@@ -182,6 +199,15 @@ impl Args {
     /// How long a call may wait for a worker.
     pub(super) fn queue_timeout(&self) -> Duration {
         Duration::from_secs(self.queue_seconds)
+    }
+
+    /// What is kept of runs that have ended.
+    pub(super) fn kept(&self) -> Limits {
+        Limits {
+            age: Duration::from_secs(self.result_seconds),
+            number: RESULTS,
+            bytes: RESULT_BYTES,
+        }
     }
 
     /// What runs the script.

@@ -4,22 +4,33 @@
 //! [`server`] takes calls, [`pool`] keeps the workers, [`run`] follows one run, [`output`] is the only writer. What a
 //! worker speaks with the runner is said in `worker/python/worker.py` and `worker/node/worker.js`.
 
+mod answer;
 mod call;
 mod caller;
 mod capture;
 mod channel;
 mod config;
 mod function;
+mod guard;
+mod hash_keys;
 mod install;
 mod json_text;
+mod keys;
 mod logs;
+mod mode;
 mod output;
+mod peers;
 mod plain;
 mod pool;
 mod process;
+mod query;
+mod queue;
 mod records;
 mod refusal;
 mod run;
+mod run_id;
+mod run_routes;
+mod runs;
 mod server;
 mod span;
 mod stop;
@@ -33,7 +44,6 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::ListenerExt;
 use jiff::Timestamp;
 use nix::sys::prctl;
 use tokio::{
@@ -42,24 +52,34 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 pub use config::{Args, Logging, Runtime, STOP_SECONDS};
+pub use hash_keys::{HashKeysArgs, HashKeysError, hash_keys};
 pub use install::{InstallArgs, InstallError, install};
 
 use self::{
+    keys::Keys,
     output::Output,
+    peers::Peers,
     pool::Pool,
     process::Processes,
     records::{Lifecycle, rfc3339},
+    runs::Runs,
     server::Server,
     stop::{LastWord, Phase, Stopper},
     worker::{Launch, StartError},
 };
+use crate::connections;
 
 /// Exit code when the script can not be used.
 pub const EXIT_UNUSABLE: i32 = 78;
 /// Path on which the runner is told, by a POST of its last record's token, that this record is stored.
 pub const STORED_PATH: &str = "/internal/stored";
+/// Path on which another runner of the script asks whether a call would find a place here.
+const FREE_PATH: &str = "/internal/free";
+/// How long a client may keep a connection for its next call.
+const IDLE: Duration = Duration::from_secs(75);
 /// For the answer to that to be sent before the process ends.
 const ANSWER: Duration = Duration::from_millis(10);
 /// How long a Service may go on sending calls to a pod that is asked to stop: they are answered, not cut.
@@ -135,18 +155,32 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     let address = listener.local_addr().map_err(listen)?;
     tracing::debug!(%address, "Listening.");
     let (stopper, stop) = Stopper::new();
-    let (pool, mut slots) = Pool::start(args.concurrency(), &launch, args.settings(), &stop);
+    let runs = Arc::new(Runs::new(args.kept()));
+    let (pool, mut slots) = Pool::start(
+        args.concurrency(),
+        &launch,
+        args.settings(),
+        Arc::clone(&runs),
+        &stop,
+    );
     let last_word = LastWord::new();
     let server = Arc::new(Server {
         pool,
+        runs,
+        keys: args.api_keys.clone().map(Keys::new),
+        peers: Peers::new(args.pod_ip, args.peers.clone(), address.port()),
         stop,
         last_word: last_word.clone(),
         queue_timeout: args.queue_timeout(),
     });
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    tokio::spawn(async move { axum::serve(listener, server::router(server)).await });
+    // Until the process ends: whoever calls while the runner stops is told so.
+    let never = CancellationToken::new();
+    tokio::spawn(connections::serve_patiently(
+        listener,
+        server::router(server),
+        IDLE,
+        never,
+    ));
 
     tokio::select! {
         () = signals.next() => {}

@@ -10,8 +10,10 @@ use tokio::{
     net::unix::pipe,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    answer::{CANCELLED, TIMEOUT},
     call::{Call, Report, Settings, failure, print_finished, print_started},
     capture::{Capture, Echoes},
     output::Output,
@@ -38,6 +40,7 @@ enum End {
     Timeout,
     TooMuchOutput,
     Undeployed,
+    Cancelled,
 }
 
 #[derive(Serialize)]
@@ -51,6 +54,8 @@ struct CallHeader<'a> {
 struct Context<'a> {
     socket: &'a str,
     traceparent: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<&'a str>,
     run_id: &'a str,
     deployment_id: &'a str,
     source: &'a str,
@@ -94,6 +99,7 @@ struct Running<'a> {
     settings: &'a Settings,
     output: &'a Output,
     run_id: &'a str,
+    cancel: &'a CancellationToken,
     stdout: Stream,
     stderr: Stream,
     echoes: Echoes,
@@ -153,6 +159,7 @@ impl<'a> Running<'a> {
             context: Context {
                 socket: &worker.logs_name,
                 traceparent: &call.caller.traceparent,
+                tracestate: call.caller.tracestate.as_deref(),
                 run_id: &call.run_id,
                 deployment_id: &settings.deployment_id,
                 source: &call.caller.source,
@@ -168,6 +175,7 @@ impl<'a> Running<'a> {
             settings,
             output,
             run_id: &call.run_id,
+            cancel: &call.cancel,
             echoes: Echoes::default(),
             budget: settings.max_output_bytes,
             flush_at: None,
@@ -181,6 +189,7 @@ impl<'a> Running<'a> {
                 biased;
                 () = sleep_until(deadline) => return End::Timeout,
                 () = stop.killing() => return End::Undeployed,
+                () = self.cancel.cancelled() => return End::Cancelled,
                 span = self.worker.logs.next() => self.take_span(span).await,
                 frame = self.worker.channel.receive() => match frame {
                     Ok(Some(frame)) => return End::Reply(frame),
@@ -314,7 +323,7 @@ impl<'a> Running<'a> {
             End::Timeout => {
                 let seconds = settings.timeout.as_secs();
                 failure(
-                    "Timeout",
+                    TIMEOUT,
                     format!("the function ran longer than {seconds} s and was ended"),
                 )
             }
@@ -329,6 +338,7 @@ impl<'a> Running<'a> {
                 let message = "the pod was stopped, and the run did not end within the time left to it";
                 failure("Undeployed", message.into())
             }
+            End::Cancelled => failure(CANCELLED, "the run was cancelled".into()),
             End::Broken(why) => failure("WorkerExited", format!("the worker broke its connection: {why}")),
             End::Exited | End::Reply(_) => {
                 let how = exit.unwrap_or_else(|| "closed its connection".into());

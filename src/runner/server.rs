@@ -1,50 +1,52 @@
-//! The script's endpoint.
+//! The script's endpoint: its functions and what is asked of the runner itself. [`super::run_routes`] has the runs.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    body::{Body, Bytes},
+    Extension, Json, Router,
+    body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bytes::BytesMut;
-use futures::StreamExt;
-use serde::Serialize;
-use serde_json::value::RawValue;
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::timeout,
-};
-use uuid::Uuid;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    STORED_PATH,
+    FREE_PATH, STORED_PATH, answer,
     call::{Call, Report},
     caller::Caller,
     function::{Function, listing},
-    pool::{Job, Pool},
+    guard::{self, KeyName},
+    keys::Keys,
+    mode::Mode,
+    peers::Peers,
+    pool::Pool,
+    queue::{Job, Waiter},
     refusal::Refusal,
+    run_routes::{self, live_json, status_url},
+    runs::Runs,
     stop::{LastWord, Stop},
 };
-use crate::model::{RunError, RunStatus};
 
 /// The largest body of a call, in bytes.
 pub const MAX_BODY_BYTES: usize = 6 << 20;
-/// Of a body that is too large, so much is read and thrown away, so that the client gets to read the answer.
-const MAX_DISCARDED_BYTES: usize = 64 << 20;
 /// The longest token that is read.
 const MAX_TOKEN_BYTES: usize = 256;
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the routes share.
 #[derive(Debug)]
 pub struct Server {
     /// The workers.
     pub pool: Pool,
+    /// The runs that can be asked for.
+    pub runs: Arc<Runs>,
+    /// The API keys, if callers need one.
+    pub keys: Option<Keys>,
+    /// The other runners of the script.
+    pub peers: Peers,
     /// How far stopping is.
     pub stop: Stop,
     /// What the last record will say.
@@ -53,47 +55,43 @@ pub struct Server {
     pub queue_timeout: Duration,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer<'a> {
-    run_id: &'a str,
-    status: RunStatus,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a RunError>,
-    stdout: &'a str,
-    stderr: &'a str,
-    duration_ms: f64,
-}
-
 /// The routes.
 pub fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/functions", get(functions))
         .route("/functions/{name}", post(call))
+        .merge(run_routes::routes())
         .route(STORED_PATH, post(stored))
+        .route(FREE_PATH, get(free))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(|| async { Refusal::no_route() })
         .method_not_allowed_fallback(|| async { Refusal::method() })
+        .layer(middleware::from_fn_with_state(Arc::clone(&server), guard::guard))
         .with_state(server)
 }
 
-async fn ready(State(server): State<Arc<Server>>) -> Response {
-    if server.stop.is_draining() {
-        Refusal::stopping().into_response()
-    } else if server.pool.is_live() {
-        "ok\n".into_response()
-    } else {
-        server.not_ready().into_response()
+async fn ready(State(server): State<Arc<Server>>) -> Result<&'static str, Refusal> {
+    server.serves()?;
+    // Calls are only sent elsewhere where there is room, or the last pod would answer nobody instead of saying that it
+    // is busy.
+    if server.pool.is_saturated() && server.peers.any_has_room().await {
+        return Err(Refusal::saturated());
     }
+    Ok("ok\n")
+}
+
+/// Whether a call would find a place here.
+async fn free(State(server): State<Arc<Server>>) -> Result<&'static str, Refusal> {
+    server.serves()?;
+    if server.pool.is_saturated() || !server.pool.has_place() {
+        return Err(server.full());
+    }
+    Ok("ok\n")
 }
 
 async fn stored(State(server): State<Arc<Server>>, body: Body) -> Result<StatusCode, Refusal> {
-    let token = timeout(BODY_TIMEOUT, read_body(body, MAX_TOKEN_BYTES))
-        .await
-        .map_err(|_| Refusal::slow_body(BODY_TIMEOUT.as_secs()))??;
+    let token = guard::receive(body, MAX_TOKEN_BYTES).await?;
     if server.last_word.confirm(&token) {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -109,28 +107,66 @@ async fn functions(State(server): State<Arc<Server>>) -> Result<Response, Refusa
 async fn call(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
+    Extension(key): Extension<KeyName>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let (function, place) = match server.admit(&name) {
+    let admitted = Mode::of(&uri, &headers).and_then(|mode| Ok((mode, server.admit(&name)?)));
+    let (mode, (function, place)) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            // Unread, it would break the connection before the client has read the answer.
-            let _ = timeout(BODY_TIMEOUT, read_body(body, 0)).await;
+            guard::discard(body).await;
             return Err(refusal);
         }
     };
-    let body = timeout(BODY_TIMEOUT, read_body(body, MAX_BODY_BYTES))
-        .await
-        .map_err(|_| Refusal::slow_body(BODY_TIMEOUT.as_secs()))??;
+    let body = guard::receive(body, MAX_BODY_BYTES).await?;
     let call = Call {
-        run_id: format!("run_{}", Uuid::now_v7().simple()),
+        run_id: server.peers.tag().new_run_id(),
         arguments: function.arguments(&body)?.0,
         function: name,
-        caller: Caller::from_headers(&headers),
+        caller: Caller::of(&headers, key.0.as_deref()),
+        cancel: CancellationToken::new(),
     };
     drop(body);
-    Ok(answer(&server.run(call, place).await?))
+    // Nobody waits between this and the queue, so that a runner which stops finds every call that it has taken.
+    if server.stop.is_draining() {
+        return Err(Refusal::stopping());
+    }
+    let trace = HeaderValue::from_str(&call.caller.traceparent).ok();
+    let mut response = match mode {
+        Mode::Wait => answered(&server.run(call, place).await?),
+        Mode::Accept { preferred } => accepted(&server, call, place, preferred),
+    };
+    if let Some(trace) = trace {
+        response.headers_mut().insert("traceparent", trace);
+    }
+    Ok(response)
+}
+
+/// Answers before the run begins.
+fn accepted(server: &Server, call: Call, place: OwnedSemaphorePermit, preferred: bool) -> Response {
+    let body = live_json(&call.run_id, &call.function, false);
+    let location = HeaderValue::from_str(&status_url(&call.run_id)).ok();
+    server.pool.submit(Job {
+        call,
+        waiter: None,
+        place,
+    });
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    let headers = response.headers_mut();
+    headers.extend(location.map(|url| (header::LOCATION, url)));
+    if preferred {
+        headers.insert("preference-applied", HeaderValue::from_static("respond-async"));
+    }
+    response
+}
+
+fn answered(report: &Report) -> Response {
+    match answer::body(report) {
+        Ok(body) => run_routes::json_response(answer::status(report), body.into()),
+        Err(error) => Refusal::internal(&error.to_string()).into_response(),
+    }
 }
 
 impl Server {
@@ -150,11 +186,27 @@ impl Server {
                 functions.iter().map(|f| f.name.as_str()),
             ));
         };
-        let place = self
-            .pool
-            .place()
-            .ok_or_else(|| Refusal::queue_full(self.pool.waiting()))?;
+        let place = self.pool.place().ok_or_else(|| self.full())?;
         Ok((function.clone(), place))
+    }
+
+    /// Whether calls are taken at all.
+    fn serves(&self) -> Result<(), Refusal> {
+        if self.stop.is_draining() {
+            return Err(Refusal::stopping());
+        }
+        if self.keys.as_ref().is_some_and(|keys| !keys.are_known()) {
+            return Err(Refusal::not_ready("the API keys are not known yet"));
+        }
+        if self.pool.is_live() {
+            Ok(())
+        } else {
+            Err(self.not_ready())
+        }
+    }
+
+    fn full(&self) -> Refusal {
+        Refusal::queue_full(self.pool.waiting(), self.pool.retry_after())
     }
 
     fn not_ready(&self) -> Refusal {
@@ -164,74 +216,45 @@ impl Server {
         }
     }
 
+    /// Waits for the run's end.
     async fn run(&self, call: Call, place: OwnedSemaphorePermit) -> Result<Report, Refusal> {
         let (begun, mut has_begun) = oneshot::channel();
         let (report, reported) = oneshot::channel();
-        let job = Job {
-            call,
-            begun,
-            report,
-            place,
+        let in_queue = InQueue {
+            pool: &self.pool,
+            run_id: call.run_id.clone(),
         };
-        if !self.pool.submit(job).await {
-            return Err(Refusal::stopping());
-        }
+        let begun = Some(begun);
+        self.pool.submit(Job {
+            call,
+            waiter: Some(Waiter { begun, report }),
+            place,
+        });
         let mut stop = self.stop.clone();
         tokio::select! {
             biased;
             begun = &mut has_begun => begun.map_err(|_| Refusal::stopping())?,
             () = stop.draining() => return Err(Refusal::stopping()),
             () = tokio::time::sleep(self.queue_timeout) => {
-                return Err(Refusal::waited_too_long(self.queue_timeout.as_secs()));
+                let waited = self.queue_timeout.as_secs();
+                return Err(Refusal::waited_too_long(waited, self.pool.retry_after()));
             }
         }
+        drop(in_queue);
         reported
             .await
             .map_err(|_| Refusal::internal("the run was lost; the runner's log says why"))
     }
 }
 
-/// Reads a body of at most `max` bytes.
-async fn read_body(body: Body, max: usize) -> Result<Bytes, Refusal> {
-    let mut chunks = body.into_data_stream();
-    let (mut kept, mut read) = (BytesMut::new(), 0);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|e| Refusal::broken_body(&e.to_string()))?;
-        read += chunk.len();
-        if read <= max {
-            kept.extend_from_slice(&chunk);
-        } else {
-            kept = BytesMut::new();
-        }
-        if read > MAX_DISCARDED_BYTES {
-            break;
-        }
-    }
-    if read > max {
-        return Err(Refusal::too_large());
-    }
-    Ok(kept.freeze())
+/// A call whose caller waits. When the caller is gone, or has waited long enough, it leaves the queue.
+struct InQueue<'a> {
+    pool: &'a Pool,
+    run_id: String,
 }
 
-fn answer(report: &Report) -> Response {
-    let status = match &report.result {
-        Ok(_) => StatusCode::OK,
-        Err(error) if error.reason == "Timeout" => StatusCode::GATEWAY_TIMEOUT,
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    // To the microsecond, as the record has it. A run is over long before they do not fit.
-    let micros = u32::try_from(report.duration.as_micros()).unwrap_or(u32::MAX);
-    let answer = Answer {
-        run_id: &report.run_id,
-        status: report.status(),
-        result: report.result.as_deref().ok(),
-        error: report.result.as_ref().err(),
-        stdout: &report.stdout,
-        stderr: &report.stderr,
-        duration_ms: f64::from(micros) / 1e3,
-    };
-    match serde_json::to_vec(&answer) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => Refusal::internal(&error.to_string()).into_response(),
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        self.pool.give_up(&self.run_id);
     }
 }

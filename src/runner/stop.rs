@@ -81,6 +81,11 @@ impl Stop {
         *self.0.borrow() >= Phase::Draining
     }
 
+    /// Whether runs in progress are killed.
+    pub fn is_killing(&self) -> bool {
+        *self.0.borrow() >= Phase::Killing
+    }
+
     /// Ready once calls are refused.
     pub async fn draining(&mut self) {
         self.reached(Phase::Draining).await;

@@ -17,7 +17,6 @@ mod query;
 mod readable;
 mod rows;
 mod scripts;
-mod serve;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -27,11 +26,11 @@ use tokio::sync::Semaphore;
 
 use crate::{export::file::ExportFolder, metrics::Metrics, model::ScriptKey, store::Store};
 
+pub use crate::connections::serve;
 use access::{Access, Identity, Permission};
 pub use error::ApiError;
 pub use objects::ScriptObjects;
 pub use query::filter_of_query;
-pub use serve::serve;
 
 /// CSV downloads at once; each holds a few pages of rows in memory.
 const DOWNLOADS: usize = 8;

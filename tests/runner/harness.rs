@@ -14,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 /// How long anything may take before a test fails.
@@ -201,6 +202,40 @@ impl Runner {
             retry_after: response.headers().contains_key("retry-after"),
             body: response.json().await.unwrap(),
         }
+    }
+
+    /// Any request; its answer with a body of JSON.
+    pub async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, Value, HeaderMap) {
+        let method = method.parse().unwrap();
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error} in {text}"));
+        (status, body, headers)
+    }
+
+    /// Calls without waiting for the end; the run's id.
+    pub async fn begin(&self, function: &str, arguments: &Value) -> String {
+        let url = format!("{}/functions/{function}?mode=async", self.url);
+        let response = self.http.post(url).json(arguments).send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        let location = text(&json!(response.headers()["location"].to_str().unwrap()));
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(
+            (&body["status"], &body["statusUrl"]),
+            (&json!("In Progress"), &json!(location))
+        );
+        assert_eq!(location, format!("/runs/{}", body["runId"].as_str().unwrap()));
+        text(&body["runId"])
+    }
+
+    /// Address, such as `127.0.0.1:4711`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
     }
 
     /// A call in the background.

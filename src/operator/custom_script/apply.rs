@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, PodSpec, Service},
+use k8s_openapi::{
+    Resource as _,
+    api::{
+        apps::v1::{Deployment, ReplicaSet},
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{ConfigMap, PodSpec, Service},
+    },
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -13,8 +17,10 @@ use kube::{
 use serde_json::json;
 
 use super::{
+    autoscaling::hand_over,
     build::Objects,
     dereference::Dereferenced,
+    endpoint::peers_name,
     failure::Failure,
     validate::{Owner, owner},
 };
@@ -25,6 +31,9 @@ use crate::{
 
 /// Name under which fields are owned.
 pub const FIELD_MANAGER: &str = "scriptscope";
+
+/// Name under which the number of pods is owned until the autoscaler takes it over.
+const SCALE_MANAGER: &str = "scriptscope-scale";
 
 /// Why it could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -43,17 +52,75 @@ pub async fn apply(
     key: &ScriptKey,
     object: &CustomScript,
     objects: &Objects,
+    cluster: &Dereferenced,
 ) -> Result<Deployment, ApplyError> {
     create_source(client, key, object, &objects.source).await?;
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    Api::<Service>::namespaced(client.clone(), &key.namespace)
-        .patch(&key.name, &parameters, &Patch::Apply(&objects.service))
-        .await
-        .map_err(|error| refusal(error, "Service"))?;
-    Api::<Deployment>::namespaced(client.clone(), &key.namespace)
-        .patch(&key.name, &parameters, &Patch::Apply(&objects.deployment))
+    let services = Api::<Service>::namespaced(client.clone(), &key.namespace);
+    for service in [&objects.service, &objects.peers] {
+        services
+            .patch(&service.name_any(), &parameters, &Patch::Apply(service))
+            .await
+            .map_err(|error| refusal(error, "Service"))?;
+    }
+    if objects.autoscaler.is_none() {
+        remove_autoscaler(client, key, object, cluster).await?;
+    }
+    let deployments = Api::<Deployment>::namespaced(client.clone(), &key.namespace);
+    let apply = || async {
+        deployments
+            .patch(&key.name, &parameters, &Patch::Apply(&objects.deployment))
+            .await
+            .map_err(|error| refusal(error, "Deployment"))
+    };
+    let before = cluster.deployment.as_ref();
+    let deployment = match hand_over(before, &object.spec.replicas) {
+        None => apply().await?,
+        Some(pods) if before.is_some() => {
+            give(&deployments, &key.name, pods).await?;
+            apply().await?
+        }
+        Some(pods) => {
+            apply().await?;
+            give(&deployments, &key.name, pods).await?
+        }
+    };
+    if let Some(autoscaler) = &objects.autoscaler {
+        Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &key.namespace)
+            .patch(&key.name, &parameters, &Patch::Apply(autoscaler))
+            .await
+            .map_err(|error| refusal(error, "HorizontalPodAutoscaler"))?;
+    }
+    Ok(deployment)
+}
+
+/// Gives the Deployment a number of pods that stays until the autoscaler changes it.
+async fn give(deployments: &Api<Deployment>, name: &str, pods: i32) -> Result<Deployment, ApplyError> {
+    let scale = json!({
+        "apiVersion": Deployment::API_VERSION,
+        "kind": Deployment::KIND,
+        "metadata": { "name": name },
+        "spec": { "replicas": pods },
+    });
+    let parameters = PatchParams::apply(SCALE_MANAGER).force();
+    deployments
+        .patch(name, &parameters, &Patch::Apply(scale))
         .await
         .map_err(|error| refusal(error, "Deployment"))
+}
+
+/// Removes the script's autoscaler, if there is one.
+async fn remove_autoscaler(
+    client: &Client,
+    key: &ScriptKey,
+    object: &CustomScript,
+    cluster: &Dereferenced,
+) -> Result<(), kube::Error> {
+    if owner(cluster.autoscaler.as_ref(), object) != Owner::Us {
+        return Ok(());
+    }
+    let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &key.namespace);
+    gone(autoscalers.delete(&key.name, &DeleteParams::default()).await)
 }
 
 /// It never changes, so it is created or already there.
@@ -101,10 +168,12 @@ pub async fn undeploy(
     cluster: &Dereferenced,
     pods: usize,
 ) -> Result<bool, kube::Error> {
+    let services = Api::<Service>::namespaced(client.clone(), &key.namespace);
     if owner(cluster.service.as_ref(), object) == Owner::Us {
-        let services = Api::<Service>::namespaced(client.clone(), &key.namespace);
         gone(services.delete(&key.name, &DeleteParams::default()).await)?;
     }
+    // First, or it would scale up again what is scaled to zero.
+    remove_autoscaler(client, key, object, cluster).await?;
     let deployments = Api::<Deployment>::namespaced(client.clone(), &key.namespace);
     let live = cluster.deployment.as_ref();
     if let Some(live) = live.filter(|live| owner(Some(&live.metadata), object) == Owner::Us) {
@@ -127,6 +196,14 @@ pub async fn undeploy(
             ..DeleteParams::default()
         };
         gone(deployments.delete(&key.name, &parameters).await)?;
+    }
+    // Until here pods that stop could be asked for their runs.
+    if owner(cluster.peers.as_ref(), object) == Owner::Us {
+        gone(
+            services
+                .delete(&peers_name(&key.name), &DeleteParams::default())
+                .await,
+        )?;
     }
     remove_sources(client, key, object, &BTreeSet::new()).await?;
     Ok(pods == 0)

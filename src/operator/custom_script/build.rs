@@ -1,10 +1,11 @@
 //! Third step: the objects that run a script. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{
             Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
             EnvVar, HTTPGetAction, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
@@ -17,7 +18,7 @@ use k8s_openapi::{
     },
 };
 
-use super::fingerprint::Files;
+use super::{autoscaling, endpoint, fingerprint::Files};
 use crate::{
     api::{CustomScript, CustomScriptSpec, Runtime, StandardOutput, labels},
     model,
@@ -31,7 +32,7 @@ const SERVICE_PORT: i32 = 80;
 /// User and group of the processes; nobody's in particular.
 const USER: i64 = 65_532;
 /// Folder of the runner in the pod.
-const RUNNER_DIR: &str = "/scriptscope";
+pub(super) const RUNNER_DIR: &str = "/scriptscope";
 /// Folder of the script in the pod.
 const PROJECT_DIR: &str = "/app";
 const INSTALL: &str = "install";
@@ -79,6 +80,10 @@ pub struct Objects {
     pub source: ConfigMap,
     /// Where it can be called.
     pub service: Service,
+    /// Where its pods find each other.
+    pub peers: Service,
+    /// What chooses the number of pods, where the spec leaves a choice.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// What runs it.
     pub deployment: Deployment,
 }
@@ -89,6 +94,8 @@ pub fn build(plan: Plan<'_>) -> Objects {
     let deployment = deployment(plan, source.metadata.name.as_deref().unwrap_or_default());
     Objects {
         service: service(plan),
+        peers: endpoint::peers(plan),
+        autoscaler: autoscaling::autoscaler(plan),
         source,
         deployment,
     }
@@ -136,7 +143,7 @@ pub fn object_labels(script: &str) -> BTreeMap<String, String> {
         .into()
 }
 
-fn meta(plan: Plan<'_>, name: String) -> ObjectMeta {
+pub(super) fn meta(plan: Plan<'_>, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: plan.object.metadata.namespace.clone(),
@@ -146,7 +153,7 @@ fn meta(plan: Plan<'_>, name: String) -> ObjectMeta {
     }
 }
 
-fn script_name(plan: Plan<'_>) -> &str {
+pub(super) fn script_name(plan: Plan<'_>) -> &str {
     plan.object.metadata.name.as_deref().unwrap_or_default()
 }
 
@@ -183,6 +190,7 @@ fn service(plan: Plan<'_>) -> Service {
 
 fn deployment(plan: Plan<'_>, source: &str) -> Deployment {
     let name = script_name(plan);
+    let spec = &plan.object.spec.replicas;
     let selector = BTreeMap::from([(labels::SCRIPT.to_owned(), name.to_owned())]);
     let mut pod_labels = object_labels(name);
     pod_labels.insert(labels::VERSION.to_owned(), plan.attempt.version.to_string());
@@ -193,7 +201,8 @@ fn deployment(plan: Plan<'_>, source: &str) -> Deployment {
     Deployment {
         metadata: meta(plan, name.to_owned()),
         spec: Some(DeploymentSpec {
-            replicas: Some(plan.object.spec.replicas.min),
+            // Left to the autoscaler where there is one.
+            replicas: spec.scaled_to().is_none().then_some(spec.min),
             selector: LabelSelector {
                 match_labels: Some(selector),
                 ..LabelSelector::default()
@@ -251,21 +260,32 @@ fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
             }),
             ..PodSecurityContext::default()
         }),
-        init_containers: Some(vec![install_container(plan)]),
+        init_containers: Some(
+            [install_container(plan)]
+                .into_iter()
+                .chain(endpoint::keys_container(plan))
+                .collect(),
+        ),
         containers: vec![script_container(plan)],
-        volumes: Some(vec![
-            empty_dir("runner"),
-            Volume {
-                name: "source".to_owned(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: source.to_owned(),
-                    default_mode: Some(0o444),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            },
-            empty_dir("tmp"),
-        ]),
+        volumes: Some(
+            [
+                vec![
+                    empty_dir("runner"),
+                    Volume {
+                        name: "source".to_owned(),
+                        config_map: Some(ConfigMapVolumeSource {
+                            name: source.to_owned(),
+                            default_mode: Some(0o444),
+                            ..ConfigMapVolumeSource::default()
+                        }),
+                        ..Volume::default()
+                    },
+                    empty_dir("tmp"),
+                ],
+                endpoint::volumes(spec),
+            ]
+            .concat(),
+        ),
         ..PodSpec::default()
     }
 }
@@ -277,7 +297,7 @@ pub fn is_runner(pod: &Pod) -> bool {
     commands.any(|(name, command)| name == labels::CONTAINER && *command == runner_path())
 }
 
-fn runner_path() -> String {
+pub(super) fn runner_path() -> String {
     format!("{RUNNER_DIR}/scriptscope")
 }
 
@@ -316,11 +336,17 @@ fn script_container(plan: Plan<'_>) -> Container {
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        volume_mounts: Some(vec![
-            mount("runner", RUNNER_DIR, true),
-            mount("source", PROJECT_DIR, true),
-            mount("tmp", "/tmp", false),
-        ]),
+        volume_mounts: Some(
+            [
+                vec![
+                    mount("runner", RUNNER_DIR, true),
+                    mount("source", PROJECT_DIR, true),
+                    mount("tmp", "/tmp", false),
+                ],
+                endpoint::script_mounts(spec),
+            ]
+            .concat(),
+        ),
         resources: spec.resources.clone(),
         security_context: Some(container_security()),
         // A sandbox and an interpreter take their time to start; from then on the liveness probe watches.
@@ -355,7 +381,10 @@ fn env(plan: Plan<'_>) -> Vec<EnvVar> {
     // Python is the runner's default, and pods of an operator that knew nothing else stay as they are.
     let runtime = (spec.runtime == Some(Runtime::Node)).then_some(("SCRIPTSCOPE_RUNTIME", "node".to_owned()));
     let ours: Vec<_> = ours.into_iter().chain(runtime).collect();
-    let own = |env: &&EnvVar| ours.iter().all(|(name, _)| *name != env.name);
+    let of_endpoint = endpoint::env(plan);
+    let names = ours.iter().map(|(name, _)| *name);
+    let names: BTreeSet<&str> = names.chain(of_endpoint.iter().map(|e| e.name.as_str())).collect();
+    let own = |env: &&EnvVar| !names.contains(env.name.as_str());
     let theirs: Vec<EnvVar> = spec.env.iter().filter(own).cloned().collect();
     theirs
         .into_iter()
@@ -364,10 +393,11 @@ fn env(plan: Plan<'_>) -> Vec<EnvVar> {
             value: Some(value.clone()),
             ..EnvVar::default()
         }))
+        .chain(of_endpoint)
         .collect()
 }
 
-fn container_security() -> SecurityContext {
+pub(super) fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -379,7 +409,7 @@ fn container_security() -> SecurityContext {
     }
 }
 
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),

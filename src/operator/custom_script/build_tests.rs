@@ -45,6 +45,7 @@ fn everything_is_named_labelled_and_owned() {
     for meta in [
         &objects.source.metadata,
         &objects.service.metadata,
+        &objects.peers.metadata,
         &objects.deployment.metadata,
     ] {
         let owner = &meta.owner_references.as_ref().unwrap()[0];
@@ -95,6 +96,8 @@ fn the_runner_gets_its_settings_and_nobody_else_sets_them() {
         ("SCRIPTSCOPE_CAPTURE_INPUT", "true"),
         ("SCRIPTSCOPE_CAPTURE_OUTPUT", "false"),
         ("SCRIPTSCOPE_CAPTURE_MAX_BYTES", "262144"),
+        ("SCRIPTSCOPE_POD_IP", ""),
+        ("SCRIPTSCOPE_PEERS", &objects.peers.metadata.name.clone().unwrap()),
     ];
     assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
     assert_eq!(pod_of(&objects).termination_grace_period_seconds, Some(37));
@@ -187,4 +190,101 @@ fn a_node_script_runs_in_the_node_image_by_the_node_worker() {
     };
     let in_use = images_in_use(Some(&objects.deployment), &same, &new);
     assert_eq!(in_use.of(object.spec.runtime), "node:24");
+}
+
+#[test]
+fn a_service_of_no_address_names_every_pod_and_takes_nobodys_name() {
+    let mut object = script();
+    object.metadata.name = Some("x".repeat(52));
+    let peers = built(&object, &images()).peers;
+    let name = peers.metadata.name.unwrap();
+    assert_eq!(name.len(), 63, "{name}");
+    let spec = peers.spec.unwrap();
+    assert_eq!(spec.cluster_ip.as_deref(), Some("None"));
+    assert_eq!(spec.publish_not_ready_addresses, Some(true));
+}
+
+#[test]
+fn an_autoscaler_is_there_only_where_the_spec_leaves_a_choice() {
+    let mut object = script();
+    object.spec.replicas.min = 2;
+    let fixed = built(&object, &images());
+    assert_eq!(
+        (fixed.deployment.spec.unwrap().replicas, fixed.autoscaler),
+        (Some(2), None)
+    );
+    object.spec.replicas.max = Some(5);
+    let scaled = built(&object, &images());
+    assert_eq!(
+        scaled.deployment.spec.unwrap().replicas,
+        None,
+        "the number is not ours"
+    );
+    let autoscaler = scaled.autoscaler.unwrap();
+    assert_eq!(autoscaler.metadata.owner_references.unwrap()[0].uid, "uid-1");
+    let spec = autoscaler.spec.unwrap();
+    assert_eq!((spec.min_replicas, spec.max_replicas), (Some(2), 5));
+    assert_eq!(
+        (
+            spec.scale_target_ref.kind.as_str(),
+            spec.scale_target_ref.name.as_str()
+        ),
+        ("Deployment", "qbalance")
+    );
+    let metric = spec.metrics.unwrap()[0].container_resource.clone().unwrap();
+    assert_eq!(
+        (metric.container.as_str(), metric.target.average_utilization),
+        ("script", Some(75))
+    );
+}
+
+#[test]
+fn no_container_of_the_script_sees_an_api_key() {
+    let without = pod_of(&built(&script(), &images()));
+    assert_eq!(
+        (
+            without.init_containers.unwrap().len(),
+            without.volumes.unwrap().len()
+        ),
+        (1, 3)
+    );
+    let mut object = script();
+    object.spec.endpoint =
+        Some(serde_json::from_value(serde_json::json!({ "apiKeysSecretRef": { "name": "keys" } })).unwrap());
+    let pod = pod_of(&built(&object, &images()));
+    let volumes = pod.volumes.unwrap();
+    let secrets: Vec<_> = volumes
+        .iter()
+        .filter(|v| v.secret.is_some())
+        .map(|v| v.name.as_str())
+        .collect();
+    assert_eq!(secrets, ["api-keys"]);
+    assert_eq!(
+        volumes
+            .iter()
+            .find_map(|v| v.secret.as_ref())
+            .unwrap()
+            .secret_name
+            .as_deref(),
+        Some("keys")
+    );
+    let mounts = |container: &Container| -> Vec<(String, Option<bool>)> {
+        let mounts = container.volume_mounts.clone().unwrap();
+        mounts.into_iter().map(|m| (m.name, m.read_only)).collect()
+    };
+    let script = mounts(&pod.containers[0]);
+    assert!(script.iter().all(|(name, _)| name != "api-keys"), "{script:?}");
+    assert!(script.contains(&("api-key-hashes".into(), Some(true))));
+    let sidecar = pod.init_containers.unwrap().pop().unwrap();
+    assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
+    assert_eq!(sidecar.security_context, Some(container_security()));
+    assert!(mounts(&sidecar).contains(&("api-keys".into(), Some(true))));
+    let variable = |container: &Container| {
+        let env = container.env.clone().unwrap();
+        env.into_iter()
+            .find(|e| e.name == "SCRIPTSCOPE_API_KEYS")
+            .unwrap()
+            .value
+    };
+    assert_eq!(variable(&sidecar), variable(&pod.containers[0]));
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{ConfigMap, Service},
         node::v1::RuntimeClass,
     },
@@ -10,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client};
 
-use super::fingerprint::Files;
+use super::{endpoint::peers_name, fingerprint::Files};
 use crate::{api::CustomScript, model::ScriptKey};
 
 /// What the cluster holds for a script.
@@ -24,6 +25,10 @@ pub struct Dereferenced {
     pub deployment: Option<Deployment>,
     /// Metadata of the Service of the script's name.
     pub service: Option<ObjectMeta>,
+    /// Metadata of the Service behind which the script's pods find each other.
+    pub peers: Option<ObjectMeta>,
+    /// Metadata of the autoscaler of the script's name.
+    pub autoscaler: Option<ObjectMeta>,
 }
 
 /// Reads it.
@@ -34,9 +39,13 @@ pub async fn dereference(
 ) -> Result<Dereferenced, kube::Error> {
     let deployments = Api::<Deployment>::namespaced(client.clone(), &key.namespace);
     let services = Api::<Service>::namespaced(client.clone(), &key.namespace);
-    let (deployment, service, config_map, runtime_class_found) = tokio::try_join!(
+    let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &key.namespace);
+    let peers = peers_name(&key.name);
+    let (deployment, service, peers, autoscaler, config_map, runtime_class_found) = tokio::try_join!(
         deployments.get_opt(&key.name),
         services.get_metadata_opt(&key.name),
+        services.get_metadata_opt(&peers),
+        autoscalers.get_metadata_opt(&key.name),
         config_map(client, key, object),
         runtime_class_found(client, object),
     )?;
@@ -45,6 +54,8 @@ pub async fn dereference(
         runtime_class_found,
         deployment,
         service: service.map(|service| service.metadata),
+        peers: peers.map(|service| service.metadata),
+        autoscaler: autoscaler.map(|autoscaler| autoscaler.metadata),
     })
 }
 

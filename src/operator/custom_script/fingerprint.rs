@@ -9,7 +9,7 @@ use k8s_openapi::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::api::{Capture, CustomScript, Logging, Runtime, labels};
+use crate::api::{Capture, CustomScript, Endpoint, Logging, Runtime, labels};
 
 /// The files of a script, as a `ConfigMap` holds them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,6 +73,9 @@ struct WhatRuns<'a> {
     runtime_class_name: &'a str,
     service_account_name: &'a Option<String>,
     image_pull_secrets: &'a [LocalObjectReference],
+    /// Left out where it is not given, so that scripts from before there was one keep their version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: &'a Option<Endpoint>,
     timeout_seconds: i32,
     concurrency: i32,
     logging: &'a Logging,
@@ -98,6 +101,7 @@ pub fn fingerprint(object: &CustomScript, files: Option<&Files>) -> String {
         runtime_class_name: &spec.runtime_class_name,
         service_account_name: &spec.service_account_name,
         image_pull_secrets: &spec.image_pull_secrets,
+        endpoint: &spec.endpoint,
         timeout_seconds: spec.timeout_seconds,
         concurrency: spec.concurrency,
         logging: &spec.logging,
@@ -108,7 +112,8 @@ pub fn fingerprint(object: &CustomScript, files: Option<&Files>) -> String {
     hex(&Sha256::digest(json))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Hexadecimal digits of bytes.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -119,7 +124,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::{DesiredState, StandardOutput},
+        api::{DesiredState, NameRef, StandardOutput},
         operator::custom_script::fixtures::{files, script},
     };
 
@@ -128,6 +133,8 @@ mod tests {
         let before = script();
         let mut after = script();
         after.spec.replicas.min = 3;
+        after.spec.replicas.max = Some(7);
+        after.spec.replicas.target_cpu_utilization = 50;
         after.spec.desired_state = DesiredState::Undeployed;
         after.metadata.labels = Some([("team".to_owned(), "billing".to_owned())].into());
         after.metadata.generation = Some(9);
@@ -140,7 +147,7 @@ mod tests {
     #[test]
     fn what_changes_what_runs_is_a_new_deployment() {
         type Change = fn(&mut CustomScript);
-        let changes: [Change; 14] = [
+        let changes: [Change; 15] = [
             |o| o.metadata.uid = Some("another".into()),
             |o| o.metadata.annotations = Some([(labels::REDEPLOY.to_owned(), "1".to_owned())].into()),
             |o| o.spec.runtime_image = Some("python:3.13".into()),
@@ -156,6 +163,11 @@ mod tests {
             |o| o.spec.runtime_class_name = String::new(),
             |o| o.spec.service_account_name = Some("billing".into()),
             |o| o.spec.image_pull_secrets = vec![LocalObjectReference { name: "pull".into() }],
+            |o| {
+                o.spec.endpoint = Some(Endpoint {
+                    api_keys_secret_ref: Some(NameRef { name: "keys".into() }),
+                });
+            },
             |o| o.spec.timeout_seconds = 61,
             |o| o.spec.concurrency = 2,
             |o| o.spec.logging.standard = StandardOutput::Live,

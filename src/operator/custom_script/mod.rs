@@ -6,9 +6,11 @@
 
 mod apply;
 mod attempt;
+mod autoscaling;
 mod build;
 mod dereference;
 mod display;
+mod endpoint;
 mod failure;
 pub mod figures;
 mod fingerprint;

@@ -94,7 +94,7 @@ async fn with_store(
 ) -> Result<Action, Error> {
     let mut this = Reconciliation {
         deployments: context.store.deployments(&key, LISTED_DEPLOYMENTS).await?,
-        cluster: dereference(&context.client, &key, object).await?,
+        cluster: Box::pin(dereference(&context.client, &key, object)).await?,
         pods: pods_of(&context.pods, &key),
         context,
         object,
@@ -193,7 +193,14 @@ impl Reconciliation<'_> {
                     attempt: &attempt,
                     images: &images,
                 });
-                match apply::apply(&self.context.client, &self.key, self.object, &objects).await {
+                let applied = Box::pin(apply::apply(
+                    &self.context.client,
+                    &self.key,
+                    self.object,
+                    &objects,
+                    &self.cluster,
+                ));
+                match applied.await {
                     Ok(live) => (Some(live), None),
                     Err(ApplyError::Refused(refusal)) => (None, Some(refusal)),
                     Err(ApplyError::Kube(error)) if self.out_of_time(&attempt) => {

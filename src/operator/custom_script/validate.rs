@@ -7,6 +7,7 @@ use kube::Resource;
 
 use super::{
     dereference::Dereferenced,
+    endpoint::peers_name,
     failure::Failure,
     fingerprint::{Files, fingerprint},
 };
@@ -155,15 +156,26 @@ pub struct Inspection {
 pub fn inspect(object: &CustomScript, cluster: &Dereferenced) -> Inspection {
     let deployment = owner(cluster.deployment.as_ref().map(|d| &d.metadata), object);
     let service = owner(cluster.service.as_ref(), object);
+    let peers = owner(cluster.peers.as_ref(), object);
+    let mut autoscaler = owner(cluster.autoscaler.as_ref(), object);
+    if autoscaler == Owner::Other && object.spec.replicas.scaled_to().is_none() {
+        // We would neither make one nor touch this one.
+        autoscaler = Owner::Nobody;
+    }
     let source = source(object, cluster);
     Inspection {
         fingerprint: fingerprint(object, source.as_ref().ok()),
-        predecessor: [deployment, service].contains(&Owner::Predecessor),
+        predecessor: [deployment, service, peers, autoscaler].contains(&Owner::Predecessor),
         files: source.and_then(|files| {
             let name = || object.metadata.name.clone().unwrap_or_default();
-            for (owner, kind) in [(deployment, "Deployment"), (service, "Service")] {
+            for (owner, kind, name) in [
+                (deployment, "Deployment", name()),
+                (service, "Service", name()),
+                (peers, "Service", peers_name(&name())),
+                (autoscaler, "HorizontalPodAutoscaler", name()),
+            ] {
                 if owner == Owner::Other {
-                    return Err(Problem::NameConflict { kind, name: name() });
+                    return Err(Problem::NameConflict { kind, name });
                 }
             }
             check_files(object, files)

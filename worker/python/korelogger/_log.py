@@ -16,6 +16,8 @@ import threading
 from . import _span
 
 _CONTEXT = "SCRIPTSCOPE_RUN_CONTEXT"
+# As OpenTelemetry passes a trace on in a process's environment.
+_TRACE = {"TRACEPARENT": "traceparent", "TRACESTATE": "tracestate"}
 _PAUSE_MS = 1
 
 
@@ -86,6 +88,16 @@ def log(level: str, msg: object, args: tuple, attributes: dict) -> None:
         pass
 
 
+def traceparent() -> str:
+    """The run's W3C `traceparent`, to be sent with calls of other services; empty outside a run."""
+    return os.environ.get("TRACEPARENT", "")
+
+
+def tracestate() -> str:
+    """The `tracestate` that came with the run's call; empty where there is none."""
+    return os.environ.get("TRACESTATE", "")
+
+
 def _message(msg: object, args: tuple) -> str:
     message = msg if isinstance(msg, str) else _span.text_of(msg)
     if not args:
@@ -148,6 +160,11 @@ def begin_run(context: dict, mark_fd: int) -> None:
     """Lines belong to this run from here on; `mark_fd` is its standard output."""
     global _template
     os.environ[_CONTEXT] = json.dumps(context)
+    for variable, key in _TRACE.items():
+        if context.get(key):
+            os.environ[variable] = context[key]
+        else:
+            os.environ.pop(variable, None)
     with _lock:
         _template = _span.Template(context)
         _sink.mark_fd = mark_fd
@@ -156,7 +173,8 @@ def begin_run(context: dict, mark_fd: int) -> None:
 def end_run() -> None:
     """Lines belong to no run from here on. Afterwards nobody uses `mark_fd`."""
     global _template
-    os.environ.pop(_CONTEXT, None)
+    for variable in (_CONTEXT, *_TRACE):
+        os.environ.pop(variable, None)
     with _lock:
         _sink.mark_fd = -1
         _template = _outside

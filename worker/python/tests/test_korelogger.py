@@ -58,6 +58,12 @@ class Outside(unittest.TestCase):
             self.assertEqual(span["name"], f"gvisor_{level}_log")
             self.assertEqual(echo, f"{level.upper()} :: x\n")
 
+    def test_a_trace_comes_from_the_environment(self):
+        self.assertEqual((korelogger.traceparent(), korelogger.tracestate()), ("", ""))
+        os.environ["TRACEPARENT"] = CONTEXT["traceparent"]
+        self.addCleanup(os.environ.pop, "TRACEPARENT")
+        self.assertEqual(korelogger.traceparent(), CONTEXT["traceparent"])
+
     def test_ids_are_unique(self):
         spans = [printed(korelogger.info, "x")[0] for _ in range(1000)]
         self.assertEqual(len({s["attributes"]["log.meta.logid"] for s in spans}), 1000)

@@ -27,6 +27,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves HTTP/1.1 on `listener` until `shutdown`; requests under way then have a few seconds to end.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    serve_patiently(listener, router, HEAD, shutdown).await;
+}
+
+/// The same for clients that keep connections for later: they may be idle, or send the head of a request, for `head`.
+pub async fn serve_patiently(
+    listener: TcpListener,
+    router: Router,
+    head: Duration,
+    shutdown: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -41,7 +51,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), shutdown.clone());
+                let connection = connection(stream, router.clone(), head, shutdown.clone());
                 connections.spawn(async move {
                     let _place = place;
                     connection.await;
@@ -60,12 +70,12 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+async fn connection(stream: TcpStream, router: Router, head: Duration, shutdown: CancellationToken) {
     // Answers are small and written at once; waiting for more only delays them.
     let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(head)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
