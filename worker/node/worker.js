@@ -13,7 +13,7 @@
 //
 // The two descriptors are the next run's own standard output and error. Node takes no descriptors from a socket but over
 // its own channel between parent and child, so descriptor 4 is such a channel (NODE_CHANNEL_FD) and the runner speaks its
-// protocol, ahead of the call since that takes its time. Descriptor 5 is the pipe for korelogger's lines; korelogger/lib/pipe.js says how they are written.
+// protocol, ahead of the call since that takes its time. Descriptor 5 is a pipe for korelogger's lines; korelogger/lib/pipe.js says how they are written.
 
 const fs = require('fs');
 const net = require('net');
@@ -130,13 +130,17 @@ class Worker {
 
   /** Lets korelogger say whose line it is, and where it goes. */
   #link() {
-    const mark = this.hello.mark;
+    const mark = new pipe.Mark(this.hello.mark);
     const link = {
       current: () => this.runs.getStore() ?? this.current ?? this.script,
       emit: (owner, span, id) => {
-        const marked = owner === this.current;
-        pipe.send(LOG_FD, marked ? 'E' : 'N', id, span);
-        if (marked) pipe.write(1, Buffer.from(`${mark}${id}\0`, 'latin1'));
+        if (owner !== this.current) return pipe.send(LOG_FD, 'N', id, span);
+        try {
+          mark.send(1, LOG_FD, id, span);
+        } catch {
+          // The script has closed its standard output.
+          pipe.send(LOG_FD, 'N', id, span);
+        }
       },
     };
     Object.defineProperty(globalThis, LINK, { value: Object.freeze(link) });
