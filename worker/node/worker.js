@@ -113,7 +113,7 @@ class Worker {
     /** What has shown itself of runs that have ended. */
     this.leftover = null;
     this.loading = true;
-    this.script = { context: hello.context, marked: false };
+    this.script = { context: hello.context };
     this.streams = new Streams(() => this.#isOver());
     this.children = new Children(() => this.#isOver(), this.streams);
     this.#link();
@@ -207,6 +207,8 @@ class Worker {
       reply = `"error":${JSON.stringify(what)}`;
     }
     this.current = null;
+    // What outlives the run holds this object, and shall not hold its arguments.
+    run.fail = null;
     delete process.env[CONTEXT];
     const problem = this.streams.leave();
     const left = problem ?? this.children.left(run) ?? this.leftover ?? (run.failure && 'work that goes on');
