@@ -1,7 +1,8 @@
 //! What a run prints to one stream: lines with their times for the record, and its beginning for the caller.
 //!
-//! In standard output korelogger leaves a mark of fixed length wherever the echo of a line belongs. The caller sees the
-//! echo there; the record does not, since the line has a span of its own.
+//! In standard output korelogger leaves a mark wherever the echo of a line belongs. The caller sees the echo there; the
+//! record does not, since the line has a span of its own. A mark names a line whose span came another way, or holds the
+//! span, so that both take one write.
 
 use std::{borrow::Cow, collections::HashMap, collections::VecDeque};
 
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use super::{
     json_text::{cut_encoded, encoded},
     records,
+    span::Span,
 };
 
 /// Bytes of a stream that the caller gets.
@@ -20,6 +22,8 @@ pub const HEAD_BYTES: usize = 64 << 10;
 pub const RECORD_BYTES: usize = 256 << 10;
 /// Digits of a korelogger line's id.
 const ID_LEN: usize = 24;
+/// Digits of the length of a span in a mark.
+const LENGTH_DIGITS: usize = 4;
 /// Times are kept for each piece read, up to so many; from there on for each millisecond.
 const FINE_TIMES: usize = 10_000;
 
@@ -30,43 +34,78 @@ pub struct Mark(Vec<u8>);
 impl Mark {
     /// A mark that was never used before.
     pub fn new() -> Self {
-        Self(format!("\0{}:", Uuid::now_v7().simple()).into_bytes())
+        Self(format!("\0{}", Uuid::now_v7().simple()).into_bytes())
     }
 
     /// What korelogger writes before the line's id.
     pub fn prefix(&self) -> String {
-        String::from_utf8_lossy(&self.0).into_owned()
+        format!("{}:", String::from_utf8_lossy(&self.0))
     }
 
-    fn len(&self) -> usize {
-        self.0.len() + ID_LEN + 1
+    /// What `bytes` begin with: the mark, `:`, an id, NUL; or the mark, `=`, four hexadecimal digits, so many bytes of a
+    /// span, NUL.
+    fn read<'a>(&self, bytes: &'a [u8]) -> Found<'a> {
+        let Some(rest) = bytes.strip_prefix(self.0.as_slice()) else {
+            let is_part = self.0.starts_with(bytes);
+            return if is_part { Found::Part } else { Found::Text };
+        };
+        match rest.split_first() {
+            None => Found::Part,
+            Some((b':', rest)) => Found::ended(rest, ID_LEN, Found::Id),
+            Some((b'=', rest)) => {
+                let Some((digits, rest)) = rest.split_at_checked(LENGTH_DIGITS) else {
+                    return Found::Part;
+                };
+                let digits = std::str::from_utf8(digits).unwrap_or_default();
+                let length = usize::from_str_radix(digits, 16);
+                length.map_or(Found::Text, |length| Found::ended(rest, length, Found::Span))
+            }
+            Some(_) => Found::Text,
+        }
     }
+}
 
-    /// The id in a mark that `bytes` begin with.
-    fn id<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let id = bytes.strip_prefix(self.0.as_slice())?.get(..=ID_LEN)?;
-        id.strip_suffix(b"\0")
-    }
+/// What a mark is, with what comes behind it.
+#[derive(Debug)]
+enum Found<'a> {
+    /// The id of a line whose span has come another way.
+    Id(&'a [u8], &'a [u8]),
+    /// A span.
+    Span(&'a [u8], &'a [u8]),
+    /// The possible beginning of a mark.
+    Part,
+    /// No mark.
+    Text,
+}
 
-    /// Whether `bytes` may be the beginning of a mark.
-    fn may_begin(&self, bytes: &[u8]) -> bool {
-        bytes.len() < self.len() && self.0.iter().zip(bytes).all(|(a, b)| a == b)
+impl<'a> Found<'a> {
+    /// `length` bytes and the NUL that ends a mark.
+    fn ended(bytes: &'a [u8], length: usize, found: fn(&'a [u8], &'a [u8]) -> Self) -> Self {
+        match bytes
+            .split_at_checked(length)
+            .map(|(payload, rest)| (payload, rest.split_first()))
+        {
+            Some((payload, Some((0, rest)))) => found(payload, rest),
+            Some((_, Some(_))) => Self::Text,
+            Some((_, None)) | None => Self::Part,
+        }
     }
 }
 
 /// Echoes of korelogger lines that have arrived before their marks; bounded, since a caller sees no more than
-/// [`HEAD_BYTES`] anyway.
+/// [`HEAD_BYTES`] anyway. And spans that marks held.
 #[derive(Default, Debug)]
 pub struct Echoes {
     texts: HashMap<Vec<u8>, String>,
     bytes: usize,
+    spans: Vec<Span>,
 }
 
 impl Echoes {
     /// Keeps the echo of the line with this id until its mark arrives.
     pub fn expect(&mut self, id: &str, level: &str, message: &str) {
         if self.bytes < 4 * HEAD_BYTES {
-            let text = format!("{level} :: {message}\n");
+            let text = echo_text(level, message);
             self.bytes += text.len() + ID_LEN;
             self.texts.insert(id.as_bytes().to_vec(), text);
         }
@@ -77,6 +116,15 @@ impl Echoes {
         self.bytes -= text.len() + ID_LEN;
         Some(text)
     }
+
+    /// The spans that marks held since the last call.
+    pub fn take_spans(&mut self) -> Vec<Span> {
+        std::mem::take(&mut self.spans)
+    }
+}
+
+fn echo_text(level: &str, message: &str) -> String {
+    format!("{level} :: {message}\n")
 }
 
 /// One stream of one run.
@@ -137,21 +185,33 @@ impl Capture {
         let mut from = 0;
         while let Some(at) = rest.get(from..).and_then(|r| memchr(0, r)).map(|at| from + at) {
             let (before, candidate) = rest.split_at(at);
-            if let Some(id) = mark.id(candidate) {
-                fits &= self.push_text(before, now, budget);
-                if let Some(echo) = echoes.take(id) {
-                    self.head.push(echo.as_bytes());
+            let (echo, behind) = match mark.read(candidate) {
+                Found::Id(id, behind) => (echoes.take(id), behind),
+                Found::Span(json, behind) => match Span::marked(json) {
+                    Some((span, echo)) => {
+                        echoes.spans.push(span);
+                        (Some(echo_text(&echo.level, &echo.message)), behind)
+                    }
+                    None => {
+                        from = at + 1;
+                        continue;
+                    }
+                },
+                Found::Part => {
+                    fits &= self.push_text(before, now, budget);
+                    self.held = candidate.to_vec();
+                    rest = &[];
+                    break;
                 }
-                rest = candidate.get(mark.len()..).unwrap_or_default();
-                from = 0;
-            } else if mark.may_begin(candidate) {
-                fits &= self.push_text(before, now, budget);
-                self.held = candidate.to_vec();
-                rest = &[];
-                break;
-            } else {
-                from = at + 1;
-            }
+                Found::Text => {
+                    from = at + 1;
+                    continue;
+                }
+            };
+            fits &= self.push_text(before, now, budget);
+            self.head.push(echo.unwrap_or_default().as_bytes());
+            rest = behind;
+            from = 0;
         }
         fits &= self.push_text(rest, now, budget);
         self.mark = Some(mark);
@@ -315,6 +375,40 @@ mod tests {
             assert_eq!(
                 head, "before\nabINFO :: two\nlines\ncd\n\0after\n",
                 "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mark_may_hold_the_span_wherever_the_reads_cut_it() {
+        let mark = Mark::new();
+        let json = r#"{"name":"gvisor_info_log","attributes":{"log.meta.logid":"a","log.level":"INFO","log.message":"two\nlines"}}"#;
+        let marked = |json: &str| {
+            format!(
+                "{}={:04x}{json}\0",
+                mark.prefix().trim_end_matches(':'),
+                json.len()
+            )
+        };
+        let input = format!("before\nab{}cd\n{}after\n", marked(json), marked("no span"));
+        for cut in 0..=input.len() {
+            let mut capture = Capture::stdout(&mark);
+            let mut echoes = Echoes::default();
+            let mut budget = 1000;
+            let mut spans = Vec::new();
+            for part in [&input.as_bytes()[..cut], &input.as_bytes()[cut..]] {
+                assert!(capture.push(part, time(0), &mut echoes, &mut budget));
+                spans.extend(echoes.take_spans().into_iter().map(Span::line));
+            }
+            capture.end(time(0), &mut budget);
+            assert_eq!(spans, [format!("{json}\n").into_bytes()], "cut at {cut}");
+            let texts = texts(&mut capture);
+            assert_eq!((texts.len(), &*texts[1]), (3, "abcd"), "cut at {cut}");
+            assert!(texts[2].ends_with("no span\0after"), "what is no span stays");
+            let head = capture.into_head();
+            assert!(
+                head.starts_with("before\nabINFO :: two\nlines\ncd\n"),
+                "cut at {cut}: {head}"
             );
         }
     }

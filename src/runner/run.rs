@@ -242,8 +242,12 @@ impl<'a> Running<'a> {
     }
 
     async fn take_stdout(&mut self, read: usize) -> bool {
-        let fits = self.take_spans().await;
-        fits & take(&mut self.stdout, read, &mut self.echoes, &mut self.budget)
+        let mut fits = self.take_spans().await;
+        fits &= take(&mut self.stdout, read, &mut self.echoes, &mut self.budget);
+        for span in self.echoes.take_spans() {
+            fits &= self.take_span(span).await;
+        }
+        fits
     }
 
     fn take_stderr(&mut self, read: usize) -> bool {

@@ -55,6 +55,13 @@ impl Span {
         Some(Self { json, echo })
     }
 
+    /// Reads a span that came with its mark, and its echo.
+    pub fn marked(json: &[u8]) -> Option<(Self, Echo)> {
+        let mut span = Self::parse(&[b"E", json].concat())?;
+        let echo = span.echo.take()?;
+        Some((span, echo))
+    }
+
     /// Bytes of the span.
     pub fn len(&self) -> usize {
         self.json.len()

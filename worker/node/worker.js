@@ -13,7 +13,7 @@
 //
 // The two descriptors are the next run's own standard output and error. Node takes no descriptors from a socket but over
 // its own channel between parent and child, so descriptor 4 is such a channel (NODE_CHANNEL_FD) and the runner speaks its
-// protocol, ahead of the call since that takes its time. Descriptor 5 is the pipe for korelogger's lines; korelogger/lib/pipe.js says how they are written.
+// protocol, ahead of the call since that takes its time. Descriptor 5 is a pipe for korelogger's lines; korelogger/lib/pipe.js says how they are written.
 
 const fs = require('fs');
 const net = require('net');
@@ -113,7 +113,7 @@ class Worker {
     /** What has shown itself of runs that have ended. */
     this.leftover = null;
     this.loading = true;
-    this.script = { context: hello.context, marked: false };
+    this.script = { context: hello.context };
     this.streams = new Streams(() => this.#isOver());
     this.children = new Children(() => this.#isOver(), this.streams);
     this.#link();
@@ -130,13 +130,17 @@ class Worker {
 
   /** Lets korelogger say whose line it is, and where it goes. */
   #link() {
-    const mark = this.hello.mark;
+    const mark = new pipe.Mark(this.hello.mark);
     const link = {
       current: () => this.runs.getStore() ?? this.current ?? this.script,
       emit: (owner, span, id) => {
-        const marked = owner === this.current;
-        pipe.send(LOG_FD, marked ? 'E' : 'N', id, span);
-        if (marked) pipe.write(1, Buffer.from(`${mark}${id}\0`, 'latin1'));
+        if (owner !== this.current) return pipe.send(LOG_FD, 'N', id, span);
+        try {
+          mark.send(1, LOG_FD, id, span);
+        } catch {
+          // The script has closed its standard output.
+          pipe.send(LOG_FD, 'N', id, span);
+        }
       },
     };
     Object.defineProperty(globalThis, LINK, { value: Object.freeze(link) });
@@ -203,6 +207,8 @@ class Worker {
       reply = `"error":${JSON.stringify(what)}`;
     }
     this.current = null;
+    // What outlives the run holds this object, and shall not hold its arguments.
+    run.fail = null;
     delete process.env[CONTEXT];
     const problem = this.streams.leave();
     const left = problem ?? this.children.left(run) ?? this.leftover ?? (run.failure && 'work that goes on');

@@ -42,4 +42,27 @@ function send(fd, kind, id, span) {
   }
 }
 
-module.exports = { send, write };
+/**
+ * The mark that says where in a run's standard output the echo of a line belongs. It holds the span, if one write does:
+ * behind `=` and its length in four hexadecimal digits. Otherwise it names the line, whose span goes ahead of it.
+ */
+class Mark {
+  constructor(prefix) {
+    this.prefix = prefix;
+    this.head = `${prefix.slice(0, -1)}=0000`;
+    this.overhead = Buffer.byteLength(this.head) + 1;
+  }
+
+  send(stdout, fd, id, span) {
+    const whole = Buffer.from(`${this.head}${span}\0`);
+    if (whole.length <= ATOMIC) {
+      const length = (whole.length - this.overhead).toString(16).padStart(4, '0');
+      whole.write(length, this.overhead - 5, 'latin1');
+      return write(stdout, whole);
+    }
+    send(fd, 'E', id, span);
+    write(stdout, Buffer.from(`${this.prefix}${id}\0`));
+  }
+}
+
+module.exports = { Mark, send, write };
