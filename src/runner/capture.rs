@@ -187,16 +187,14 @@ impl Capture {
             let (before, candidate) = rest.split_at(at);
             let (echo, behind) = match mark.read(candidate) {
                 Found::Id(id, behind) => (echoes.take(id), behind),
-                Found::Span(json, behind) => match Span::marked(json) {
-                    Some((span, echo)) => {
-                        echoes.spans.push(span);
-                        (Some(echo_text(&echo.level, &echo.message)), behind)
-                    }
-                    None => {
+                Found::Span(json, behind) => {
+                    let Some((span, echo)) = Span::marked(json) else {
                         from = at + 1;
                         continue;
-                    }
-                },
+                    };
+                    echoes.spans.push(span);
+                    (Some(echo_text(&echo.level, &echo.message)), behind)
+                }
                 Found::Part => {
                     fits &= self.push_text(before, now, budget);
                     self.held = candidate.to_vec();
