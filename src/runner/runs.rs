@@ -211,7 +211,7 @@ mod tests {
     };
 
     const LIMITS: Limits = Limits {
-        age: Duration::from_secs(60),
+        age: Duration::from_mins(1),
         number: 3,
         bytes: 2_000,
     };
