@@ -44,7 +44,7 @@ enum Role {
     /// Run the node agent: tail the logs of script pods and ship them to the operator.
     Agent(agent::Args),
     /// Serve a script's functions over HTTP; the first process of a script's pod.
-    Runner(runner::Args),
+    Runner(Box<runner::Args>),
     /// Copy this binary and the language workers into a folder; the init step of a script's pod.
     Install(runner::InstallArgs),
     /// Write the hashes of a Secret's API keys for the runner; runs beside the container of a script that needs keys.
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
         Role::Operator(args) => operator::run(*args).map_err(Into::into),
         Role::Agent(args) => agent::run(args).map_err(Into::into),
-        Role::Runner(args) => runner::run(args).map_err(Into::into),
+        Role::Runner(args) => runner::run(*args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
         Role::ApiKeys(args) => runner::hash_keys(&args).map_err(Into::into),
         Role::Crd { dir } if dir.is_empty() => print_crds().map_err(Into::into),
