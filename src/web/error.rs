@@ -51,10 +51,11 @@ impl ApiError {
 
     /// The reader has no right to it.
     pub fn forbidden(user: &str, subresource: &str, namespace: &str) -> Self {
+        let slash = if subresource.is_empty() { "" } else { "/" };
         Self::new(
             StatusCode::FORBIDDEN,
             "Forbidden",
-            format!("{user} needs get on customscripts/{subresource} in namespace {namespace}"),
+            format!("{user} needs get on customscripts{slash}{subresource} in namespace {namespace}"),
         )
     }
 

@@ -134,6 +134,10 @@ async fn secure(mut response: Response) -> Response {
     response
 }
 
+/// The token that a request came with, for those that outlive its check.
+#[derive(Clone)]
+pub(super) struct Token(pub(super) Arc<str>);
+
 /// Lets a request through only with a good bearer token, and notes whose it is.
 pub(super) async fn authenticate(
     State(access): State<Arc<dyn Access>>,
@@ -146,6 +150,8 @@ pub(super) async fn authenticate(
         )
     })?;
     let identity = access.identify(token).await?;
+    let token = Token(token.into());
+    request.extensions_mut().insert(token);
     request.extensions_mut().insert(identity);
     Ok(next.run(request).await)
 }

@@ -7,6 +7,7 @@ pub mod access;
 mod assets;
 mod cache;
 mod cursor;
+mod deployments;
 mod download;
 mod error;
 mod exports;
@@ -18,6 +19,7 @@ mod readable;
 mod rows;
 mod scripts;
 mod serve;
+mod stream;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -36,6 +38,9 @@ pub use serve::serve;
 /// CSV downloads at once; each holds a few pages of rows in memory.
 const DOWNLOADS: usize = 8;
 
+/// Logs that are followed at once.
+const STREAMS: usize = 64;
+
 /// How long the store may take for the answer to one request, where nothing else is said.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
@@ -48,6 +53,7 @@ pub struct WebState {
     exports: ExportFolder,
     metrics: Metrics,
     downloads: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     time_limit: Duration,
 }
 
@@ -67,6 +73,7 @@ impl WebState {
             exports: ExportFolder::new(data_dir),
             metrics,
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             time_limit: TIME_LIMIT,
         }
     }
@@ -144,6 +151,8 @@ pub fn router(state: WebState) -> Router {
         .route("/api/v1/whoami", get(whoami))
         .route("/api/v1/scripts", get(scripts::list))
         .route(script, get(scripts::one))
+        .route(&at("/deployments"), get(deployments::list))
+        .route(&at("/deployments/{version}"), get(deployments::one))
         .route(&at("/figures"), get(scripts::figures))
         .route(&at("/series"), get(scripts::series))
         .route(&at("/runs"), get(rows::runs))
@@ -151,6 +160,7 @@ pub fn router(state: WebState) -> Router {
         .route(&at("/runs/{run}"), get(rows::run))
         .route(&at("/runs/{run}/logs"), get(rows::run_logs))
         .route(&at("/logs"), get(rows::logs))
+        .route(&at("/logs/stream"), get(stream::logs))
         .route(&at("/gaps"), get(gaps::list))
         .route(&at("/logs.csv"), get(download::logs))
         .route(

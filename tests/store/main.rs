@@ -47,6 +47,7 @@ suite! {
         a_deployment_is_begun_once,
         a_later_deployment_replaces_earlier_ones,
         scripts_are_listed_in_order,
+        what_made_a_version_is_kept_once,
     }
     ingest {
         the_same_bytes_are_stored_once,
