@@ -1,6 +1,10 @@
 //! The operator's REST API, reached through a tunnel or at an address of this machine.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -12,7 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use kube::Client;
 use serde_json::Value;
-use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::{
@@ -26,6 +30,8 @@ use super::{
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long an answer may take to begin; the operator gives up earlier.
 const ANSWER: Duration = Duration::from_mins(1);
+/// Connections that are kept.
+const KEPT: usize = 16;
 /// Largest answer that is taken as a whole, in bytes.
 const LARGEST: usize = 256 << 20;
 /// Labels of the operator's pods.
@@ -49,7 +55,8 @@ enum Way {
 pub struct Api {
     way: Way,
     credentials: Credentials,
-    connection: Mutex<Option<Sender>>,
+    /// Connections that may be free.
+    idle: Mutex<Vec<Sender>>,
 }
 
 impl Api {
@@ -71,12 +78,12 @@ impl Api {
         Ok(Self {
             way,
             credentials,
-            connection: Mutex::new(None),
+            idle: Mutex::default(),
         })
     }
 
     /// A new connection.
-    pub async fn open(&self) -> Result<Sender, CliError> {
+    async fn open(&self) -> Result<Sender, CliError> {
         timeout(CONNECT, async {
             let stream = self.stream().await?;
             handshake(stream).await
@@ -120,13 +127,43 @@ impl Api {
     }
 
     /// Puts into a request who asks.
-    pub async fn sign(&self, request: &mut Request<Full<Bytes>>) -> Result<(), CliError> {
+    async fn sign(&self, request: &mut Request<Full<Bytes>>) -> Result<(), CliError> {
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static("localhost"));
         if let Some(bearer) = self.credentials.bearer().await? {
             headers.insert(header::AUTHORIZATION, bearer);
         }
         Ok(())
+    }
+
+    /// A connection that is free, or a new one.
+    async fn sender(&self) -> Result<Sender, CliError> {
+        let free = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|sender| !sender.is_closed());
+            let free = idle.iter().position(SendRequest::is_ready);
+            free.map(|at| idle.swap_remove(at))
+        };
+        match free {
+            Some(sender) => Ok(sender),
+            None => self.open().await,
+        }
+    }
+
+    /// Sends a request as the user; the answer, whatever it says.
+    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CliError> {
+        self.sign(&mut request).await?;
+        let mut sender = self.sender().await?;
+        let answer = timeout(ANSWER, sender.send_request(request)).await;
+        let response = answer
+            .map_err(|_| CliError::Failed(format!("no answer within {} s", ANSWER.as_secs())))?
+            .map_err(|error| CliError::Failed(format!("the connection broke: {}", with_causes(&error))))?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(sender);
+        }
+        drop(idle);
+        Ok(response)
     }
 
     /// `GET`, on the connection that there is or a new one. What is no success is an error.
@@ -142,18 +179,7 @@ impl Api {
                 .map_err(|_| CliError::Failed(format!("the header {name} can not be sent")))?;
             request.headers_mut().insert(*name, value);
         }
-        self.sign(&mut request).await?;
-        let mut connection = self.connection.lock().await;
-        let mut sender = match connection.take() {
-            Some(sender) if sender.is_ready() => sender,
-            _ => self.open().await?,
-        };
-        let answer = timeout(ANSWER, sender.send_request(request)).await;
-        let response = answer
-            .map_err(|_| CliError::Failed(format!("no answer within {} s", ANSWER.as_secs())))?
-            .map_err(|error| CliError::Failed(format!("the connection broke: {}", with_causes(&error))))?;
-        *connection = Some(sender);
-        drop(connection);
+        let response = self.send(request).await?;
         if response.status().is_success() {
             return Ok(response);
         }

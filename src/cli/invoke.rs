@@ -36,7 +36,10 @@ pub struct InvokeArgs {
     /// Whom the run names as its source; it is then one of source type Tool. Default: a test call.
     #[arg(long, value_name = "NAME")]
     pub source: Option<String>,
-    /// The whole answer as JSON, with run id, status, standard output and error.
+    /// File with an API key, for a script that asks for one.
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<std::path::PathBuf>,
+    /// The result alone, or the whole answer as JSON, with run id, status, standard output and error.
     #[arg(short, long, value_parser = ["result", "json"], default_value = "result")]
     pub output: String,
     /// Address of the script's endpoint, instead of a tunnel to one of its pods.
@@ -67,6 +70,13 @@ pub async fn invoke(args: InvokeArgs) -> Result<(), CliError> {
             let test = HeaderValue::from_static(SourceType::Test.as_str());
             headers.insert("x-scriptscope-source-type", test);
         }
+    }
+    if let Some(file) = &args.api_key_file {
+        let wrong = |why: &str| CliError::Failed(format!("--api-key-file {}: {why}", file.display()));
+        let key = std::fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+        let mut key = HeaderValue::try_from(key.trim()).map_err(|_| wrong("this is no key"))?;
+        key.set_sensitive(true);
+        headers.insert("x-api-key", key);
     }
     let (stream, host) = match &args.url {
         Some(url) => endpoint(url).await?,

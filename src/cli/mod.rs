@@ -8,6 +8,7 @@ mod args;
 mod cluster;
 mod completion;
 mod credentials;
+mod dashboard;
 mod error;
 mod export;
 mod filter;
@@ -49,6 +50,8 @@ pub enum Verb {
     Versions(versions::VersionsArgs),
     /// Go back to what an earlier version ran, as a new version.
     Rollback(rollback::RollbackArgs),
+    /// Serve the dashboard at an address of this machine, with no token to paste.
+    Dashboard(dashboard::DashboardArgs),
     /// Print what a shell needs to complete this command.
     Completion(completion::CompletionArgs),
 }
@@ -69,6 +72,7 @@ pub fn run(verb: Verb, command: Command) -> ExitCode {
             Verb::Export(args) => export::export(args).await,
             Verb::Versions(args) => versions::versions(args).await,
             Verb::Rollback(args) => rollback::rollback(args).await,
+            Verb::Dashboard(args) => dashboard::dashboard(args).await,
             Verb::Completion(args) => completion::completion(&args, command),
         }
     });

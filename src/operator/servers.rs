@@ -19,6 +19,7 @@ use crate::{
     web::{
         self, WebState,
         access::{AccessError, KubeAccess},
+        certificates::Authorities,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct Routers {
     pub web: Router,
     /// What agents deliver to.
     pub service: Arc<Ingest>,
+    /// Whose word on readers' certificates is believed.
+    pub authorities: Arc<Authorities>,
 }
 
 /// The routes for agents and for readers; who may use which the API server says.
@@ -46,6 +49,7 @@ pub fn routers(
 ) -> Routers {
     let access = KubeAccess::new(client.clone(), &args.namespace, &args.agent_service_account);
     let access = Arc::new(access);
+    let authorities = Arc::clone(access.authorities());
     let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone())
         .with_listener(Arc::new(notices.clone()));
     let ingest = Arc::new(ingest);
@@ -56,6 +60,7 @@ pub fn routers(
         ingest: ingest::router(ingest.clone()),
         web: web::router(web),
         service: ingest,
+        authorities,
     }
 }
 

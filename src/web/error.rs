@@ -97,6 +97,7 @@ impl From<AccessError> for ApiError {
             AccessError::Unauthenticated => {
                 Self::unauthenticated("the token is not valid, or not for this cluster, or has expired")
             }
+            AccessError::Certificate(error) => Self::unauthenticated(error.to_string()),
             AccessError::WrongUser { .. } => Self::new(StatusCode::FORBIDDEN, "Forbidden", error.to_string()),
             AccessError::Unavailable => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -6,6 +6,7 @@
 pub mod access;
 mod assets;
 mod cache;
+pub mod certificates;
 mod cursor;
 mod deployments;
 mod download;
@@ -20,6 +21,7 @@ mod rows;
 mod scripts;
 mod serve;
 mod stream;
+mod tls;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -33,7 +35,8 @@ use access::{Access, Identity, Permission};
 pub use error::ApiError;
 pub use objects::ScriptObjects;
 pub use query::filter_of_query;
-pub use serve::serve;
+pub use serve::{serve, serve_tls};
+pub use tls::{Tls, TlsError};
 
 /// CSV downloads at once; each holds a few pages of rows in memory.
 const DOWNLOADS: usize = 8;

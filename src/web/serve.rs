@@ -9,10 +9,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::tls::Tls;
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 512;
@@ -27,6 +30,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves HTTP/1.1 on `listener` until `shutdown`; requests under way then have a few seconds to end.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    serve_over(listener, None, router, shutdown).await;
+}
+
+/// The same over TLS.
+pub async fn serve_tls(listener: TcpListener, tls: Tls, router: Router, shutdown: CancellationToken) {
+    serve_over(listener, Some(tls), router, shutdown).await;
+}
+
+async fn serve_over(listener: TcpListener, tls: Option<Tls>, router: Router, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -41,10 +53,19 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), shutdown.clone());
+                // Answers are small and written at once; waiting for more only delays them.
+                let _ = stream.set_nodelay(true);
+                let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
                     let _place = place;
-                    connection.await;
+                    match tls {
+                        None => connection(stream, router, shutdown).await,
+                        Some(tls) => {
+                            if let Some((stream, router)) = tls.greet(stream, router).await {
+                                connection(stream, router, shutdown).await;
+                            }
+                        }
+                    }
                 });
             }
             Err(error) => {
@@ -60,9 +81,11 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
-    // Answers are small and written at once; waiting for more only delays them.
-    let _ = stream.set_nodelay(true);
+async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -34,7 +34,7 @@ use super::{
     access::Identity,
     cache::key_of,
     guard::Token,
-    query::{self, Paging, RowsRequest},
+    query::{self, RowsRequest},
     readable::LogsOf,
 };
 use crate::{

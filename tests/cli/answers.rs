@@ -11,9 +11,9 @@ async fn runs_are_shown_as_a_table_as_json_and_as_csv() {
     assert!(table.err.contains("4 shown"), "{}", table.err);
     let table = table.works();
     let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with("RUN ID    STATUS        DEPLOYMENT VERSION"), "{table}");
+    assert!(lines[0].starts_with("RUN ID    STATUS               DEPLOYMENT VERSION"), "{table}");
     assert!(lines[1].starts_with("run-000   In Progress"), "{table}");
-    assert!(lines[2].starts_with("run-001   Success       1                    1.50 ms"), "{table}");
+    assert!(lines[2].starts_with("run-001   Success              1                    1.50 ms"), "{table}");
     assert_eq!(lines.len(), 5);
     let bare = site.says("shop", &["runs", "pay", "--limit=4", "--no-headers"]).await.works();
     assert_eq!(bare.lines().count(), 4);

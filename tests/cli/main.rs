@@ -6,6 +6,9 @@ mod calls;
 #[path = "../runner/harness.rs"]
 #[allow(dead_code)]
 mod harness;
+mod history;
+mod proofs;
 #[path = "../common/rows.rs"]
 mod rows;
 mod site;
+mod stream;

@@ -2,6 +2,7 @@
 //! each works in a namespace of its own.
 
 mod access;
+mod cli;
 mod crds;
 mod deployment;
 mod export;

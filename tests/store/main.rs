@@ -16,6 +16,7 @@ mod retention;
 mod run_records;
 mod series;
 mod support;
+mod tail;
 
 /// Each scenario as a test of each backend.
 macro_rules! suite {
@@ -42,6 +43,10 @@ macro_rules! backend {
 }
 
 suite! {
+    tail {
+        a_follower_gets_each_line_once,
+        a_record_that_ends_late_is_followed,
+    }
     deployments {
         versions_only_go_up,
         a_deployment_is_begun_once,
