@@ -89,16 +89,23 @@ impl Api {
             handshake(stream).await
         })
         .await
-        .map_err(|_| CliError::Failed(format!("the operator does not answer within {} s", CONNECT.as_secs())))?
+        .map_err(|_| {
+            CliError::Failed(format!(
+                "the operator does not answer within {} s",
+                CONNECT.as_secs()
+            ))
+        })?
     }
 
     async fn stream(&self) -> Result<Stream, CliError> {
         let certificate = self.credentials.tls();
         let (stream, tls): (Stream, bool) = match &self.way {
             Way::Address { host, port, tls } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| {
-                    CliError::Failed(format!("--server: {host}:{port} can not be reached: {error}"))
-                })?;
+                let stream = TcpStream::connect((host.as_str(), *port))
+                    .await
+                    .map_err(|error| {
+                        CliError::Failed(format!("--server: {host}:{port} can not be reached: {error}"))
+                    })?;
                 stream.set_nodelay(true)?;
                 (Box::new(stream), *tls)
             }
@@ -115,7 +122,9 @@ impl Api {
                 let name = ServerName::from(IpAddr::from([127, 0, 0, 1]));
                 let connector = TlsConnector::from(certificate.clone());
                 let stream = connector.connect(name, stream).await.map_err(|error| {
-                    CliError::Failed(format!("the operator does not take the client certificate: {error}"))
+                    CliError::Failed(format!(
+                        "the operator does not take the client certificate: {error}"
+                    ))
                 })?;
                 Ok(Box::new(stream))
             }
@@ -167,7 +176,11 @@ impl Api {
     }
 
     /// `GET`, on the connection that there is or a new one. What is no success is an error.
-    pub async fn get(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Response<Incoming>, CliError> {
+    pub async fn get(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<Response<Incoming>, CliError> {
         let uri: Uri = path
             .parse()
             .map_err(|_| CliError::Usage(format!("{path} is not a path; a name may be too long")))?;
@@ -199,7 +212,9 @@ fn no_operator(namespace: &str, found: usize) -> String {
             "there is no operator in namespace {namespace}; if it is in another one, say so with --system-namespace"
         )
     } else {
-        format!("no pod of the operator in namespace {namespace} is ready; see kubectl -n {namespace} get pods")
+        format!(
+            "no pod of the operator in namespace {namespace} is ready; see kubectl -n {namespace} get pods"
+        )
     }
 }
 
@@ -288,19 +303,24 @@ pub fn with_query(path: &str, query: &[(&str, String)]) -> String {
 pub fn encoded(text: &str) -> String {
     use std::fmt::Write as _;
 
-    text.bytes().fold(String::with_capacity(text.len()), |mut all, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            all.push(char::from(byte));
-        } else {
-            let _ = write!(all, "%{byte:02X}");
-        }
-        all
-    })
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut all, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                all.push(char::from(byte));
+            } else {
+                let _ = write!(all, "%{byte:02X}");
+            }
+            all
+        })
 }
 
 /// The path of a script.
 pub fn script_path(namespace: &str, script: &str) -> String {
-    format!("/api/v1/namespaces/{}/scripts/{}", encoded(namespace), encoded(script))
+    format!(
+        "/api/v1/namespaces/{}/scripts/{}",
+        encoded(namespace),
+        encoded(script)
+    )
 }
 
 #[cfg(test)]
@@ -320,13 +340,19 @@ mod tests {
             ("http://127.0.0.1/x", "path"),
         ] {
             let error = address(bad).err().unwrap().to_string();
-            assert!(error.contains(why) && error.starts_with("--server"), "{bad}: {error}");
+            assert!(
+                error.contains(why) && error.starts_with("--server"),
+                "{bad}: {error}"
+            );
         }
     }
 
     #[test]
     fn names_stay_within_their_place() {
-        assert_eq!(script_path("a", "../b?c#d e"), "/api/v1/namespaces/a/scripts/..%2Fb%3Fc%23d%20e");
+        assert_eq!(
+            script_path("a", "../b?c#d e"),
+            "/api/v1/namespaces/a/scripts/..%2Fb%3Fc%23d%20e"
+        );
         let query = with_query("/x", &[("filter", "a&b=ü".to_owned()), ("limit", "5".to_owned())]);
         assert_eq!(query, "/x?filter=a%26b%3D%C3%BC&limit=5");
     }
@@ -334,7 +360,10 @@ mod tests {
     #[test]
     fn an_error_is_told_as_it_was_said() {
         let body = br#"{"error":{"code":"Invalid","message":"expected a number","field":"last"}}"#;
-        assert_eq!(of_body(StatusCode::BAD_REQUEST, body).to_string(), "--last: expected a number");
+        assert_eq!(
+            of_body(StatusCode::BAD_REQUEST, body).to_string(),
+            "--last: expected a number"
+        );
         let odd = of_body(StatusCode::BAD_GATEWAY, b"<html>").to_string();
         assert!(odd.contains("502"), "{odd}");
     }

@@ -9,7 +9,9 @@ use super::{error::CliError, output::Out};
 
 /// Arguments of `completion`.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "bash: source <(scriptscope completion bash)\nzsh:  source <(scriptscope completion zsh)\nfish: scriptscope completion fish | source")]
+#[command(
+    after_help = "bash: source <(scriptscope completion bash)\nzsh:  source <(scriptscope completion zsh)\nfish: scriptscope completion fish | source"
+)]
 pub struct CompletionArgs {
     /// The shell.
     #[arg(value_enum)]

@@ -69,9 +69,9 @@ impl Credentials {
         let value = match self {
             Self::Certificate(_) => None,
             Self::File(path) => {
-                let token = tokio::fs::read_to_string(path).await.map_err(|error| {
-                    CliError::Failed(format!("--token-file {}: {error}", path.display()))
-                })?;
+                let token = tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|error| CliError::Failed(format!("--token-file {}: {error}", path.display())))?;
                 let value = HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| {
                     CliError::Failed(format!("--token-file {} does not hold a token", path.display()))
                 })?;

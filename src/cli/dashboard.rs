@@ -75,7 +75,11 @@ pub async fn dashboard(args: DashboardArgs) -> Result<(), CliError> {
 
 /// Opens the address in the user's browser, if there is one.
 fn open(address: &str) {
-    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let program = if cfg!(target_os = "macos") {
+        "open"
+    } else {
+        "xdg-open"
+    };
     let opened = Command::new(program)
         .arg(address)
         .stdin(Stdio::null())
@@ -176,7 +180,9 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return (StatusCode::METHOD_NOT_ALLOWED, "this can only be read\n").into_response();
     }
-    match desk.pass_on(&request).await {
+    let asked = passed_on(&request);
+    drop(request);
+    match ask(&desk.api, asked).await {
         Ok(response) => response,
         Err(error) => {
             let message = error.to_string();
@@ -186,31 +192,46 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response {
     }
 }
 
-impl Desk {
-    /// Asks the operator as the user. Neither the browser's cookie nor a token it may have goes there.
-    async fn pass_on(&self, request: &Request) -> Result<Response, CliError> {
-        let mut asked = http::Request::new(Full::<Bytes>::default());
-        *asked.method_mut() = request.method().clone();
-        let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        *asked.uri_mut() = path.parse().map_err(|_| CliError::Failed("this is no path".to_owned()))?;
-        for name in [
-            header::ACCEPT,
-            header::ACCEPT_LANGUAGE,
-            header::IF_NONE_MATCH,
-            header::RANGE,
-            HeaderName::from_static("last-event-id"),
-        ] {
-            if let Some(value) = request.headers().get(&name) {
-                asked.headers_mut().insert(name, value.clone());
-            }
+/// The same question to the operator. Neither the browser's cookie nor a token it may have goes there.
+fn passed_on(request: &Request) -> Result<http::Request<Full<Bytes>>, CliError> {
+    let mut asked = http::Request::new(Full::<Bytes>::default());
+    *asked.method_mut() = request.method().clone();
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    *asked.uri_mut() = path
+        .parse()
+        .map_err(|_| CliError::Failed("this is no path".to_owned()))?;
+    for name in [
+        header::ACCEPT,
+        header::ACCEPT_LANGUAGE,
+        header::IF_NONE_MATCH,
+        header::RANGE,
+        HeaderName::from_static("last-event-id"),
+    ] {
+        if let Some(value) = request.headers().get(&name) {
+            asked.headers_mut().insert(name, value.clone());
         }
-        let (mut parts, body) = self.api.send(asked).await?.into_parts();
-        for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::WWW_AUTHENTICATE] {
-            parts.headers.remove(name);
-        }
-        parts.headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-        Ok(Response::from_parts(parts, Body::new(body)))
     }
+    Ok(asked)
+}
+
+/// The operator's answer to the user.
+async fn ask(api: &Api, asked: Result<http::Request<Full<Bytes>>, CliError>) -> Result<Response, CliError> {
+    let (mut parts, body) = api.send(asked?).await?.into_parts();
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::WWW_AUTHENTICATE,
+    ] {
+        parts.headers.remove(name);
+    }
+    parts
+        .headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    Ok(Response::from_parts(parts, Body::new(body)))
 }
 
 #[cfg(test)]
@@ -219,7 +240,10 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pairs = pairs.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            )
         });
         pairs.collect()
     }
@@ -230,14 +254,26 @@ mod tests {
         for (pairs, good) in [
             (&[("host", "127.0.0.1:4000")][..], true),
             (&[("host", "localhost:4000"), ("sec-fetch-site", "none")], true),
-            (&[("host", "localhost:4000"), ("origin", "http://localhost:4000")], true),
+            (
+                &[("host", "localhost:4000"), ("origin", "http://localhost:4000")],
+                true,
+            ),
             (&[], false),
             (&[("host", "evil.example:4000")], false),
             (&[("host", "127.0.0.1")], false),
-            (&[("host", "127.0.0.1:4000"), ("origin", "http://evil.example")], false),
+            (
+                &[("host", "127.0.0.1:4000"), ("origin", "http://evil.example")],
+                false,
+            ),
             (&[("host", "127.0.0.1:4000"), ("origin", "null")], false),
-            (&[("host", "127.0.0.1:4000"), ("sec-fetch-site", "cross-site")], false),
-            (&[("host", "127.0.0.1:4000"), ("sec-fetch-site", "same-site")], false),
+            (
+                &[("host", "127.0.0.1:4000"), ("sec-fetch-site", "cross-site")],
+                false,
+            ),
+            (
+                &[("host", "127.0.0.1:4000"), ("sec-fetch-site", "same-site")],
+                false,
+            ),
         ] {
             assert_eq!(gate.is_from_here(&headers(pairs)), good, "{pairs:?}");
         }

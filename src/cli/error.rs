@@ -56,7 +56,10 @@ impl CliError {
 fn of_kube(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.is_forbidden() => {
-            format!("{}; ask who administers the cluster for this right", status.message)
+            format!(
+                "{}; ask who administers the cluster for this right",
+                status.message
+            )
         }
         kube::Error::Api(status) => status.message.clone(),
         error => format!("the API server can not be reached: {}", with_causes(error)),

@@ -73,9 +73,9 @@ pub async fn export(args: ExportArgs) -> Result<(), CliError> {
 async fn to_file(body: Incoming, file: &Path) -> Result<u64, CliError> {
     let failed = |error: std::io::Error| CliError::Failed(format!("--out {}: {error}", file.display()));
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let name = file.file_name().ok_or_else(|| {
-        CliError::Usage(format!("--out {}: expected the name of a file", file.display()))
-    })?;
+    let name = file
+        .file_name()
+        .ok_or_else(|| CliError::Usage(format!("--out {}: expected the name of a file", file.display())))?;
     let part = folder.unwrap_or(Path::new(".")).join(format!(
         ".{}.{}.part",
         name.to_string_lossy(),
@@ -101,10 +101,16 @@ async fn to_file(body: Incoming, file: &Path) -> Result<u64, CliError> {
     finished.map(|()| all)
 }
 
-async fn copy(mut body: Incoming, mut write: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), CliError> {
+async fn copy(
+    mut body: Incoming,
+    mut write: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<(), CliError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            CliError::Failed(format!("the download broke off: {}; try again", with_causes(&error)))
+            CliError::Failed(format!(
+                "the download broke off: {}; try again",
+                with_causes(&error)
+            ))
         })?;
         let bytes: Bytes = frame.into_data().unwrap_or_default();
         write(&bytes)?;

@@ -25,12 +25,7 @@ const RUN_COLUMNS: [Column; 7] = [
     Column::SourceType,
     Column::Source,
 ];
-const LOG_COLUMNS: [Column; 4] = [
-    Column::LogId,
-    Column::LogLevel,
-    Column::LogMessage,
-    Column::RunId,
-];
+const LOG_COLUMNS: [Column; 4] = [Column::LogId, Column::LogLevel, Column::LogMessage, Column::RunId];
 
 /// The filter that these texts say: each a condition, or a single one the JSON of the REST API.
 pub fn filter(texts: &[String], matching: Match, table: Table) -> Result<Filter, CliError> {
@@ -137,19 +132,39 @@ mod tests {
     fn conditions_are_read_as_they_are_typed() {
         for (text, column, operator, values) in [
             ("Status=Failed", Column::Status, Operator::Equals, vec!["Failed"]),
-            ("responseTime >= 250", Column::ResponseTime, Operator::AtLeast, vec!["250"]),
-            ("Response Time<1.5", Column::ResponseTime, Operator::LessThan, vec!["1.5"]),
+            (
+                "responseTime >= 250",
+                Column::ResponseTime,
+                Operator::AtLeast,
+                vec!["250"],
+            ),
+            (
+                "Response Time<1.5",
+                Column::ResponseTime,
+                Operator::LessThan,
+                vec!["1.5"],
+            ),
             ("source~a=b", Column::Source, Operator::Contains, vec!["a=b"]),
-            ("function!=f,g", Column::Function, Operator::NotEquals, vec!["f", "g"]),
+            (
+                "function!=f,g",
+                Column::Function,
+                Operator::NotEquals,
+                vec!["f", "g"],
+            ),
             (r"source=a\,b\c", Column::Source, Operator::Equals, vec![r"a,b\c"]),
         ] {
             let condition = one(text, Table::Runs).unwrap();
-            assert_eq!((condition.column, condition.operator), (column, operator), "{text}");
+            assert_eq!(
+                (condition.column, condition.operator),
+                (column, operator),
+                "{text}"
+            );
             assert_eq!(condition.values, values, "{text}");
         }
         let level = one("log-level=Error", Table::Logs).unwrap();
         assert_eq!(level.column, Column::LogLevel);
-        let json = r#"{"match":"Any","conditions":[{"column":"Status","operator":"Equals","values":["Failed"]}]}"#;
+        let json =
+            r#"{"match":"Any","conditions":[{"column":"Status","operator":"Equals","values":["Failed"]}]}"#;
         let any = filter(&[json.to_owned()], Match::All, Table::Runs).unwrap();
         assert_eq!(any.matching, Match::Any);
     }

@@ -55,7 +55,12 @@ fn is_passing(error: &CliError) -> bool {
     }
 }
 
-async fn listen(api: &Api, path: &str, last: &mut Option<String>, printer: &mut Printer) -> Result<(), CliError> {
+async fn listen(
+    api: &Api,
+    path: &str,
+    last: &mut Option<String>,
+    printer: &mut Printer,
+) -> Result<(), CliError> {
     let headers: Vec<_> = last.iter().map(|id| ("last-event-id", id.clone())).collect();
     let mut body = api.get(path, &headers).await?.into_body();
     let mut events = Events::default();
@@ -77,7 +82,9 @@ async fn listen(api: &Api, path: &str, last: &mut Option<String>, printer: &mut 
                 }
                 "error" => {
                     let said: Value = serde_json::from_str(&event.data).unwrap_or_default();
-                    let message = said["error"]["message"].as_str().unwrap_or("the stream was ended");
+                    let message = said["error"]["message"]
+                        .as_str()
+                        .unwrap_or("the stream was ended");
                     return Err(CliError::Failed(message.to_owned()));
                 }
                 _ => {}
@@ -163,7 +170,10 @@ mod tests {
                 found.extend(std::iter::from_fn(|| events.next()));
             }
             assert_eq!(found.len(), 2, "{found:?}");
-            assert_eq!((found[0].name.as_str(), found[0].id.as_deref()), ("lines", Some("7")));
+            assert_eq!(
+                (found[0].name.as_str(), found[0].id.as_deref()),
+                ("lines", Some("7"))
+            );
             assert_eq!(found[0].data, "{\"a\":\n1}");
             assert_eq!(found[1].id.as_deref(), Some("8"));
         }

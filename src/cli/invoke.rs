@@ -84,13 +84,17 @@ pub async fn invoke(args: InvokeArgs) -> Result<(), CliError> {
     };
     let host = HeaderValue::try_from(host).map_err(|_| CliError::Usage("--url: no address".to_owned()))?;
     request.headers_mut().insert(header::HOST, host);
-    let response = handshake(stream).await?.send_request(request).await.map_err(|error| {
-        CliError::Failed(format!(
-            "the call was not answered: {}; whether it ran, scriptscope runs {} says",
-            with_causes(&error),
-            args.script
-        ))
-    })?;
+    let response = handshake(stream)
+        .await?
+        .send_request(request)
+        .await
+        .map_err(|error| {
+            CliError::Failed(format!(
+                "the call was not answered: {}; whether it ran, scriptscope runs {} says",
+                with_causes(&error),
+                args.script
+            ))
+        })?;
     let status = response.status();
     let body = whole(response).await?;
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -143,15 +147,20 @@ fn show(answer: &Value, output: &str) -> Result<(), CliError> {
 async fn pod(place: Place, script: &str) -> Result<Stream, CliError> {
     if place.server.is_some() {
         return Err(CliError::Usage(
-            "--server is the operator's address; with invoke give the script's in --url, or neither".to_owned(),
+            "--server is the operator's address; with invoke give the script's in --url, or neither"
+                .to_owned(),
         ));
     }
     let cluster = Cluster::new(place);
     let (client, namespace) = (cluster.client().await?, cluster.namespace().await?);
     let labels = format!("{}={script}", labels::SCRIPT);
     let missing = |found| match found {
-        0 => format!("script {script} in namespace {namespace} has no pods; is it deployed? See kubectl -n {namespace} get script"),
-        _ => format!("no pod of script {script} in namespace {namespace} is ready; see kubectl -n {namespace} describe script {script}"),
+        0 => format!(
+            "script {script} in namespace {namespace} has no pods; is it deployed? See kubectl -n {namespace} get script"
+        ),
+        _ => format!(
+            "no pod of script {script} in namespace {namespace} is ready; see kubectl -n {namespace} describe script {script}"
+        ),
     };
     let (pod, port) = tunnel::ready_pod(&client, &namespace, &labels, &["http"], missing).await?;
     tunnel::forward(&client, &namespace, &pod, port).await
@@ -159,12 +168,20 @@ async fn pod(place: Place, script: &str) -> Result<Stream, CliError> {
 
 /// A connection to an address, and the address as a header says it.
 async fn endpoint(url: &str) -> Result<(Stream, String), CliError> {
-    let wrong = || CliError::Usage(format!("--url: {url} is no address such as http://127.0.0.1:8080"));
+    let wrong = || {
+        CliError::Usage(format!(
+            "--url: {url} is no address such as http://127.0.0.1:8080"
+        ))
+    };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(wrong)?;
+    let host = uri
+        .host()
+        .filter(|_| uri.scheme_str() == Some("http"))
+        .ok_or_else(wrong)?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((bare, uri.port_u16().unwrap_or(80))).await;
-    let stream = stream.map_err(|error| CliError::Failed(format!("--url: {url} can not be reached: {error}")))?;
+    let stream =
+        stream.map_err(|error| CliError::Failed(format!("--url: {url} can not be reached: {error}")))?;
     let authority = uri.authority().map_or(host, http::uri::Authority::as_str);
     Ok((Box::new(stream), authority.to_owned()))
 }
@@ -223,11 +240,17 @@ mod tests {
     fn arguments_by_name_are_json_or_text() {
         let all = ["a=1", "b=true", "c=hello", "d=[1]", "e=", "f=x=y", "g=\"1\""].map(str::to_owned);
         let json: Value = serde_json::from_str(&named(&all).unwrap()).unwrap();
-        let wanted = serde_json::json!({"a": 1, "b": true, "c": "hello", "d": [1], "e": "", "f": "x=y", "g": "1"});
+        let wanted =
+            serde_json::json!({"a": 1, "b": true, "c": "hello", "d": [1], "e": "", "f": "x=y", "g": "1"});
         assert_eq!(json, wanted);
         assert_eq!(named(&[]).unwrap(), "{}");
         for wrong in ["a", "=1"] {
-            assert!(named(&[wrong.to_owned()]).unwrap_err().to_string().contains("NAME=VALUE"));
+            assert!(
+                named(&[wrong.to_owned()])
+                    .unwrap_err()
+                    .to_string()
+                    .contains("NAME=VALUE")
+            );
         }
         let twice = named(&["a=1".to_owned(), "a=2".to_owned()]).unwrap_err();
         assert!(twice.to_string().contains("twice"));

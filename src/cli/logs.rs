@@ -96,7 +96,9 @@ impl Printer {
     /// What stands above all lines.
     pub fn begin(&mut self) -> Result<(), CliError> {
         if self.shape.output == Format::Csv && !self.shape.no_headers {
-            let headings = Columns::new(&LOG_COLUMNS).csv(true).map_err(std::io::Error::from)?;
+            let headings = Columns::new(&LOG_COLUMNS)
+                .csv(true)
+                .map_err(std::io::Error::from)?;
             self.out.bytes(&headings)?;
         }
         Ok(())
@@ -109,7 +111,8 @@ impl Printer {
             Format::Json => line.to_string().into_bytes(),
             Format::Csv => {
                 let mut columns = Columns::new(&LOG_COLUMNS);
-                columns.push(["logId", "level", "message", "timestamp"].map(|key| Cell::from(text(line, key))));
+                columns
+                    .push(["logId", "level", "message", "timestamp"].map(|key| Cell::from(text(line, key))));
                 let record = columns.csv(false).map_err(std::io::Error::from)?;
                 return Ok(self.out.bytes(&record)?);
             }

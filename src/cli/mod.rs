@@ -86,7 +86,9 @@ pub fn run(verb: Verb, command: Command) -> ExitCode {
 }
 
 fn said(error: &CliError) -> ExitCode {
-    let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    let red = anstyle::Style::new()
+        .bold()
+        .fg_color(Some(anstyle::AnsiColor::Red.into()));
     anstream::eprintln!("{red}error:{red:#} {}", output::plain_lines(&error.to_string()));
     error.code()
 }

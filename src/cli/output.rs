@@ -162,7 +162,12 @@ impl Columns {
 
     /// Columns as wide as their widest cell, three spaces between them; headings in capitals.
     pub fn text(&self, headings: bool, colours: bool) -> String {
-        let heading = || self.headings.iter().map(|h| Cell::new(h.to_uppercase())).collect();
+        let heading = || {
+            self.headings
+                .iter()
+                .map(|h| Cell::new(h.to_uppercase()))
+                .collect()
+        };
         let mut rows: Vec<Vec<Cell>> = headings.then(heading).into_iter().collect();
         rows.extend(self.rows.iter().map(|row| row.iter().map(shown).collect()));
         let width = |column: usize| {
@@ -230,7 +235,10 @@ mod tests {
 
     fn columns() -> Columns {
         let mut columns = Columns::new(&["Run ID", "Status"]);
-        columns.push([Cell::from("r1"), Cell::from("Failed").coloured(colour_of("Failed"))]);
+        columns.push([
+            Cell::from("r1"),
+            Cell::from("Failed").coloured(colour_of("Failed")),
+        ]);
         columns.push([Cell::from("a-long-one"), Cell::from("=1+1")]);
         columns
     }

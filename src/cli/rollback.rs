@@ -32,7 +32,10 @@ pub struct RollbackArgs {
 pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
     let verbs = Verbs::new(args.place).await?;
     let path = script_path(&verbs.namespace, &args.script);
-    let latest = verbs.api.json(&format!("{path}/deployments"), &[("limit", "1".to_owned())]).await?;
+    let latest = verbs
+        .api
+        .json(&format!("{path}/deployments"), &[("limit", "1".to_owned())])
+        .await?;
     let latest = latest["items"][0]["version"].as_i64().unwrap_or_default();
     if args.to == latest {
         return Err(CliError::Failed(format!(
@@ -40,7 +43,10 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
             args.to
         )));
     }
-    let wanted = verbs.api.json(&format!("{path}/deployments/{}", args.to), &[]).await?;
+    let wanted = verbs
+        .api
+        .json(&format!("{path}/deployments/{}", args.to), &[])
+        .await?;
     let Some(wanted) = wanted["spec"].as_object() else {
         return Err(CliError::Failed(format!(
             "--to {}: what this version ran was not kept, since an older operator deployed it; nothing was changed",
@@ -59,7 +65,11 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
             args.to
         )));
     };
-    let names = spec.keys().map(|name| format!("spec.{name}")).collect::<Vec<_>>().join(", ");
+    let names = spec
+        .keys()
+        .map(|name| format!("spec.{name}"))
+        .collect::<Vec<_>>()
+        .join(", ");
     // Should somebody else change the object in between, nothing is overwritten.
     let patch = json!({"metadata": {"resourceVersion": object.resource_version()}, "spec": spec});
     let parameters = PatchParams {
@@ -67,7 +77,10 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    match scripts.patch(&args.script, &parameters, &Patch::Merge(patch)).await {
+    match scripts
+        .patch(&args.script, &parameters, &Patch::Merge(patch))
+        .await
+    {
         Err(kube::Error::Api(status)) if status.is_conflict() => Err(CliError::Failed(format!(
             "{} was changed by somebody else in this moment; look at it and try again",
             args.script
@@ -76,7 +89,10 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
         Ok(_) => {
             let mut out = Out::default();
             if args.dry_run {
-                out.text(&format!("{} would go back to version {}: {names}", args.script, args.to))?;
+                out.text(&format!(
+                    "{} would go back to version {}: {names}",
+                    args.script, args.to
+                ))?;
             } else {
                 out.text(&format!(
                     "{} goes back to version {} as the next version, which is above {latest}: {names} changed",
@@ -84,7 +100,9 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
                 ))?;
             }
             if undeployed {
-                anstream::eprintln!("it is undeployed, and so is this version until spec.desiredState is Deployed");
+                anstream::eprintln!(
+                    "it is undeployed, and so is this version until spec.desiredState is Deployed"
+                );
             }
             Ok(())
         }

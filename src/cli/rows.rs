@@ -58,7 +58,10 @@ impl Rows {
     /// Says on standard error that there are more rows.
     pub fn tell_more(&self) {
         if self.more {
-            anstream::eprintln!("({} shown; there are more: raise --limit, or export them)", self.items.len());
+            anstream::eprintln!(
+                "({} shown; there are more: raise --limit, or export them)",
+                self.items.len()
+            );
         }
     }
 }

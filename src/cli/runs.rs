@@ -59,7 +59,11 @@ pub async fn runs(args: RunsArgs) -> Result<(), CliError> {
         Format::Csv => {
             let mut columns = Columns::new(&RUN_COLUMNS);
             rows.items.iter().for_each(|run| columns.push(exported(run)));
-            out.bytes(&columns.csv(!args.shape.no_headers).map_err(std::io::Error::from)?)?;
+            out.bytes(
+                &columns
+                    .csv(!args.shape.no_headers)
+                    .map_err(std::io::Error::from)?,
+            )?;
             out.flush()?;
         }
         Format::Table => {
@@ -133,7 +137,9 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
             logs.tell_more();
         }
         // Runs and logs are separate rights.
-        Err(CliError::Operator { status: 403, message, .. }) => {
+        Err(CliError::Operator {
+            status: 403, message, ..
+        }) => {
             anstream::eprintln!("its logs are not shown: {message}");
         }
         Err(error) => return Err(error),
@@ -173,7 +179,11 @@ fn facts(run: &Value, colours: bool) -> String {
             "" => String::new(),
             kind => format!("{kind}: "),
         };
-        all.push_str(&format!("\nError\n{}{}\n", plain(&kind), plain_lines(text(error, "message"))));
+        all.push_str(&format!(
+            "\nError\n{}{}\n",
+            plain(&kind),
+            plain_lines(text(error, "message"))
+        ));
         if !text(error, "traceback").is_empty() {
             all.push_str(&format!("{}\n", plain_lines(text(error, "traceback").trim_end())));
         }
@@ -195,10 +205,22 @@ mod tests {
             "error": {"type": "ValueError", "message": "no\nluck", "traceback": "File 1\n"}});
         let text = facts(&run, false);
         assert!(text.contains("Reason               Exception\n"), "{text}");
-        assert!(!text.contains("Response Time") && !text.contains("Output"), "{text}");
-        assert!(text.ends_with("\nError\nValueError: no\nluck\nFile 1\n"), "{text}");
-        assert!(text.contains("\\u{1b}[2Jme") && !text.contains('\u{1b}'), "{text}");
-        assert_eq!(shown(&run)[1], Cell::from("Failed (Exception)").coloured(colour_of("Failed")));
+        assert!(
+            !text.contains("Response Time") && !text.contains("Output"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("\nError\nValueError: no\nluck\nFile 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\\u{1b}[2Jme") && !text.contains('\u{1b}'),
+            "{text}"
+        );
+        assert_eq!(
+            shown(&run)[1],
+            Cell::from("Failed (Exception)").coloured(colour_of("Failed"))
+        );
         assert_eq!(shown(&run)[5], Cell::from("2026-01-02T03:04:05.678Z"));
     }
 }

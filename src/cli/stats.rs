@@ -58,7 +58,10 @@ pub async fn stats(args: StatsArgs) -> Result<(), CliError> {
             print(args.shape, &json, &columns, "no scripts here that you may see")
         }
         Some(script) if args.which.is_all() => {
-            let json = verbs.api.json(&script_path(&verbs.namespace, script), &[]).await?;
+            let json = verbs
+                .api
+                .json(&script_path(&verbs.namespace, script), &[])
+                .await?;
             print(args.shape, &json, &by_version(&json), "")
         }
         Some(script) => {
@@ -137,7 +140,11 @@ fn of_scripts(json: &Value) -> Columns {
     for script in json["items"].as_array().into_iter().flatten() {
         let phase = text(script, "phase");
         // Its data outlives the object.
-        let phase = if script["exists"] == false { "Deleted" } else { phase };
+        let phase = if script["exists"] == false {
+            "Deleted"
+        } else {
+            phase
+        };
         let mut row: Vec<Cell> = vec![
             text(script, "namespace").into(),
             text(script, "name").into(),

@@ -33,18 +33,31 @@ pub struct VersionsArgs {
 pub async fn versions(args: VersionsArgs) -> Result<(), CliError> {
     let verbs = Verbs::new(args.place).await?;
     let path = format!("{}/deployments", script_path(&verbs.namespace, &args.script));
-    let json = verbs.api.json(&path, &[("limit", args.limit.to_string())]).await?;
+    let json = verbs
+        .api
+        .json(&path, &[("limit", args.limit.to_string())])
+        .await?;
     let mut out = Out::default();
     if args.shape.output == Format::Json {
         return Ok(out.json(&json)?);
     }
-    let mut columns = Columns::new(&["Version", "State", "Started", "Deployed in", "Served for", "Changed by", "Reason"]);
+    let mut columns = Columns::new(&[
+        "Version",
+        "State",
+        "Started",
+        "Deployed in",
+        "Served for",
+        "Changed by",
+        "Reason",
+    ]);
     let now = Timestamp::now();
     for version in json["items"].as_array().into_iter().flatten() {
         columns.push(shown(version, now));
     }
     if args.shape.output == Format::Csv {
-        let text = columns.csv(!args.shape.no_headers).map_err(std::io::Error::from)?;
+        let text = columns
+            .csv(!args.shape.no_headers)
+            .map_err(std::io::Error::from)?;
         out.bytes(&text)?;
     } else if columns.is_empty() {
         anstream::eprintln!("{} was never deployed", args.script);
@@ -67,7 +80,9 @@ fn shown(version: &Value, now: Timestamp) -> [Cell; 7] {
         Cell::from(state).coloured(colour_of(state)),
         time(version, "startedAt").into(),
         between(started, deployed).unwrap_or_default().into(),
-        between(deployed, at("endedAt").or(Some(now))).unwrap_or_default().into(),
+        between(deployed, at("endedAt").or(Some(now)))
+            .unwrap_or_default()
+            .into(),
         text(version, "changedBy").into(),
         text(version, "reason").into(),
     ]

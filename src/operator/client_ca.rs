@@ -29,7 +29,11 @@ pub async fn run(client: Client, authorities: Arc<Authorities>, shutdown: Cancel
             take(&found, &authorities);
             last = Some(found);
         }
-        if shutdown.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
+        if shutdown
+            .run_until_cancelled(tokio::time::sleep(AGAIN))
+            .await
+            .is_none()
+        {
             return;
         }
     }

@@ -242,7 +242,8 @@ pub async fn serve(
     let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
     let (notices, to_tell) = Notices::new(metrics.clone(), scope.clone());
-    let routers = servers::routers(&args, &client, &store, &index, &scripts, (&metrics, &notices));
+    let told = (&metrics, &notices);
+    let routers = servers::routers(&args, &client, &store, &index, &scripts, told, &shutdown);
     let api_logs = (args.collection == Collection::Api).then(|| ApiLogs {
         client: client.clone(),
         ingest: routers.service.clone(),

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use axum::Router;
 use kube::{Client, runtime::reflector};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Args,
@@ -46,6 +47,7 @@ pub fn routers(
     pods: &Arc<PodIndex>,
     scripts: &reflector::Store<CustomScript>,
     (metrics, notices): (&Metrics, &Notices),
+    shutdown: &CancellationToken,
 ) -> Routers {
     let access = KubeAccess::new(client.clone(), &args.namespace, &args.agent_service_account);
     let access = Arc::new(access);
@@ -55,7 +57,8 @@ pub fn routers(
     let ingest = Arc::new(ingest);
     let scripts = Arc::new(scripts.clone());
     let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
-        .with_time_limit(Duration::from_secs(args.query_seconds.into()));
+        .with_time_limit(Duration::from_secs(args.query_seconds.into()))
+        .until(shutdown.clone());
     Routers {
         ingest: ingest::router(ingest.clone()),
         web: web::router(web),

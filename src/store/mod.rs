@@ -27,18 +27,18 @@ use crate::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine, Run, RunDetail,
-        ScriptKey, Step, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine,
+        Run, RunDetail, ScriptKey, Step, TimeRange, VersionFigures,
     },
     query::TimeLimit,
 };
 
 pub use batch::storable;
-pub use tail::{LogPosition, Mark, Tail, TailQuery};
 pub use retention::{
     Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
     Storage, Wish, fair_share,
 };
+pub use tail::{LogPosition, Mark, Tail, TailQuery};
 
 /// A pod of a script, remembered longer than the cluster does.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,7 +36,10 @@ impl LogPosition {
         match self.streams.get(&id.stream) {
             Some(mark) => id.offset < mark.offset,
             // Of streams that are not named, the old ones had ended.
-            None => self.streams.last_key_value().is_some_and(|(last, _)| id.stream < *last),
+            None => self
+                .streams
+                .last_key_value()
+                .is_some_and(|(last, _)| id.stream < *last),
         }
     }
 
@@ -111,10 +114,20 @@ mod tests {
     fn what_lies_between_two_positions_is_told_stream_by_stream() {
         let after = position(&[(3, 100, true), (5, 50, true)]);
         // 1: had ended long before. 4: begun by another replica, committed late. 6: new.
-        let upto = position(&[(1, 70, false), (3, 100, true), (4, 20, true), (5, 60, false), (6, 10, false)]);
+        let upto = position(&[
+            (1, 70, false),
+            (3, 100, true),
+            (4, 20, true),
+            (5, 60, false),
+            (6, 10, false),
+        ]);
         let between: Vec<_> = after.between(&upto).into_iter().collect();
         assert_eq!(between, [(4, (0, 20)), (5, (50, 60)), (6, (0, 10))]);
-        let id = |stream, offset| LogId { stream, offset, index: 0 };
+        let id = |stream, offset| LogId {
+            stream,
+            offset,
+            index: 0,
+        };
         assert!(after.covers(id(3, 99)) && !after.covers(id(3, 100)));
         assert!(after.covers(id(2, 1 << 40)) && !after.covers(id(6, 0)));
         assert!(!LogPosition::default().covers(id(1, 0)));

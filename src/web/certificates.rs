@@ -92,7 +92,9 @@ impl Authorities {
         let verifier = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         let verifier = verifier.ok_or(CertificateError::NoAuthorities)?;
         let (own, others) = chain.0.split_first().ok_or(CertificateError::Nameless)?;
-        verifier.verify_client_cert(own, others, now).map_err(|error| refused(&error))?;
+        verifier
+            .verify_client_cert(own, others, now)
+            .map_err(|error| refused(&error))?;
         identity_of(own)
     }
 }
@@ -121,7 +123,13 @@ fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, Certificate
     let unusable = |error: x509_cert::der::Error| CertificateError::Unusable(error.to_string());
     let certificate = Certificate::from_der(certificate).map_err(unusable)?;
     let mut identity = Identity::default();
-    for part in certificate.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter()) {
+    for part in certificate
+        .tbs_certificate
+        .subject
+        .0
+        .iter()
+        .flat_map(|part| part.0.iter())
+    {
         // What is no text is no name.
         let text = || String::from_utf8(part.value.value().to_vec()).ok();
         match part.oid {
@@ -142,8 +150,8 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-        IsCa, KeyPair, date_time_ymd,
+        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+        ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
     };
 
     use super::*;
@@ -189,7 +197,10 @@ pub(super) mod tests {
         let now = at("2026-06-01T00:00:00Z");
         let jane = client("jane", &["shop"], |_| {});
         let janes = chain(&jane, &ours);
-        assert_eq!(authorities.identify(&janes, now), Err(CertificateError::NoAuthorities));
+        assert_eq!(
+            authorities.identify(&janes, now),
+            Err(CertificateError::NoAuthorities)
+        );
         authorities.trust(&ours.pem()).unwrap();
         let identity = authorities.identify(&janes, now).unwrap();
         assert_eq!(identity.username, "jane");
@@ -200,14 +211,22 @@ pub(super) mod tests {
         let june = "2026-06-01T00:00:00Z";
         assert_eq!(refused(&chain(&jane, &theirs), june), CertificateError::Unknown);
         let nameless = client("", &["system:masters"], |_| {});
-        assert_eq!(refused(&chain(&nameless, &ours), june), CertificateError::Nameless);
+        assert_eq!(
+            refused(&chain(&nameless, &ours), june),
+            CertificateError::Nameless
+        );
         let server = client("node", &[], |p| {
             p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         });
-        assert!(matches!(refused(&chain(&server, &ours), june), CertificateError::Unusable(_)));
+        assert!(matches!(
+            refused(&chain(&server, &ours), june),
+            CertificateError::Unusable(_)
+        ));
         assert_eq!(refused(&Chain([].into()), june), CertificateError::Nameless);
         // The authority is replaced; both at once, while that goes on.
-        authorities.trust(&format!("{}{}", ours.pem(), theirs.pem())).unwrap();
+        authorities
+            .trust(&format!("{}{}", ours.pem(), theirs.pem()))
+            .unwrap();
         assert!(authorities.identify(&janes, now).is_ok());
         authorities.trust(&theirs.pem()).unwrap();
         assert_eq!(authorities.identify(&janes, now), Err(CertificateError::Unknown));

@@ -28,6 +28,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use axum::{Extension, Json, Router, middleware, routing::get};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{export::file::ExportFolder, metrics::Metrics, model::ScriptKey, store::Store};
 
@@ -57,6 +58,7 @@ pub struct WebState {
     metrics: Metrics,
     downloads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    closing: CancellationToken,
     time_limit: Duration,
 }
 
@@ -77,6 +79,7 @@ impl WebState {
             metrics,
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            closing: CancellationToken::new(),
             time_limit: TIME_LIMIT,
         }
     }
@@ -85,6 +88,13 @@ impl WebState {
     #[must_use]
     pub fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    /// Logs are followed no longer than until `closing`; other answers end by themselves.
+    #[must_use]
+    pub fn until(mut self, closing: CancellationToken) -> Self {
+        self.closing = closing;
         self
     }
 

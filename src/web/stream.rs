@@ -98,8 +98,13 @@ pub(super) async fn logs(
     if tail > MAX_TAIL {
         return Err(ApiError::invalid("tail", format!("expected at most {MAX_TAIL}")));
     }
-    let identity = format!("{script} {}", request.identity(Table::Logs).map_err(|_| ApiError::internal())?);
-    let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
+    let identity = format!(
+        "{script} {}",
+        request.identity(Table::Logs).map_err(|_| ApiError::internal())?
+    );
+    let last = headers
+        .get("last-event-id")
+        .map(|id| id.to_str().unwrap_or_default());
     let last = last.map(|id| decode(id, &identity)).transpose()?;
     let permit = state.streams.clone().try_acquire_owned().map_err(|_| {
         ApiError::new(
@@ -109,7 +114,11 @@ pub(super) async fn logs(
         )
     })?;
     let now = Timestamp::now();
-    let range = if request.has_range { request.resolve(now)? } else { TimeRange::ALL };
+    let range = if request.has_range {
+        request.resolve(now)?
+    } else {
+        TimeRange::ALL
+    };
     let mut follower = Follower {
         changes: state.store.changed_scripts(0).1,
         place: Place::default(),
@@ -137,7 +146,9 @@ pub(super) async fn logs(
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(follower.run(begin, sender, permit));
     let body = Body::from_stream(stream::poll_fn(move |context| {
-        receiver.poll_recv(context).map(|event| event.map(Ok::<Bytes, Infallible>))
+        receiver
+            .poll_recv(context)
+            .map(|event| event.map(Ok::<Bytes, Infallible>))
     }));
     Ok((
         [
@@ -183,7 +194,7 @@ impl Follower {
 
     async fn run(mut self, begin: Bytes, sender: mpsc::Sender<Bytes>, _permit: OwnedSemaphorePermit) {
         let end = Instant::now() + LIFE;
-        let mut said = Instant::now();
+        let (mut said, mut checked) = (Instant::now(), Instant::now());
         let mut event = Some(begin);
         // At once when one comes back.
         let mut look = true;
@@ -197,17 +208,21 @@ impl Follower {
             if Instant::now() >= end {
                 return;
             }
-            if said.elapsed() >= KEEP_ALIVE {
+            if checked.elapsed() >= KEEP_ALIVE {
                 if let Err(error) = self.still_may().await {
                     return refuse(&sender, &error).await;
                 }
+                checked = Instant::now();
                 look = true;
+            }
+            if said.elapsed() >= KEEP_ALIVE {
                 event = Some(Bytes::from_static(b": still here\n\n"));
             }
             if !look {
                 tokio::select! {
                     () = tokio::time::sleep(TICK) => {}
                     () = sender.closed() => return,
+                    () = self.state.closing.cancelled() => return,
                 }
                 look = self.has_changed();
                 continue;
@@ -266,7 +281,12 @@ impl Follower {
             skip: Arc::new(self.known.clone()),
         };
         let found = within(self.state.time_limit, store.logs_between(&query)).await;
-        let Tail { rows, more, complete, incomplete } = match found {
+        let Tail {
+            rows,
+            more,
+            complete,
+            incomplete,
+        } = match found {
             Ok(found) => found,
             Err(error) => {
                 self.place.under_way = query.from.map(|from| (query.upto, from));

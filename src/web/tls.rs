@@ -68,8 +68,10 @@ impl Tls {
             Err(_) => return None,
         };
         let chain = stream.get_ref().1.peer_certificates().map(|chain| {
-            let chain: Vec<CertificateDer<'static>> =
-                chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+            let chain: Vec<CertificateDer<'static>> = chain
+                .iter()
+                .map(|certificate| certificate.clone().into_owned())
+                .collect();
             Chain(chain.into())
         });
         let router = match chain {

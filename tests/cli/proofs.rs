@@ -4,8 +4,8 @@ use std::{process::Stdio, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, date_time_ymd,
 };
 use scriptscope::{
     metrics::Metrics,
@@ -66,7 +66,10 @@ fn kubeconfig(site: &Site, name: &str, issuer: &Authority, years: (i32, i32), to
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, issuer).unwrap();
     let folder = site.folder.path();
-    let (cert_file, key_file) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+    let (cert_file, key_file) = (
+        folder.join(format!("{name}.crt")),
+        folder.join(format!("{name}.key")),
+    );
     std::fs::write(&cert_file, certificate.pem()).unwrap();
     std::fs::write(&key_file, key.serialize_pem()).unwrap();
     let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -94,18 +97,36 @@ async fn a_client_certificate_shows_who_asks() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("https://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    tokio::spawn(web::serve_tls(listener, Tls::new().unwrap(), router(state), stop.clone()));
+    tokio::spawn(web::serve_tls(
+        listener,
+        Tls::new().unwrap(),
+        router(state),
+        stop.clone(),
+    ));
     let says = async |config: &str, server: &str| {
         let mut command = bare();
-        command.args(["runs", "pay", "--limit", "1", "--server", server, "--kubeconfig", config]);
+        command.args([
+            "runs",
+            "pay",
+            "--limit",
+            "1",
+            "--server",
+            server,
+            "--kubeconfig",
+            config,
+        ]);
         Said::from(command.output().await.unwrap())
     };
     let jane = kubeconfig(&site, "jane", &ours, (2020, 2100), None);
     assert!(says(&jane, &server).await.works().contains("run-000"));
     let old = kubeconfig(&site, "old", &ours, (2020, 2021), None);
-    says(&old, &server).await.fails(1, "the client certificate has expired; get a new one");
+    says(&old, &server)
+        .await
+        .fails(1, "the client certificate has expired; get a new one");
     let stranger = kubeconfig(&site, "stranger", &theirs, (2020, 2100), None);
-    says(&stranger, &server).await.fails(1, "not signed by an authority that this cluster takes");
+    says(&stranger, &server)
+        .await
+        .fails(1, "not signed by an authority that this cluster takes");
     // A token wins, here one without rights; and goes over plain HTTP.
     let plain = format!("http://{}", site.address);
     let both = kubeconfig(&site, "both", &ours, (2020, 2100), Some("nobody"));
@@ -124,7 +145,11 @@ async fn the_dashboard_is_for_one_browser() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let line = timeout(Duration::from_secs(30), lines.next_line()).await.unwrap().unwrap().unwrap();
+    let line = timeout(Duration::from_secs(30), lines.next_line())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     let address = line.strip_prefix("Dashboard: ").unwrap().to_owned();
     let base = address.split("/open/").next().unwrap().to_owned();
     let http = reqwest::Client::builder()
@@ -146,7 +171,10 @@ async fn the_dashboard_is_for_one_browser() {
     assert_eq!(opened.status(), 303);
     assert_eq!(opened.headers()["location"], "/");
     let cookie = opened.headers()["set-cookie"].to_str().unwrap();
-    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
     let cookie = cookie.split(';').next().unwrap().to_owned();
     let mine = ("cookie", cookie.as_str());
     assert_eq!(get(&address, &[]).await.status(), 403, "a ticket is good once");
@@ -164,7 +192,17 @@ async fn the_dashboard_is_for_one_browser() {
     ] {
         assert_eq!(get(&whoami, &[mine, foreign]).await.status(), 403, "{foreign:?}");
     }
-    assert_eq!(http.post(&whoami).header("cookie", &cookie).send().await.unwrap().status(), 405);
+    assert_eq!(
+        http.post(&whoami)
+            .header("cookie", &cookie)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        405
+    );
     child.kill().await.unwrap();
-    site.says("stranger", &["dashboard", "--no-open"]).await.fails(1, "the token is not valid");
+    site.says("stranger", &["dashboard", "--no-open"])
+        .await
+        .fails(1, "the token is not valid");
 }

@@ -88,8 +88,16 @@ fn line(n: i64) -> LogLine {
             offset: 10_000 - n,
             index: 0,
         },
-        level: if n % 2 == 0 { LogLevel::Info } else { LogLevel::Error },
-        message: if n == 5 { HOSTILE.into() } else { format!("message {n}") },
+        level: if n % 2 == 0 {
+            LogLevel::Info
+        } else {
+            LogLevel::Error
+        },
+        message: if n == 5 {
+            HOSTILE.into()
+        } else {
+            format!("message {n}")
+        },
         timestamp: Timestamp::now() - SignedDuration::from_mins(n),
         run_id: Some(format!("run-{:03}", n % 3)),
         attributes: None,
@@ -165,7 +173,13 @@ impl Site {
 /// The command without anything of the tests' surroundings.
 pub fn bare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scriptscope"));
-    for name in ["KUBECONFIG", "KUBERNETES_SERVICE_HOST", "NO_COLOR", "CLICOLOR_FORCE", "SCRIPTSCOPE_SERVER"] {
+    for name in [
+        "KUBECONFIG",
+        "KUBERNETES_SERVICE_HOST",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+        "SCRIPTSCOPE_SERVER",
+    ] {
         command.env_remove(name);
     }
     command.env("HOME", "/nonexistent").kill_on_drop(true);

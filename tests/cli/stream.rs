@@ -118,9 +118,15 @@ impl Reader {
                 }
                 if let Some(data) = line.strip_prefix("data: ") {
                     let data: Value = serde_json::from_str(data).unwrap();
-                    let items = data["items"].as_array().unwrap_or_else(|| panic!("{data}")).clone();
+                    let items = data["items"]
+                        .as_array()
+                        .unwrap_or_else(|| panic!("{data}"))
+                        .clone();
                     if !items.is_empty() {
-                        return items.iter().map(|i| i["message"].as_str().unwrap().to_owned()).collect();
+                        return items
+                            .iter()
+                            .map(|i| i["message"].as_str().unwrap().to_owned())
+                            .collect();
                     }
                 }
             }
@@ -204,7 +210,10 @@ async fn filters_and_rights_are_those_of_the_list() {
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        timeout(PATIENCE, stream.read_to_string(&mut text))
+            .await
+            .unwrap()
+            .unwrap();
         text
     };
     for (token, query, head, status, part) in [
@@ -216,7 +225,10 @@ async fn filters_and_rights_are_those_of_the_list() {
         ("shop", "", "Last-Event-ID: garbage\r\n", "400", "begin again"),
     ] {
         let text = answer(token, query, head).await;
-        assert!(text.starts_with(&format!("HTTP/1.1 {status}")) && text.contains(part), "{query}: {text}");
+        assert!(
+            text.starts_with(&format!("HTTP/1.1 {status}")) && text.contains(part),
+            "{query}: {text}"
+        );
     }
 }
 
@@ -228,8 +240,15 @@ async fn the_command_follows() {
     let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = async || {
-        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
-        serde_json::from_str::<Value>(&line).unwrap()["message"].as_str().unwrap().to_owned()
+        let line = timeout(PATIENCE, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(next().await, "message 0");
     printer.print(&[("live", 0)]).await;
@@ -239,6 +258,10 @@ async fn the_command_follows() {
     child.kill().await.unwrap();
     let said = site.says("nobody", &["logs", "pay", "-f"]).await;
     said.fails(1, "customscripts/logs");
-    let output = site.command("shop", &["logs", "nope", "-f"]).output().await.unwrap();
+    let output = site
+        .command("shop", &["logs", "nope", "-f"])
+        .output()
+        .await
+        .unwrap();
     Said::from(output).fails(1, "there is no script nope");
 }

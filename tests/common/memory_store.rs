@@ -13,13 +13,13 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
-        ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
+        RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
     store::{
-        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogPosition, LogQuery, Page,
-        PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SeriesQuery, SettlePod, Storage,
-        Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
+        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogPosition, LogQuery,
+        Page, PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SeriesQuery, SettlePod,
+        Storage, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     },
 };
 

@@ -44,7 +44,9 @@ async fn try_run(arguments: &[&str]) -> Result<String, String> {
 }
 
 async fn run(arguments: &[&str]) -> String {
-    try_run(arguments).await.unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    try_run(arguments)
+        .await
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
 }
 
 /// With the kubeconfig of the cluster's administrator, whose user has a client certificate.
@@ -66,10 +68,16 @@ async fn runs_logs_and_figures_are_read_through_the_tunnel() {
         .unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
 
-    let result: Value = serde_json::from_str(&say(&["invoke", "greeter", "greet", "--arg", "name=Ada"]).await).unwrap();
+    let result: Value =
+        serde_json::from_str(&say(&["invoke", "greeter", "greet", "--arg", "name=Ada"]).await).unwrap();
     assert_eq!(result, json!({"greeting": "hello Ada"}));
-    let failed = try_run(&["invoke", "greeter", "fails", "-n", &script.namespace]).await.unwrap_err();
-    assert!(failed.starts_with("Some(1)") && failed.contains("ValueError: no luck"), "{failed}");
+    let failed = try_run(&["invoke", "greeter", "fails", "-n", &script.namespace])
+        .await
+        .unwrap_err();
+    assert!(
+        failed.starts_with("Some(1)") && failed.contains("ValueError: no luck"),
+        "{failed}"
+    );
 
     let live = timeout(Duration::from_secs(30), async {
         loop {
@@ -96,21 +104,40 @@ async fn runs_logs_and_figures_are_read_through_the_tunnel() {
     assert_eq!(ran["items"][0]["sourceType"], "Test");
     let id = ran["items"][1]["runId"].as_str().unwrap();
     let shown = run(&["run", "greeter", id, "-n", &script.namespace]).await;
-    assert!(shown.contains("\"greeting\": \"hello Ada\"") && shown.contains("hello Ada"), "{shown}");
+    assert!(
+        shown.contains("\"greeting\": \"hello Ada\"") && shown.contains("hello Ada"),
+        "{shown}"
+    );
     assert!(say(&["stats", "greeter"]).await.contains("50.00%"));
-    assert!(say(&["logs", "greeter", "--level", "stdout"]).await.contains("hello Ada"));
-    assert!(say(&["export", "greeter", "runs"]).await.starts_with("Run ID,Status,"));
+    assert!(
+        say(&["logs", "greeter", "--level", "stdout"])
+            .await
+            .contains("hello Ada")
+    );
+    assert!(
+        say(&["export", "greeter", "runs"])
+            .await
+            .starts_with("Run ID,Status,")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_is_a_new_version_with_the_old_source() {
     let script = Script::new("rollback", "pay").await;
-    script.deploy("def f():\n    return 'old'\n", json!({"timeoutSeconds": 7})).await;
-    script.deploy("def f():\n    return 'new'\n", json!({"timeoutSeconds": 9})).await;
+    script
+        .deploy("def f():\n    return 'old'\n", json!({"timeoutSeconds": 7}))
+        .await;
+    script
+        .deploy("def f():\n    return 'new'\n", json!({"timeoutSeconds": 9}))
+        .await;
     let namespace = script.namespace.as_str();
-    let refused = try_run(&["rollback", "pay", "--to", "2", "-n", namespace]).await.unwrap_err();
+    let refused = try_run(&["rollback", "pay", "--to", "2", "-n", namespace])
+        .await
+        .unwrap_err();
     assert!(refused.contains("this is the current version"), "{refused}");
-    let refused = try_run(&["rollback", "pay", "--to", "9", "-n", namespace]).await.unwrap_err();
+    let refused = try_run(&["rollback", "pay", "--to", "9", "-n", namespace])
+        .await
+        .unwrap_err();
     assert!(refused.contains("never existed; the latest is 2"), "{refused}");
     run(&["rollback", "pay", "--to", "1", "-n", namespace]).await;
     eventually("version 3 serves", Duration::from_secs(90), || async {
@@ -123,9 +150,15 @@ async fn a_rollback_is_a_new_version_with_the_old_source() {
     })
     .await;
     assert_eq!(script.object().await["spec"]["timeoutSeconds"], 7);
-    assert_eq!(run(&["invoke", "pay", "f", "-n", namespace]).await.trim(), "\"old\"");
+    assert_eq!(
+        run(&["invoke", "pay", "f", "-n", namespace]).await.trim(),
+        "\"old\""
+    );
     let versions = run(&["versions", "pay", "-n", namespace]).await;
-    assert!(versions.lines().nth(1).unwrap().contains("scriptscope-rollback"), "{versions}");
+    assert!(
+        versions.lines().nth(1).unwrap().contains("scriptscope-rollback"),
+        "{versions}"
+    );
 }
 
 /// With the token of a service account that may read one namespace and use the tunnel.
@@ -157,7 +190,14 @@ async fn a_service_account_sees_its_namespace_as_itself() {
         if text.contains("greet") { Ok(()) } else { Err(text) }
     })
     .await;
-    let refused = try_run(&["runs", "open", "-n", "default", "--kubeconfig", file]).await.unwrap_err();
-    assert!(refused.contains(&format!("system:serviceaccount:{name}:reader needs get on customscripts/runs")), "{refused}");
+    let refused = try_run(&["runs", "open", "-n", "default", "--kubeconfig", file])
+        .await
+        .unwrap_err();
+    assert!(
+        refused.contains(&format!(
+            "system:serviceaccount:{name}:reader needs get on customscripts/runs"
+        )),
+        "{refused}"
+    );
     kubectl(&["-n", SYSTEM, "delete", "rolebinding", &name]).await;
 }

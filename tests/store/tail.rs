@@ -129,7 +129,14 @@ pub async fn a_record_that_ends_late_is_followed(backend: &impl Backend) {
         };
         store.append(vec![append]).await.unwrap();
         (carry, feed.offset) = (parsed.carry, parsed.offset);
-        messages.push(reader.read().await.into_iter().map(|l| l.message).collect::<Vec<_>>());
+        messages.push(
+            reader
+                .read()
+                .await
+                .into_iter()
+                .map(|l| l.message)
+                .collect::<Vec<_>>(),
+        );
     }
     assert_eq!(messages.concat(), ["begun, ended", "in between"]);
     assert!(reader.read().await.is_empty());

@@ -23,7 +23,10 @@ pub fn recorded(spec: &CustomScriptSpec, files: Option<&Files>) -> Result<String
         return Ok("{}".to_owned());
     };
     let mut members = version_members(members);
-    let by_reference = spec.source.as_ref().is_some_and(|source| source.config_map_ref.is_some());
+    let by_reference = spec
+        .source
+        .as_ref()
+        .is_some_and(|source| source.config_map_ref.is_some());
     if let Some(files) = files.filter(|files| by_reference && files.binary.is_empty()) {
         members.insert("source".to_owned(), json!({ "inline": files.text }));
     }
@@ -87,13 +90,14 @@ mod tests {
 
     #[test]
     fn the_author_is_who_changed_the_spec_last() {
-        let entry = |manager: &str, second: i64, subresource: Option<&str>, fields: Value| ManagedFieldsEntry {
-            manager: Some(manager.into()),
-            subresource: subresource.map(Into::into),
-            time: Some(jiff::Timestamp::from_second(second).unwrap().into()),
-            fields_v1: Some(FieldsV1(fields)),
-            ..ManagedFieldsEntry::default()
-        };
+        let entry =
+            |manager: &str, second: i64, subresource: Option<&str>, fields: Value| ManagedFieldsEntry {
+                manager: Some(manager.into()),
+                subresource: subresource.map(Into::into),
+                time: Some(jiff::Timestamp::from_second(second).unwrap().into()),
+                fields_v1: Some(FieldsV1(fields)),
+                ..ManagedFieldsEntry::default()
+            };
         let spec = || json!({"f:spec": {"f:env": {}}});
         let mut object = script();
         object.metadata.managed_fields = Some(vec![

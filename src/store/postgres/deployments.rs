@@ -6,7 +6,11 @@ use uuid::Uuid;
 
 use crate::{
     model::{DeployedSpec, Deployment, DeploymentState, ScriptKey},
-    store::{StoreError, rows::{deployed_spec, deployment}, storable, time},
+    store::{
+        StoreError,
+        rows::{deployed_spec, deployment},
+        storable, time,
+    },
 };
 
 const COLUMNS: &str = "SELECT version, deployment_id, fingerprint, state, reason, started_at, deployed_at, ended_at FROM deployments";
@@ -192,7 +196,8 @@ pub async fn spec(
     .bind(version)
     .fetch_optional(pool)
     .await?;
-    row.map(|row| deployed_spec(row.try_get(0)?, row.try_get(1)?)).transpose()
+    row.map(|row| deployed_spec(row.try_get(0)?, row.try_get(1)?))
+        .transpose()
 }
 
 /// See [`crate::store::Store::deployments`].

@@ -72,8 +72,8 @@ use uuid::Uuid;
 pub(super) use self::segments::insert_one as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
-    Append, AppendOutcome, CloseRuns, LogCursor, LogPosition, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
-    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
+    Append, AppendOutcome, CloseRuns, LogCursor, LogPosition, LogQuery, Page, PodRecord, RunCursor, RunQuery,
+    SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
     payload, read,
@@ -81,8 +81,8 @@ use super::{
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
-        ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
+        RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
 };
 

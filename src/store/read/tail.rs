@@ -11,9 +11,7 @@ use crate::{
     model::LogLine,
     query::{LineFilter, micros_range},
     segment::{self, LineKey},
-    store::{
-        LogPosition, Mark, StoreError, Tail, TailQuery, retention::logs::shown_from, time,
-    },
+    store::{LogPosition, Mark, StoreError, Tail, TailQuery, retention::logs::shown_from, time},
 };
 
 /// Streams that have ended and are still named by a position.
@@ -28,8 +26,8 @@ const MOST_BYTES: usize = 4 << 20;
 pub async fn position<S: Snapshot>(snapshot: &mut S, script_id: i64) -> Result<LogPosition, StoreError> {
     let mut position = LogPosition::default();
     let mut statement = sql::<S>(
-        "SELECT s.id, s.committed_offset, s.carry, CASE WHEN s.last_word IS NULL AND p.settled = 0 THEN 1 ELSE 0 END \
-         FROM streams s JOIN pods p ON p.uid = s.pod_uid",
+        "SELECT s.id, s.committed_offset, s.carry, \
+            CAST(CASE WHEN s.last_word IS NULL AND p.settled = 0 THEN 1 ELSE 0 END AS BIGINT) FROM streams s JOIN pods p ON p.uid = s.pod_uid",
     );
     push::<S>(&mut statement, " WHERE p.script_id = ", script_id);
     statement.push(
@@ -42,8 +40,8 @@ pub async fn position<S: Snapshot>(snapshot: &mut S, script_id: i64) -> Result<L
     snapshot
         .each(statement, |row| {
             let committed = row.number(1)?;
-            let unfinished = unfinished_from(row.bytes(2)?)
-                .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let unfinished =
+                unfinished_from(row.bytes(2)?).map_err(|error| StoreError::Corrupt(error.to_string()))?;
             let unfinished = unfinished.and_then(|offset| i64::try_from(offset).ok());
             let mark = Mark {
                 offset: unfinished.map_or(committed, |offset| offset.min(committed)),

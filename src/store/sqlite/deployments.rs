@@ -7,7 +7,11 @@ use uuid::Uuid;
 use super::time;
 use crate::{
     model::{DeployedSpec, Deployment, DeploymentState, ScriptKey},
-    store::{StoreError, rows::{deployed_spec, deployment}, storable},
+    store::{
+        StoreError,
+        rows::{deployed_spec, deployment},
+        storable,
+    },
 };
 
 const COLUMNS: &str = "SELECT version, deployment_id, fingerprint, state, reason, started_at, deployed_at, ended_at FROM deployments";
@@ -171,7 +175,8 @@ pub async fn spec(
     .bind(version)
     .fetch_optional(readers)
     .await?;
-    row.map(|row| deployed_spec(row.try_get(0)?, row.try_get(1)?)).transpose()
+    row.map(|row| deployed_spec(row.try_get(0)?, row.try_get(1)?))
+        .transpose()
 }
 
 /// See [`crate::store::Store::deployments`].
