@@ -71,14 +71,14 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
         .collect::<Vec<_>>()
         .join(", ");
     // Should somebody else change the object in between, nothing is overwritten.
-    let patch = json!({"metadata": {"resourceVersion": object.resource_version()}, "spec": spec});
+    let change = json!({"metadata": {"resourceVersion": object.resource_version()}, "spec": spec});
     let parameters = PatchParams {
         dry_run: args.dry_run,
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
     match scripts
-        .patch(&args.script, &parameters, &Patch::Merge(patch))
+        .patch(&args.script, &parameters, &Patch::Merge(change))
         .await
     {
         Err(kube::Error::Api(status)) if status.is_conflict() => Err(CliError::Failed(format!(

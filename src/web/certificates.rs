@@ -208,21 +208,21 @@ pub(super) mod tests {
         let refused = |chain: &Chain, time: &str| authorities.identify(chain, at(time)).unwrap_err();
         assert_eq!(refused(&janes, "2027-01-02T00:00:00Z"), CertificateError::Expired);
         assert_eq!(refused(&janes, "2025-12-31T00:00:00Z"), CertificateError::NotYet);
-        let june = "2026-06-01T00:00:00Z";
-        assert_eq!(refused(&chain(&jane, &theirs), june), CertificateError::Unknown);
+        let then = "2026-06-01T00:00:00Z";
+        assert_eq!(refused(&chain(&jane, &theirs), then), CertificateError::Unknown);
         let nameless = client("", &["system:masters"], |_| {});
         assert_eq!(
-            refused(&chain(&nameless, &ours), june),
+            refused(&chain(&nameless, &ours), then),
             CertificateError::Nameless
         );
         let server = client("node", &[], |p| {
             p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         });
         assert!(matches!(
-            refused(&chain(&server, &ours), june),
+            refused(&chain(&server, &ours), then),
             CertificateError::Unusable(_)
         ));
-        assert_eq!(refused(&Chain([].into()), june), CertificateError::Nameless);
+        assert_eq!(refused(&Chain([].into()), then), CertificateError::Nameless);
         // The authority is replaced; both at once, while that goes on.
         authorities
             .trust(&format!("{}{}", ours.pem(), theirs.pem()))
