@@ -9,10 +9,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::web::Tls;
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 512;
@@ -27,12 +30,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves HTTP/1.1 on `listener` until `shutdown`; requests under way then have a few seconds to end.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    serve_patiently(listener, router, HEAD, shutdown).await;
+    serve_over(listener, None, router, HEAD, shutdown).await;
 }
 
 /// The same for clients that keep connections for later: they may be idle, or send the head of a request, for `head`.
 pub async fn serve_patiently(
     listener: TcpListener,
+    router: Router,
+    head: Duration,
+    shutdown: CancellationToken,
+) {
+    serve_over(listener, None, router, head, shutdown).await;
+}
+
+/// The same over TLS.
+pub async fn serve_tls(listener: TcpListener, tls: Tls, router: Router, shutdown: CancellationToken) {
+    serve_over(listener, Some(tls), router, HEAD, shutdown).await;
+}
+
+async fn serve_over(
+    listener: TcpListener,
+    tls: Option<Tls>,
     router: Router,
     head: Duration,
     shutdown: CancellationToken,
@@ -51,10 +69,19 @@ pub async fn serve_patiently(
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), head, shutdown.clone());
+                // Answers are small and written at once; waiting for more only delays them.
+                let _ = stream.set_nodelay(true);
+                let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
                     let _place = place;
-                    connection.await;
+                    match tls {
+                        None => connection(stream, router, head, shutdown).await,
+                        Some(tls) => {
+                            if let Some((stream, router)) = tls.greet(stream, router).await {
+                                connection(stream, router, head, shutdown).await;
+                            }
+                        }
+                    }
                 });
             }
             Err(error) => {
@@ -70,9 +97,12 @@ pub async fn serve_patiently(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, head: Duration, shutdown: CancellationToken) {
-    // Answers are small and written at once; waiting for more only delays them.
-    let _ = stream.set_nodelay(true);
+async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    router: Router,
+    head: Duration,
+    shutdown: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)

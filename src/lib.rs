@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod cli;
 mod connections;
 pub mod export;
 pub mod ingest;

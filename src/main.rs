@@ -6,8 +6,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
-use scriptscope::{agent, api, operator, runner, telemetry};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use scriptscope::{agent, api, cli, operator, runner, telemetry};
 
 /// Batches are large and short-lived; the C library's allocator gives their memory back to the system and takes it
 /// again each time, at the price of a page fault every 4 KiB.
@@ -21,9 +21,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     about = "Run-level and log-level analytics for custom scripts"
 )]
 struct Cli {
-    /// What to log: a level (error, warn, info, debug, trace) or target=level pairs.
-    #[arg(long, env = "SCRIPTSCOPE_LOG", default_value = "info", global = true)]
-    log: String,
+    /// What to log: a level (error, warn, info, debug, trace) or target=level pairs. Default: info; error where a user's
+    /// question is answered.
+    #[arg(long, env = "SCRIPTSCOPE_LOG", global = true)]
+    log: Option<String>,
     /// How to log.
     #[arg(
         long,
@@ -39,6 +40,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Role {
+    #[command(flatten)]
+    User(Box<cli::Verb>),
     /// Run the operator: controllers, ingest, store, dashboard.
     Operator(Box<operator::Args>),
     /// Run the node agent: tail the logs of script pods and ship them to the operator.
@@ -58,9 +61,15 @@ enum Role {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    telemetry::init(&cli.log, cli.log_format);
+    let cli = parse();
+    let default = if matches!(cli.role, Role::User(_)) {
+        "error"
+    } else {
+        "info"
+    };
+    telemetry::init(cli.log.as_deref().unwrap_or(default), cli.log_format);
     let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
+        Role::User(verb) => return cli::run(*verb, command()),
         Role::Operator(args) => operator::run(*args).map_err(Into::into),
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(*args).map_err(Into::into),
@@ -76,6 +85,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line, under the name that it was called by: kubectl finds plugins by theirs.
+fn command() -> clap::Command {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let name = called.as_deref().and_then(Path::file_stem);
+    match name.and_then(|name| name.to_str()) {
+        Some(name) if name.starts_with("kubectl-") => Cli::command()
+            .name("kubectl scriptscope")
+            .bin_name("kubectl scriptscope"),
+        _ => Cli::command(),
+    }
+}
+
+fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn print_crds() -> Result<(), serde_norway::Error> {

@@ -242,6 +242,7 @@ fn routes() -> Vec<(String, &'static str)> {
     [
         ("", "runs"),
         ("/figures", "runs"),
+        ("/deployments", "runs"),
         ("/runs", "runs"),
         ("/runs.csv", "runs"),
         ("/runs/run-001", "runs"),

@@ -53,6 +53,17 @@ pub struct Deployment {
     pub ended_at: Option<Timestamp>,
 }
 
+/// What made a version: enough to go back to it.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeployedSpec {
+    /// The members of the object's spec that make a version, with the source as it was; none of versions from before
+    /// these were kept.
+    pub spec: Option<Box<serde_json::value::RawValue>>,
+    /// Who asked for it, as the API server names field managers, where it says so.
+    pub changed_by: Option<String>,
+}
+
 /// State of one deployment attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DeploymentState {

@@ -1,6 +1,7 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
 pub mod api_logs;
+mod client_ca;
 pub mod context;
 pub mod custom_script;
 mod deliveries;
@@ -119,6 +120,10 @@ pub struct Args {
     /// Address of the dashboard and the REST API.
     #[arg(long, env = "SCRIPTSCOPE_WEB_LISTEN", default_value = "0.0.0.0:8080")]
     pub web_listen: SocketAddr,
+    /// Address of the same for clients that show a certificate instead of a token, as the command `scriptscope` does through
+    /// the API server's port-forward.
+    #[arg(long, env = "SCRIPTSCOPE_WEB_TLS_LISTEN", default_value = "0.0.0.0:8443")]
+    pub web_tls_listen: SocketAddr,
     /// Seconds that the store may take to answer one request of a reader.
     #[arg(
         long,
@@ -158,6 +163,9 @@ pub enum OperatorError {
         /// What it said.
         error: io::Error,
     },
+    /// TLS can not be set up.
+    #[error("{0}")]
+    Tls(#[from] web::TlsError),
     /// A part that runs as long as the operator has ended.
     #[error("{0} has ended unexpectedly")]
     Ended(&'static str),
@@ -217,6 +225,16 @@ pub fn run(args: Args) -> Result<(), OperatorError> {
     })
 }
 
+impl Args {
+    fn images(&self) -> Images {
+        Images {
+            install: self.image.clone(),
+            python: self.python_image.clone(),
+            node: self.node_image.clone(),
+        }
+    }
+}
+
 /// Runs every part of the operator until `shutdown` is cancelled or one of them ends.
 pub async fn serve(
     args: Args,
@@ -234,15 +252,12 @@ pub async fn serve(
     let (pods, pod_writer) = reflector::store::<Pod>();
     let (touch, touched) = mpsc::channel(BUFFER);
     let index = Arc::new(PodIndex::new(scope.clone()));
-    let images = Images {
-        install: args.image.clone(),
-        python: args.python_image.clone(),
-        node: args.node_image.clone(),
-    };
+    let images = args.images();
     let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
     let (notices, to_tell) = Notices::new(metrics.clone(), scope.clone());
-    let routers = servers::routers(&args, &client, &store, &index, &scripts, (&metrics, &notices));
+    let told = (&metrics, &notices);
+    let routers = servers::routers(&args, &client, &store, &index, &scripts, told, &shutdown);
     let api_logs = (args.collection == Collection::Api).then(|| ApiLogs {
         client: client.clone(),
         ingest: routers.service.clone(),
@@ -303,7 +318,10 @@ pub async fn serve(
     }
     let (ingest, web) = (args.ingest_listen, args.web_listen);
     parts.listen("the ingest server", ingest, routers.ingest).await?;
+    parts.listen_tls(args.web_tls_listen, routers.web.clone()).await?;
     parts.listen("the web server", web, routers.web).await?;
+    let authorities = client_ca::run(context.client.clone(), routers.authorities, shutdown.clone());
+    parts.spawn("the reading of authorities for clients", authorities);
     parts.spawn(
         "the controller of ScriptExport",
         script_export::run(exports, scope.clone(), shutdown.clone()),
@@ -381,6 +399,17 @@ impl Parts {
             .await
             .map_err(io_error(&format!("listening on {address} for {name}")))?;
         self.spawn(name, web::serve(listener, router, self.shutdown.clone()));
+        Ok(())
+    }
+
+    /// The web server for clients with certificates.
+    async fn listen_tls(&mut self, address: SocketAddr, router: Router) -> Result<(), OperatorError> {
+        let name = "the web server with TLS";
+        let tls = web::Tls::new()?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(io_error(&format!("listening on {address} for {name}")))?;
+        self.spawn(name, web::serve_tls(listener, tls, router, self.shutdown.clone()));
         Ok(())
     }
 

@@ -46,6 +46,7 @@ const EVENTS: SignedDuration = SignedDuration::from_hours(24);
 
 /// How long data is kept unless a script says otherwise.
 #[derive(clap::Args, Clone, Copy, Debug)]
+#[group(id = "retention")] // two groups of one name can not be told apart
 pub struct Args {
     /// Age at which ended runs are deleted, with their inputs and outputs: at least 1h, such as 90d, or forever.
     #[arg(

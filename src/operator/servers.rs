@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use axum::Router;
 use kube::{Client, runtime::reflector};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Args,
@@ -19,6 +20,7 @@ use crate::{
     web::{
         self, WebState,
         access::{AccessError, KubeAccess},
+        certificates::Authorities,
     },
 };
 
@@ -33,6 +35,8 @@ pub struct Routers {
     pub web: Router,
     /// What agents deliver to.
     pub service: Arc<Ingest>,
+    /// Whose word on readers' certificates is believed.
+    pub authorities: Arc<Authorities>,
 }
 
 /// The routes for agents and for readers; who may use which the API server says.
@@ -43,19 +47,23 @@ pub fn routers(
     pods: &Arc<PodIndex>,
     scripts: &reflector::Store<CustomScript>,
     (metrics, notices): (&Metrics, &Notices),
+    shutdown: &CancellationToken,
 ) -> Routers {
     let access = KubeAccess::new(client.clone(), &args.namespace, &args.agent_service_account);
     let access = Arc::new(access);
+    let authorities = Arc::clone(access.authorities());
     let ingest = Ingest::new(store.clone(), access.clone(), pods.clone(), metrics.clone())
         .with_listener(Arc::new(notices.clone()));
     let ingest = Arc::new(ingest);
     let scripts = Arc::new(scripts.clone());
     let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
-        .with_time_limit(Duration::from_secs(args.query_seconds.into()));
+        .with_time_limit(Duration::from_secs(args.query_seconds.into()))
+        .until(shutdown.clone());
     Routers {
         ingest: ingest::router(ingest.clone()),
         web: web::router(web),
         service: ingest,
+        authorities,
     }
 }
 

@@ -14,6 +14,7 @@ mod retention;
 mod rows;
 mod run_changes;
 pub mod sqlite;
+mod tail;
 mod text_index;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
@@ -27,8 +28,8 @@ use crate::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine, Run, RunDetail,
-        ScriptKey, Step, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine,
+        Run, RunDetail, ScriptKey, Step, TimeRange, VersionFigures,
     },
     query::TimeLimit,
 };
@@ -38,6 +39,7 @@ pub use retention::{
     Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
     Storage, Wish, fair_share,
 };
+pub use tail::{LogPosition, Mark, Tail, TailQuery};
 
 /// A pod of a script, remembered longer than the cluster does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,6 +298,22 @@ pub trait Store: Retention + 'static {
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
+    /// Keeps what made a version, JSON, and who asked for it. The first word on a version stands.
+    async fn keep_spec(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+        spec: &str,
+        changed_by: Option<&str>,
+    ) -> Result<(), StoreError>;
+
+    /// What made a version; none where there is no such version (any more).
+    async fn deployed_spec(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+    ) -> Result<Option<DeployedSpec>, StoreError>;
+
     /// The last `limit` deployments, newest first.
     async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError>;
 
@@ -386,6 +404,12 @@ pub trait Store: Retention + 'static {
 
     /// A page of log lines.
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
+
+    /// How far the log of a script is stored.
+    async fn log_position(&self, script: &ScriptKey) -> Result<LogPosition, StoreError>;
+
+    /// Lines that were stored between two positions, the oldest first.
+    async fn logs_between(&self, query: &TailQuery) -> Result<Tail, StoreError>;
 
     /// How many lines a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
     async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError>;

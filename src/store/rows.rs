@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use sqlx::{Column, Row, TypeInfo, postgres::PgRow, sqlite::SqliteRow};
 
-use super::{PodRecord, StoreError, batch::Owner, optional_time, run_changes::StoredRun, time};
+use super::{PodRecord, StoreError, batch::Owner, optional_time, payload, run_changes::StoredRun, time};
 use crate::{
     ingest::wire::Position,
-    model::{Deployment, DeploymentState, RunStatus, ScriptKey},
+    model::{DeployedSpec, Deployment, DeploymentState, RunStatus, ScriptKey},
 };
 
 /// Columns of a row by their names.
@@ -62,6 +62,16 @@ fn code<T>(row: &impl Fields, name: &str, from: fn(u8) -> Option<T>) -> Result<T
         .ok()
         .and_then(from)
         .ok_or_else(|| StoreError::Corrupt(format!("the {name} {code} of a run")))
+}
+
+/// What made a version.
+pub fn deployed_spec(packed: Option<&[u8]>, changed_by: Option<String>) -> Result<DeployedSpec, StoreError> {
+    let spec = packed.map(payload::unpack).transpose()?;
+    let spec = spec.map(serde_json::value::RawValue::from_string).transpose();
+    Ok(DeployedSpec {
+        spec: spec.map_err(|_| StoreError::Corrupt("the spec of a version".to_owned()))?,
+        changed_by,
+    })
 }
 
 /// A run as events are applied to it.

@@ -1,6 +1,6 @@
 //! Who asks, and what they may see: bearer tokens and rights of Kubernetes.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::{
@@ -9,10 +9,14 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::sync::Semaphore;
+use tokio_rustls::rustls::pki_types::UnixTime;
 
 use crate::{api::GROUP, ingest::wire::AUDIENCE};
 
-use super::cache::{Cache, key_of};
+use super::{
+    cache::{Cache, key_of},
+    certificates::{Authorities, CertificateError, Chain},
+};
 
 /// How long the API server may take, waiting for a place included.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,6 +79,9 @@ pub enum AccessError {
         /// Whose token it is.
         username: String,
     },
+    /// The client certificate is not good.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The API server can not be asked.
     #[error("the Kubernetes API server could not be asked")]
     Unavailable,
@@ -85,6 +92,11 @@ pub enum AccessError {
 pub trait Access: Send + Sync + 'static {
     /// Whose token it is.
     async fn identify(&self, token: &str) -> Result<Identity, AccessError>;
+
+    /// Whose client certificate it is; its holder has proved to have the key.
+    async fn identify_certificate(&self, _chain: &Chain) -> Result<Identity, AccessError> {
+        Err(AccessError::Unauthenticated)
+    }
 
     /// Whether they may do it.
     async fn allowed(&self, identity: &Identity, permission: &Permission<'_>) -> Result<bool, AccessError>;
@@ -97,6 +109,7 @@ pub struct KubeAccess {
     readers: Cache<Result<Identity, AccessError>>,
     agents: Cache<Result<Identity, AccessError>>,
     rights: Cache<bool>,
+    authorities: Arc<Authorities>,
     places: Semaphore,
 }
 
@@ -109,8 +122,14 @@ impl KubeAccess {
             readers: Cache::new(ENTRIES),
             agents: Cache::new(ENTRIES),
             rights: Cache::new(ENTRIES),
+            authorities: Arc::default(),
             places: Semaphore::new(AT_ONCE),
         }
+    }
+
+    /// Whose word on client certificates is believed; nobody's so far.
+    pub fn authorities(&self) -> &Arc<Authorities> {
+        &self.authorities
     }
 
     /// The node agent whose token it is: of the audience [`AUDIENCE`] and of the agent's own
@@ -183,6 +202,10 @@ impl KubeAccess {
 impl Access for KubeAccess {
     async fn identify(&self, token: &str) -> Result<Identity, AccessError> {
         self.review(&self.readers, token, None).await
+    }
+
+    async fn identify_certificate(&self, chain: &Chain) -> Result<Identity, AccessError> {
+        Ok(self.authorities.identify(chain, UnixTime::now())?)
     }
 
     async fn allowed(&self, identity: &Identity, permission: &Permission<'_>) -> Result<bool, AccessError> {

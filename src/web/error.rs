@@ -51,10 +51,11 @@ impl ApiError {
 
     /// The reader has no right to it.
     pub fn forbidden(user: &str, subresource: &str, namespace: &str) -> Self {
+        let slash = if subresource.is_empty() { "" } else { "/" };
         Self::new(
             StatusCode::FORBIDDEN,
             "Forbidden",
-            format!("{user} needs get on customscripts/{subresource} in namespace {namespace}"),
+            format!("{user} needs get on customscripts{slash}{subresource} in namespace {namespace}"),
         )
     }
 
@@ -96,6 +97,7 @@ impl From<AccessError> for ApiError {
             AccessError::Unauthenticated => {
                 Self::unauthenticated("the token is not valid, or not for this cluster, or has expired")
             }
+            AccessError::Certificate(error) => Self::unauthenticated(error.to_string()),
             AccessError::WrongUser { .. } => Self::new(StatusCode::FORBIDDEN, "Forbidden", error.to_string()),
             AccessError::Unavailable => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

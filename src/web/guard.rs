@@ -11,7 +11,7 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{ApiError, access::Access};
+use super::{ApiError, access::Access, certificates::Chain};
 use crate::query::within;
 
 /// How long an answer may take to begin.
@@ -134,18 +134,28 @@ async fn secure(mut response: Response) -> Response {
     response
 }
 
-/// Lets a request through only with a good bearer token, and notes whose it is.
+/// The token that a request came with, for those that outlive its check.
+#[derive(Clone)]
+pub(super) struct Token(pub(super) Arc<str>);
+
+/// Lets a request through only with a good bearer token, or else a good client certificate, and notes whose it is.
 pub(super) async fn authenticate(
     State(access): State<Arc<dyn Access>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let token = bearer(request.headers().get(header::AUTHORIZATION)).ok_or_else(|| {
-        ApiError::unauthenticated(
+    let identity = if let Some(token) = bearer(request.headers().get(header::AUTHORIZATION)) {
+        let token = Token(token.into());
+        let identity = access.identify(&token.0).await?;
+        request.extensions_mut().insert(token);
+        identity
+    } else if let Some(chain) = request.extensions().get::<Chain>().cloned() {
+        access.identify_certificate(&chain).await?
+    } else {
+        return Err(ApiError::unauthenticated(
             "send a Kubernetes token in the header Authorization: Bearer <token>; kubectl create token makes one",
-        )
-    })?;
-    let identity = access.identify(token).await?;
+        ));
+    };
     request.extensions_mut().insert(identity);
     Ok(next.run(request).await)
 }

@@ -6,7 +6,9 @@
 pub mod access;
 mod assets;
 mod cache;
+pub mod certificates;
 mod cursor;
+mod deployments;
 mod download;
 mod error;
 mod exports;
@@ -17,23 +19,30 @@ mod query;
 mod readable;
 mod rows;
 mod scripts;
+mod stream;
+mod tls;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Json, Router, middleware, routing::get};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{export::file::ExportFolder, metrics::Metrics, model::ScriptKey, store::Store};
 
-pub use crate::connections::serve;
+pub use crate::connections::{serve, serve_tls};
 use access::{Access, Identity, Permission};
 pub use error::ApiError;
 pub use objects::ScriptObjects;
 pub use query::filter_of_query;
+pub use tls::{Tls, TlsError};
 
 /// CSV downloads at once; each holds a few pages of rows in memory.
 const DOWNLOADS: usize = 8;
+
+/// Logs that are followed at once.
+const STREAMS: usize = 64;
 
 /// How long the store may take for the answer to one request, where nothing else is said.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -47,6 +56,8 @@ pub struct WebState {
     exports: ExportFolder,
     metrics: Metrics,
     downloads: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    closing: CancellationToken,
     time_limit: Duration,
 }
 
@@ -66,6 +77,8 @@ impl WebState {
             exports: ExportFolder::new(data_dir),
             metrics,
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            closing: CancellationToken::new(),
             time_limit: TIME_LIMIT,
         }
     }
@@ -74,6 +87,13 @@ impl WebState {
     #[must_use]
     pub fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    /// Logs are followed no longer than until `closing`; other answers end by themselves.
+    #[must_use]
+    pub fn until(mut self, closing: CancellationToken) -> Self {
+        self.closing = closing;
         self
     }
 
@@ -143,6 +163,8 @@ pub fn router(state: WebState) -> Router {
         .route("/api/v1/whoami", get(whoami))
         .route("/api/v1/scripts", get(scripts::list))
         .route(script, get(scripts::one))
+        .route(&at("/deployments"), get(deployments::list))
+        .route(&at("/deployments/{version}"), get(deployments::one))
         .route(&at("/figures"), get(scripts::figures))
         .route(&at("/series"), get(scripts::series))
         .route(&at("/runs"), get(rows::runs))
@@ -150,6 +172,7 @@ pub fn router(state: WebState) -> Router {
         .route(&at("/runs/{run}"), get(rows::run))
         .route(&at("/runs/{run}/logs"), get(rows::run_logs))
         .route(&at("/logs"), get(rows::logs))
+        .route(&at("/logs/stream"), get(stream::logs))
         .route(&at("/gaps"), get(gaps::list))
         .route(&at("/logs.csv"), get(download::logs))
         .route(

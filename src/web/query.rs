@@ -99,6 +99,18 @@ pub(super) fn series(uri: &Uri) -> Result<(RowsRequest, Step, TimeZone), ApiErro
     Ok((request, step, zone))
 }
 
+/// Reads a query for a stream of log lines: that for rows, and how many lines from before.
+pub(super) fn stream(uri: &Uri) -> Result<(RowsRequest, usize), ApiError> {
+    let (tail, rest): (Vec<_>, Vec<_>) = pairs(uri)?.into_iter().partition(|(key, _)| key == "tail");
+    let request = rows_of(rest, Table::Logs, Paging::All)?;
+    let tail = match tail.as_slice() {
+        [] => 0,
+        [(key, text)] => parsed(key, text, "expected a whole number")?,
+        _ => return Err(ApiError::invalid("tail", "tail is given twice")),
+    };
+    Ok((request, tail))
+}
+
 fn time_zone(name: &str) -> Result<TimeZone, ApiError> {
     TimeZone::get(name).map_err(|_| {
         let shown: String = name.chars().take(100).collect();
@@ -285,7 +297,7 @@ fn preset(text: &str) -> Result<Preset, ApiError> {
     Preset::deserialize(text).map_err(|error| ApiError::invalid("preset", error.to_string()))
 }
 
-fn parsed<T: FromStr<Err: Display>>(key: &str, text: &str, expected: &str) -> Result<T, ApiError> {
+pub(super) fn parsed<T: FromStr<Err: Display>>(key: &str, text: &str, expected: &str) -> Result<T, ApiError> {
     text.parse()
         .map_err(|error| ApiError::invalid(key, format!("{expected} ({error})")))
 }

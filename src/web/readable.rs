@@ -14,6 +14,17 @@ pub(super) struct RunsOf(pub(super) ScriptKey);
 /// A script whose log lines the reader may see.
 pub(super) struct LogsOf(pub(super) ScriptKey);
 
+/// A script whose object, with its source, the reader may see.
+pub(super) struct SpecOf(pub(super) ScriptKey);
+
+impl FromRequestParts<WebState> for SpecOf {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &WebState) -> Result<Self, ApiError> {
+        readable(parts, state, "").await.map(Self)
+    }
+}
+
 impl FromRequestParts<WebState> for RunsOf {
     type Rejection = ApiError;
 

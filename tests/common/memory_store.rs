@@ -13,13 +13,13 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
-        ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
+        RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
     store::{
-        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogQuery, Page,
-        PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SeriesQuery, SettlePod, Storage,
-        Store, StoreError, StreamCheckpoint, StreamProgress,
+        Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogPosition, LogQuery,
+        Page, PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SeriesQuery, SettlePod,
+        Storage, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     },
 };
 
@@ -143,6 +143,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn keep_spec(&self, _: &ScriptKey, _: i64, _: &str, _: Option<&str>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn deployed_spec(&self, _: &ScriptKey, _: i64) -> Result<Option<DeployedSpec>, StoreError> {
+        Ok(None)
+    }
+
     async fn deployments(&self, _: &ScriptKey, _: usize) -> Result<Vec<Deployment>, StoreError> {
         Ok(Vec::new())
     }
@@ -219,6 +227,14 @@ impl Store for MemoryStore {
             rows: Vec::new(),
             next: None,
         })
+    }
+
+    async fn log_position(&self, _: &ScriptKey) -> Result<LogPosition, StoreError> {
+        Ok(LogPosition::default())
+    }
+
+    async fn logs_between(&self, _: &TailQuery) -> Result<Tail, StoreError> {
+        Ok(Tail::default())
     }
 
     async fn scripts(&self, _: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {

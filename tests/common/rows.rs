@@ -95,8 +95,9 @@ async fn append(store: &Arc<dyn Store>, script: &ScriptKey, version: i64, record
         restart: 0,
     };
     let stream = store.open_streams(&[key]).await.unwrap().remove(0).unwrap().id;
+    // Behind every line.
     let position = Position {
-        offset: 1,
+        offset: 1 << 20,
         file: "f".into(),
         file_start: 0,
     };

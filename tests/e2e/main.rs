@@ -3,6 +3,7 @@
 
 mod access;
 mod calling;
+mod cli;
 mod crds;
 mod deployment;
 mod export;

@@ -157,6 +157,10 @@ impl Runner {
         runner
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub async fn get(&self, path: &str) -> u16 {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
         response.status().as_u16()

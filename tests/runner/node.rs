@@ -14,9 +14,9 @@ async fn exported_functions_of_main_js_are_listed_and_called() {
     let listed = runner.functions().await;
     let functions = listed["functions"].as_array().unwrap();
     let named = |name: &str| functions.iter().find(|f| f["name"] == name).unwrap();
-    let mut names: Vec<_> = functions.iter().map(|f| f["name"].as_str().unwrap()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["anything", "check", "decorated", "later", "standard"]);
+    let mut all: Vec<_> = functions.iter().map(|f| f["name"].as_str().unwrap()).collect();
+    all.sort_unstable();
+    assert_eq!(all, ["anything", "check", "decorated", "later", "standard"]);
     assert_eq!(
         named("check")["doc"],
         "Checks an account.\n\n@param {string} account whose"

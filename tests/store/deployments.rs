@@ -125,3 +125,23 @@ pub async fn scripts_are_listed_in_order(backend: &impl Backend) {
     assert_eq!(names(store.scripts(Some("b")).await.unwrap()), ["b/x"]);
     assert!(store.scripts(Some("c")).await.unwrap().is_empty());
 }
+
+pub async fn what_made_a_version_is_kept_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let a = script("a");
+    for fingerprint in ["one", "two"] {
+        store.begin_deployment(&a, fingerprint, 0, at(0)).await.unwrap();
+    }
+    let long = format!("{{\"source\":\"{}\"}}", "x".repeat(10_000));
+    store.keep_spec(&a, 1, &long, Some("kubectl-edit")).await.unwrap();
+    store.keep_spec(&a, 1, "{}", None).await.unwrap();
+    store.keep_spec(&a, 7, "{}", None).await.unwrap();
+    store.keep_spec(&script("b"), 1, "{}", None).await.unwrap();
+    let first = store.deployed_spec(&a, 1).await.unwrap().unwrap();
+    assert_eq!(first.spec.unwrap().get(), long);
+    assert_eq!(first.changed_by.as_deref(), Some("kubectl-edit"));
+    let second = store.deployed_spec(&a, 2).await.unwrap().unwrap();
+    assert!(second.spec.is_none() && second.changed_by.is_none());
+    assert!(store.deployed_spec(&a, 7).await.unwrap().is_none());
+    assert!(store.deployed_spec(&script("b"), 1).await.unwrap().is_none());
+}

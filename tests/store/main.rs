@@ -16,6 +16,7 @@ mod retention;
 mod run_records;
 mod series;
 mod support;
+mod tail;
 
 /// Each scenario as a test of each backend.
 macro_rules! suite {
@@ -42,11 +43,16 @@ macro_rules! backend {
 }
 
 suite! {
+    tail {
+        a_follower_gets_each_line_once,
+        a_record_that_ends_late_is_followed,
+    }
     deployments {
         versions_only_go_up,
         a_deployment_is_begun_once,
         a_later_deployment_replaces_earlier_ones,
         scripts_are_listed_in_order,
+        what_made_a_version_is_kept_once,
     }
     ingest {
         the_same_bytes_are_stored_once,

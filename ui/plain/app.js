@@ -38,7 +38,7 @@ async function ask(path) {
   const token = sessionStorage.getItem(KEY);
   let answer;
   try {
-    answer = await fetch(path, { headers: { Authorization: "Bearer " + token } });
+    answer = await fetch(path, token ? { headers: { Authorization: "Bearer " + token } } : {});
   } catch {
     throw new Failure(0, "Unreachable", "The operator can not be reached. Trying again every few seconds.");
   }
@@ -263,7 +263,8 @@ function show(place, nodes) {
 async function refresh(now) {
   clearTimeout(timer);
   const mine = ++turn;
-  if (!sessionStorage.getItem(KEY)) return signIn("");
+  // The form waits for a token. Without one it is asked all the same: scriptscope dashboard says itself who asks.
+  if (!sessionStorage.getItem(KEY) && $("token")) return;
   // A list that somebody opens, selects or reads on a later page stays as it is.
   const busy = !now && (document.hidden || view.cursor || String(getSelection()) || Date.now() - opened < 3 * EVERY);
   if (!busy) {
@@ -280,8 +281,9 @@ async function refresh(now) {
     } catch (error) {
       if (mine !== turn) return;
       if (error.status === 401) {
+        const had = sessionStorage.getItem(KEY);
         sessionStorage.removeItem(KEY);
-        return signIn(error.message);
+        return signIn(had ? error.message : "");
       }
       // What is shown may be old; the line above says so. Nothing shown yet must not look like nothing there.
       trouble(error.message || "The page failed: " + error);

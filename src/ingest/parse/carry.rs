@@ -99,6 +99,15 @@ impl State {
     }
 }
 
+/// Where the oldest record begins that an append left unfinished in this carry: everything before it is stored.
+pub fn unfinished_from(carry: &[u8]) -> Result<Option<u64>, CarryError> {
+    let state = State::decode(carry)?;
+    let outputs = [&state.assembler.stdout, &state.assembler.stderr];
+    let lines = outputs.into_iter().flatten().map(|line| line.offset);
+    let block = state.block.iter().flat_map(Block::lines).map(|line| line.offset);
+    Ok(lines.chain(block).min())
+}
+
 struct Writer(Vec<u8>);
 
 impl Writer {

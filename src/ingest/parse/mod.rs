@@ -32,7 +32,7 @@ use self::{
 use super::{lines::Line, record::Records};
 use crate::model::LogLevel;
 
-pub use self::carry::CarryError;
+pub use self::carry::{CarryError, unfinished_from};
 
 /// Reads a stream from some offset on.
 #[derive(Debug)]

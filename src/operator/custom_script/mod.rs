@@ -9,7 +9,7 @@ mod attempt;
 mod autoscaling;
 mod build;
 mod dereference;
-mod display;
+pub mod display;
 mod endpoint;
 mod failure;
 pub mod figures;
@@ -17,6 +17,7 @@ mod fingerprint;
 #[cfg(test)]
 mod fixtures;
 mod reconcile;
+pub mod recorded;
 mod rollout;
 mod status;
 mod validate;
@@ -118,7 +119,7 @@ pub fn changes(
 ) -> impl Stream<Item = Result<CustomScript, watcher::Error>> + Send + 'static {
     watcher(scope.api::<CustomScript>(client), watcher::Config::default())
         .backoff(WatchBackoff::default())
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(recorded::keep_author)
         .reflect(writer)
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::InitDone) {

@@ -20,6 +20,7 @@ use super::{
     build::{Plan, build, images_in_use, version_of},
     dereference::{Dereferenced, dereference},
     failure::{self, FAIL_AFTER, Failure},
+    recorded,
     rollout::{
         is_called, is_left_over, is_rolled_out, is_stuck, of_version, pods_of, ready_by_version, ready_since,
         version_label,
@@ -289,7 +290,14 @@ impl Reconciliation<'_> {
             recovered: latest.is_some_and(|latest| self.has_recovered(latest, inspection)),
         });
         match (step, latest) {
-            (Step::Keep, Some(latest)) => return Ok(latest.clone()),
+            (Step::Keep, Some(latest)) => {
+                let latest = latest.clone();
+                // Begun, perhaps, by an operator that ended before it had kept this.
+                if latest.state == DeploymentState::Deploying {
+                    self.keep_spec(latest.version, inspection).await?;
+                }
+                return Ok(latest);
+            }
             (
                 Step::Begin {
                     abandon: Some(version),
@@ -311,12 +319,21 @@ impl Reconciliation<'_> {
                 Timestamp::now(),
             )
             .await?;
+        self.keep_spec(begun.version, inspection).await?;
         self.reread().await?;
         tracing::info!(script = %self.key, version = begun.version, "A deployment begins.");
         let note = format!("version {} is being deployed", begun.version);
         self.event(EventType::Normal, reasons::DEPLOYING, begun.version, note)
             .await;
         Ok(begun)
+    }
+
+    /// Keeps what a version is made of.
+    async fn keep_spec(&self, version: i64, inspection: &Inspection) -> Result<(), Error> {
+        let spec = recorded::recorded(&self.object.spec, inspection.files.as_ref().ok())?;
+        let author = recorded::author(self.object);
+        let store = &self.context.store;
+        Ok(store.keep_spec(&self.key, version, &spec, author).await?)
     }
 
     /// Whether what made the attempt fail is gone.

@@ -5,8 +5,12 @@ use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 use crate::{
-    model::{Deployment, DeploymentState, ScriptKey},
-    store::{StoreError, rows::deployment, storable, time},
+    model::{DeployedSpec, Deployment, DeploymentState, ScriptKey},
+    store::{
+        StoreError,
+        rows::{deployed_spec, deployment},
+        storable, time,
+    },
 };
 
 const COLUMNS: &str = "SELECT version, deployment_id, fingerprint, state, reason, started_at, deployed_at, ended_at FROM deployments";
@@ -152,6 +156,48 @@ pub async fn set_state(
         .await?;
     }
     Ok(())
+}
+
+/// See [`crate::store::Store::keep_spec`].
+pub async fn keep_spec(
+    pool: &PgPool,
+    script: &ScriptKey,
+    version: i64,
+    spec: Vec<u8>,
+    changed_by: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE deployments SET spec = $1, changed_by = $2 \
+         WHERE script_id = (SELECT id FROM scripts WHERE namespace = $3 AND name = $4) AND version = $5 \
+            AND spec IS NULL",
+    )
+    .bind(spec)
+    .bind(changed_by)
+    .bind(&script.namespace)
+    .bind(&script.name)
+    .bind(version)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// See [`crate::store::Store::deployed_spec`].
+pub async fn spec(
+    pool: &PgPool,
+    script: &ScriptKey,
+    version: i64,
+) -> Result<Option<DeployedSpec>, StoreError> {
+    let row = sqlx::query(
+        "SELECT spec, changed_by FROM deployments \
+         WHERE script_id = (SELECT id FROM scripts WHERE namespace = $1 AND name = $2) AND version = $3",
+    )
+    .bind(&script.namespace)
+    .bind(&script.name)
+    .bind(version)
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| deployed_spec(row.try_get::<Option<Vec<u8>>, _>(0)?.as_deref(), row.try_get(1)?))
+        .transpose()
 }
 
 /// See [`crate::store::Store::deployments`].

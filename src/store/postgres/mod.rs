@@ -73,17 +73,17 @@ use uuid::Uuid;
 pub(super) use self::segments::insert_one as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
-    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
-    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
+    Append, AppendOutcome, CloseRuns, LogCursor, LogPosition, LogQuery, Page, PodRecord, RunCursor, RunQuery,
+    SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
-    read,
+    payload, read,
 };
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
-        ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
+        RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -241,6 +241,24 @@ impl Store for PostgresStore {
         in_transaction!(self.0, |c| deployments::set_state(
             c, script, version, state, reason, now
         ))
+    }
+
+    async fn keep_spec(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+        spec: &str,
+        changed_by: Option<&str>,
+    ) -> Result<(), StoreError> {
+        deployments::keep_spec(&self.0.pool, script, version, payload::pack(spec), changed_by).await
+    }
+
+    async fn deployed_spec(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+    ) -> Result<Option<DeployedSpec>, StoreError> {
+        deployments::spec(&self.0.pool, script, version).await
     }
 
     async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError> {
@@ -424,6 +442,21 @@ impl Store for PostgresStore {
         match self.0.script_id(&query.script).await? {
             Some(id) => read::lines(&mut self.0.snapshot().await?, id, query).await,
             None => Ok(Page::default()),
+        }
+    }
+
+    async fn log_position(&self, script: &ScriptKey) -> Result<LogPosition, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => read::position(&mut self.0.snapshot().await?, id).await,
+            None => Ok(LogPosition::default()),
+        }
+    }
+
+    async fn logs_between(&self, query: &TailQuery) -> Result<Tail, StoreError> {
+        query.filter.check_logs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::between(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Tail::default()),
         }
     }
 

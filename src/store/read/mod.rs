@@ -4,6 +4,7 @@ mod figures;
 mod lines;
 mod runs;
 mod series;
+mod tail;
 mod tally;
 
 use sqlx::QueryBuilder;
@@ -15,6 +16,7 @@ pub use figures::{lifetime, of_versions, window};
 pub use lines::{body as segment_body, count as count_lines, page as lines};
 pub use runs::{count as count_runs, detail as run, page as runs};
 pub use series::series;
+pub use tail::{between, position};
 
 /// One state of the database, however many questions are asked of it. Dropped, it stops what is under way.
 pub trait Snapshot: Send {

@@ -37,17 +37,17 @@ use tokio::{
 pub(super) use self::segments::insert as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
-    Append, AppendOutcome, CloseRuns, LogCursor, LogQuery, Page, PodRecord, RunCursor, RunQuery, SeriesQuery,
-    SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress,
+    Append, AppendOutcome, CloseRuns, LogCursor, LogPosition, LogQuery, Page, PodRecord, RunCursor, RunQuery,
+    SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
-    read, time,
+    payload, read, time,
 };
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run, RunDetail,
-        ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
+        RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -226,6 +226,31 @@ impl Store for SqliteStore {
                 })
             })
             .await
+    }
+
+    async fn keep_spec(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+        spec: &str,
+        changed_by: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let (script, spec) = (script.clone(), payload::pack(spec));
+        let changed_by = changed_by.map(str::to_owned);
+        self.0
+            .writer
+            .write(move |c| {
+                Box::pin(async move { deployments::keep_spec(c, &script, version, spec, changed_by).await })
+            })
+            .await
+    }
+
+    async fn deployed_spec(
+        &self,
+        script: &ScriptKey,
+        version: i64,
+    ) -> Result<Option<DeployedSpec>, StoreError> {
+        deployments::spec(&self.0.lookups, script, version).await
     }
 
     async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError> {
@@ -417,6 +442,21 @@ impl Store for SqliteStore {
         match self.0.script_id(&query.script).await? {
             Some(id) => read::lines(&mut self.0.snapshot().await?, id, query).await,
             None => Ok(Page::default()),
+        }
+    }
+
+    async fn log_position(&self, script: &ScriptKey) -> Result<LogPosition, StoreError> {
+        match self.0.script_id(script).await? {
+            Some(id) => read::position(&mut self.0.snapshot().await?, id).await,
+            None => Ok(LogPosition::default()),
+        }
+    }
+
+    async fn logs_between(&self, query: &TailQuery) -> Result<Tail, StoreError> {
+        query.filter.check_logs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::between(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok(Tail::default()),
         }
     }
 

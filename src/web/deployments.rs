@@ -1,0 +1,98 @@
+//! The versions of a script: how each went, and what each ran.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, State, rejection::PathRejection},
+    http::{Uri, request::Parts},
+};
+use serde_json::{Value, json};
+
+use super::{
+    ApiError, WebState,
+    query::{self, parsed},
+    readable::{RunsOf, SpecOf},
+};
+use crate::model::{DeployedSpec, Deployment, ScriptKey};
+
+/// Versions shown where nothing is said, and at most.
+const DEFAULT_LIMIT: usize = 20;
+const MAX_LIMIT: usize = 100;
+
+/// The version in a path.
+pub(super) struct VersionPath(i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        #[derive(serde::Deserialize)]
+        struct Names {
+            version: String,
+        }
+        let names: Result<Path<Names>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let version = parsed("version", &names?.0.version, "expected a whole number")?;
+        Ok(Self(version))
+    }
+}
+
+pub(super) async fn list(
+    State(state): State<WebState>,
+    RunsOf(script): RunsOf,
+    uri: Uri,
+) -> Result<Json<Value>, ApiError> {
+    let [limit] = query::only(&uri, ["limit"])?;
+    let limit = limit.map_or(Ok(DEFAULT_LIMIT), |text| query::limit(&text))?;
+    let deployments = state.store.deployments(&script, limit.min(MAX_LIMIT)).await?;
+    if deployments.is_empty() {
+        state.require_script(&script).await?;
+    }
+    let mut items = Vec::with_capacity(deployments.len());
+    for deployment in deployments {
+        let made_of = state.store.deployed_spec(&script, deployment.version).await?;
+        let made_of = made_of.unwrap_or_default();
+        let mut item = json!(deployment);
+        item["changedBy"] = json!(made_of.changed_by);
+        item["specKept"] = json!(made_of.spec.is_some());
+        items.push(item);
+    }
+    Ok(Json(json!({ "items": items })))
+}
+
+pub(super) async fn one(
+    State(state): State<WebState>,
+    SpecOf(script): SpecOf,
+    VersionPath(version): VersionPath,
+    uri: Uri,
+) -> Result<Json<Value>, ApiError> {
+    let [] = query::only(&uri, [])?;
+    let Some(made_of) = state.store.deployed_spec(&script, version).await? else {
+        state.require_script(&script).await?;
+        return Err(no_version(&state, &script, version).await?);
+    };
+    let deployment = deployment(&state, &script, version).await?;
+    let DeployedSpec { spec, changed_by } = made_of;
+    let mut json = json!(deployment);
+    json["spec"] = json!(spec);
+    json["changedBy"] = json!(changed_by);
+    Ok(Json(json))
+}
+
+async fn deployment(
+    state: &WebState,
+    script: &ScriptKey,
+    version: i64,
+) -> Result<Option<Deployment>, ApiError> {
+    let all = state.store.deployments(script, usize::MAX).await?;
+    Ok(all.into_iter().find(|deployment| deployment.version == version))
+}
+
+async fn no_version(state: &WebState, script: &ScriptKey, version: i64) -> Result<ApiError, ApiError> {
+    let latest = state.store.deployments(script, 1).await?;
+    let latest = latest.first().map_or(0, |deployment| deployment.version);
+    let message = if (1..=latest).contains(&version) {
+        format!("version {version} is not kept any more; the history of the script shows which ones are")
+    } else {
+        format!("version {version} never existed; the latest is {latest}")
+    };
+    Ok(ApiError::not_found("VersionNotFound", message))
+}
