@@ -20,9 +20,11 @@ test: deps-test ## All tests, with those on a real cluster (its own, removed at 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres for the tests, if there is none, from Debian's packages
+deps-test: ## Install Postgres and pip for the tests, if there is none, from Debian's packages
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip python3-venv; }
 
 .PHONY: check
 check: deps-test ## The fast loop: format, clippy, tests that need no cluster

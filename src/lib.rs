@@ -5,7 +5,9 @@
 
 pub mod agent;
 pub mod api;
+pub mod dependencies;
 pub mod export;
+pub mod fetch;
 pub mod ingest;
 pub mod metrics;
 pub mod model;
@@ -15,4 +17,5 @@ pub mod runner;
 pub mod segment;
 pub mod store;
 pub mod telemetry;
+mod termination;
 pub mod web;

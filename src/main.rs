@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use scriptscope::{agent, api, operator, runner, telemetry};
+use scriptscope::{agent, api, dependencies, fetch, operator, runner, telemetry};
 
 /// Batches are large and short-lived; the C library's allocator gives their memory back to the system and takes it
 /// again each time, at the price of a page fault every 4 KiB.
@@ -47,6 +47,10 @@ enum Role {
     Runner(runner::Args),
     /// Copy this binary and the language workers into a folder; the init step of a script's pod.
     Install(runner::InstallArgs),
+    /// Fetch and unpack a script's archive; an init step of a script's pod.
+    Fetch(fetch::Args),
+    /// Install the packages that a script asks for; an init step of a script's pod.
+    Dependencies(dependencies::Args),
     /// Print the custom resource definitions, or write them into a folder.
     Crd {
         /// Write one file a definition into this folder instead; may be given more than once.
@@ -63,6 +67,14 @@ fn main() -> ExitCode {
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
+        Role::Fetch(args) => {
+            fetch::run(args);
+            Ok(())
+        }
+        Role::Dependencies(args) => {
+            dependencies::run(args);
+            Ok(())
+        }
         Role::Crd { dir } if dir.is_empty() => print_crds().map_err(Into::into),
         Role::Crd { dir } => dir.iter().try_for_each(|dir| write_crds(dir)),
     };
