@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -77,11 +78,22 @@ pub fn router(server: Arc<Server>) -> Router {
         .route("/readyz", get(ready))
         .fallback(|| async { Refusal::no_route() })
         .method_not_allowed_fallback(|| async { Refusal::method() })
+        .layer(middleware::from_fn_with_state(Arc::clone(&server), let_go))
         .with_state(server)
 }
 
+/// Callers that keep their connection would go on calling a pod that is on its way out.
+async fn let_go(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if server.stop.is_leaving() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
 async fn ready(State(server): State<Arc<Server>>) -> Response {
-    if server.stop.is_draining() {
+    if server.stop.is_leaving() {
         Refusal::stopping().into_response()
     } else if server.pool.is_live() {
         "ok\n".into_response()
