@@ -44,7 +44,9 @@ pub async fn apply(
     object: &CustomScript,
     objects: &Objects,
 ) -> Result<Deployment, ApplyError> {
-    create_source(client, key, object, &objects.source).await?;
+    if let Some(source) = &objects.source {
+        create_source(client, key, object, source).await?;
+    }
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     Api::<Service>::namespaced(client.clone(), &key.namespace)
         .patch(&key.name, &parameters, &Patch::Apply(&objects.service))

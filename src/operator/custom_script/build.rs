@@ -6,9 +6,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-            EnvVar, HTTPGetAction, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-            SecurityContext, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
+            Capabilities, ConfigMap, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
+            Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
+            Service, ServicePort, ServiceSpec, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -17,7 +17,7 @@ use k8s_openapi::{
     },
 };
 
-use super::fingerprint::Files;
+use super::{fingerprint::Files, source};
 use crate::{
     api::{CustomScript, CustomScriptSpec, StandardOutput, labels},
     model,
@@ -31,9 +31,9 @@ const SERVICE_PORT: i32 = 80;
 /// User and group of the processes; nobody's in particular.
 const USER: i64 = 65_532;
 /// Folder of the runner in the pod.
-const RUNNER_DIR: &str = "/scriptscope";
+pub(super) const RUNNER_DIR: &str = "/scriptscope";
 /// Folder of the script in the pod.
-const PROJECT_DIR: &str = "/app";
+pub(super) const PROJECT_DIR: &str = "/app";
 const INSTALL: &str = "install";
 
 /// The images that the operator chooses.
@@ -63,8 +63,8 @@ pub struct Plan<'a> {
 /// The objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {
-    /// The source of this version.
-    pub source: ConfigMap,
+    /// The source of this version, where it is not fetched by the pod or in an image.
+    pub source: Option<ConfigMap>,
     /// Where it can be called.
     pub service: Service,
     /// What runs it.
@@ -73,8 +73,9 @@ pub struct Objects {
 
 /// Builds them.
 pub fn build(plan: Plan<'_>) -> Objects {
-    let source = source(plan);
-    let deployment = deployment(plan, source.metadata.name.as_deref().unwrap_or_default());
+    let source = config_map(plan);
+    let name = source.as_ref().and_then(|map| map.metadata.name.as_deref());
+    let deployment = deployment(plan, name.unwrap_or_default());
     Objects {
         service: service(plan),
         source,
@@ -138,14 +139,17 @@ fn script_name(plan: Plan<'_>) -> &str {
 
 /// The name follows from the content, so that two versions with the same source share it and a version's source never
 /// changes underneath it.
-fn source(plan: Plan<'_>) -> ConfigMap {
+fn config_map(plan: Plan<'_>) -> Option<ConfigMap> {
+    if source::delivery(&plan.object.spec) != source::Delivery::ConfigMap {
+        return None;
+    }
     let digest = plan.files.digest();
-    ConfigMap {
+    Some(ConfigMap {
         metadata: meta(plan, format!("{}-source-{}", script_name(plan), &digest[..10])),
         data: Some(plan.files.text.clone()).filter(|files| !files.is_empty()),
         binary_data: Some(plan.files.binary.clone()).filter(|files| !files.is_empty()),
         immutable: Some(true),
-    }
+    })
 }
 
 fn service(plan: Plan<'_>) -> Service {
@@ -192,7 +196,7 @@ fn deployment(plan: Plan<'_>, source: &str) -> Deployment {
                     max_surge: Some(IntOrString::Int(1)),
                 }),
             }),
-            progress_deadline_seconds: Some(60),
+            progress_deadline_seconds: Some(source::progress_seconds(plan)),
             revision_history_limit: Some(2),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
@@ -237,21 +241,16 @@ fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
             }),
             ..PodSecurityContext::default()
         }),
-        init_containers: Some(vec![install_container(plan)]),
+        init_containers: Some([vec![install_container(plan)], source::steps(plan)].concat()),
         containers: vec![script_container(plan)],
-        volumes: Some(vec![
-            empty_dir("runner"),
-            Volume {
-                name: "source".to_owned(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: source.to_owned(),
-                    default_mode: Some(0o444),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            },
-            empty_dir("tmp"),
-        ]),
+        volumes: Some(
+            [
+                vec![empty_dir("runner")],
+                source::volumes(plan, source),
+                vec![empty_dir("tmp")],
+            ]
+            .concat(),
+        ),
         ..PodSpec::default()
     }
 }
@@ -263,7 +262,7 @@ pub fn is_runner(pod: &Pod) -> bool {
     commands.any(|(name, command)| name == labels::CONTAINER && *command == runner_path())
 }
 
-fn runner_path() -> String {
+pub(super) fn runner_path() -> String {
     format!("{RUNNER_DIR}/scriptscope")
 }
 
@@ -288,10 +287,9 @@ fn install_container(plan: Plan<'_>) -> Container {
 
 fn script_container(plan: Plan<'_>) -> Container {
     let spec = &plan.object.spec;
-    let image = spec.runtime_image.clone();
     Container {
         name: labels::CONTAINER.to_owned(),
-        image: Some(image.unwrap_or_else(|| plan.images.python.clone())),
+        image: Some(source::image(plan)),
         command: Some(vec![runner_path(), "runner".to_owned()]),
         working_dir: Some(PROJECT_DIR.to_owned()),
         env: Some(env(plan)),
@@ -302,11 +300,13 @@ fn script_container(plan: Plan<'_>) -> Container {
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        volume_mounts: Some(vec![
-            mount("runner", RUNNER_DIR, true),
-            mount("source", PROJECT_DIR, true),
-            mount("tmp", "/tmp", false),
-        ]),
+        volume_mounts: Some(
+            [
+                vec![mount("runner", RUNNER_DIR, true), mount("tmp", "/tmp", false)],
+                source::mounts(plan),
+            ]
+            .concat(),
+        ),
         resources: spec.resources.clone(),
         security_context: Some(container_security()),
         // A sandbox and Python take their time to start; from then on the liveness probe watches.
@@ -339,7 +339,8 @@ fn env(plan: Plan<'_>) -> Vec<EnvVar> {
         ),
     ];
     let own = |env: &&EnvVar| ours.iter().all(|(name, _)| *name != env.name);
-    let theirs: Vec<EnvVar> = spec.env.iter().filter(own).cloned().collect();
+    let mut theirs: Vec<EnvVar> = spec.env.iter().filter(own).cloned().collect();
+    source::add_path(plan, &mut theirs);
     theirs
         .into_iter()
         .chain(ours.iter().map(|(name, value)| EnvVar {
@@ -350,7 +351,7 @@ fn env(plan: Plan<'_>) -> Vec<EnvVar> {
         .collect()
 }
 
-fn container_security() -> SecurityContext {
+pub(super) fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -362,7 +363,7 @@ fn container_security() -> SecurityContext {
     }
 }
 
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),

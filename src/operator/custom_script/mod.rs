@@ -16,6 +16,7 @@ mod fingerprint;
 mod fixtures;
 mod reconcile;
 mod rollout;
+mod source;
 mod status;
 mod validate;
 
@@ -257,8 +258,8 @@ mod tests {
     fn a_config_map_wakes_the_scripts_that_read_it() {
         let mut object = fixtures::script();
         object.spec.source = Some(Source {
-            inline: None,
             config_map_ref: Some(NameRef { name: "code".into() }),
+            ..Source::default()
         });
         let (reader, mut writer) = kube::runtime::reflector::store::<CustomScript>();
         writer.apply_watcher_event(&watcher::Event::Apply(object));
