@@ -7,4 +7,6 @@ mod deployment;
 mod export;
 mod harness;
 mod restart;
+mod rollout;
 mod runs;
+mod sources;

@@ -4,7 +4,7 @@
 SOURCE_DATE_EPOCH=1767225600            # 2026-01-01, the time stamp of everything in an image
 LEAN=(doc man locale info lintian bug perl5 bash-completion debconf)  # folders of /usr/share that nobody needs
 BASE_PACKAGES=base-files,libc6,libgcc-s1,ca-certificates,tzdata
-PYTHON_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,ca-certificates,python3-minimal,libpython3-stdlib
+PYTHON_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,ca-certificates,python3-minimal,libpython3-stdlib,python3-pip
 
 # The release whose packages are used, and the host's own apt sources for it.
 apt_suite() { (. /etc/os-release && printf '%s' "${VERSION_CODENAME:?the release has no code name}"); }
@@ -89,7 +89,13 @@ make_images() {
   [[ $(tar -tf "$part/python.layer.tar") == *usr/bin/python3.11* ]] ||
     say "image  warning: this Debian's Python is not 3.11, whatever the name of the image says"
   say "image  localhost/python:3.11 $(seconds_since "$began") s"
-  rm -f "$part/pause.layer" "$part/python.layer.tar"
+
+  # The same with a script in it.
+  printf 'def word():\n    return "from the image"\n' >"$part/main.py"
+  layer "$part/script.layer" "$part/main.py" /app/main.py
+  archive "$part/script.tar" localhost/script:1 '"Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],"Cmd":["python3"]' \
+    "$part/python.layer.tar" "$part/script.layer"
+  rm -f "$part/pause.layer" "$part/python.layer.tar" "$part/script.layer" "$part/main.py"
   mv "$part" "$dir"
 }
 

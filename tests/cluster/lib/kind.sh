@@ -27,6 +27,7 @@ kind_up() {
   kind create cluster --name "$KIND_NAME" --config "$config" --kubeconfig "$KUBECONFIG_FILE" --wait 120s
   kube apply -f "$HERE/manifests/runtimeclass.yaml"
   kind_load "$(image_dir)/python.tar"
+  kind_load "$(image_dir)/script.tar"
 }
 
 kind_down() {
