@@ -31,7 +31,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 
 /// Where an archive is. Shown without what could be a secret: user, password and query.
 #[derive(Clone, Debug)]
-pub struct Address(Uri);
+pub struct Address(Box<Uri>);
 
 /// It is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -169,7 +169,7 @@ fn attempt(
     file.rewind()?;
     let left = deadline.saturating_duration_since(Instant::now());
     let response = agent(left)
-        .get(&address.0)
+        .get(&*address.0)
         .call()
         .map_err(|error| failed(address, error))?;
     let status = response.status();
@@ -309,7 +309,7 @@ impl FromStr for Address {
         if authority.as_str().contains('@') {
             return Err(AddressError::Credentials);
         }
-        Ok(Self(uri))
+        Ok(Self(Box::new(uri)))
     }
 }
 

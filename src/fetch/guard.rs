@@ -77,7 +77,7 @@ impl Resolver for Guard {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
         let addresses = self.0.resolve(uri, config, timeout)?;
-        for address in addresses.iter() {
+        for address in &addresses {
             check(address.ip()).map_err(|refused| Error::Other(Box::new(refused)))?;
         }
         Ok(addresses)
