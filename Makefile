@@ -20,9 +20,11 @@ test: deps-test ## All tests, with those on a real cluster (its own, removed at 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres and Node for the tests, if they are not there, from Debian's packages and npm's
+deps-test: ## Install Postgres, pip and Node for the tests, where they are missing, from Debian's packages and npm's
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip python3-venv; }
 	@node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm; \
 	  npm install --silent --global node@24; }

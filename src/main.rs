@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use scriptscope::{agent, api, cli, operator, runner, telemetry};
+use scriptscope::{agent, api, cli, dependencies, fetch, operator, runner, telemetry};
 
 /// Batches are large and short-lived; the C library's allocator gives their memory back to the system and takes it
 /// again each time, at the price of a page fault every 4 KiB.
@@ -52,6 +52,10 @@ enum Role {
     Install(runner::InstallArgs),
     /// Write the hashes of a Secret's API keys for the runner; runs beside the container of a script that needs keys.
     ApiKeys(runner::HashKeysArgs),
+    /// Fetch and unpack a script's archive; an init step of a script's pod.
+    Fetch(fetch::Args),
+    /// Install the packages that a script asks for; an init step of a script's pod.
+    Dependencies(dependencies::Args),
     /// Print the custom resource definitions, or write them into a folder.
     Crd {
         /// Write one file a definition into this folder instead; may be given more than once.
@@ -75,6 +79,14 @@ fn main() -> ExitCode {
         Role::Runner(args) => runner::run(*args).map_err(Into::into),
         Role::Install(args) => runner::install(&args).map_err(Into::into),
         Role::ApiKeys(args) => runner::hash_keys(&args).map_err(Into::into),
+        Role::Fetch(args) => {
+            fetch::run(args);
+            Ok(())
+        }
+        Role::Dependencies(args) => {
+            dependencies::run(args);
+            Ok(())
+        }
         Role::Crd { dir } if dir.is_empty() => print_crds().map_err(Into::into),
         Role::Crd { dir } => dir.iter().try_for_each(|dir| write_crds(dir)),
     };

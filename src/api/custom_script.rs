@@ -47,6 +47,9 @@ use serde::{Deserialize, Serialize};
         ((has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)))")
     .message("spec.resources.requests.cpu is missing: spec.replicas.max is above min, and the number of pods follows from how much of \
         the CPU that a pod requests is used; set it, such as 100m"))]
+#[x_kube(validation = Rule::new("!(has(self.source) && has(self.source.image) && has(self.runtimeImage))")
+    .message("spec.source.image and spec.runtimeImage exclude each other: the script runs in the image that holds it")
+    .field_path(".runtimeImage"))]
 #[x_kube(validation = Rule::new("!has(self.source) || has(self.runtime)")
     .message("spec.runtime is missing: name the language that spec.source is written in"))]
 #[x_kube(validation = Rule::new("!has(self.runtime) || self.runtime != 'python' || !has(self.source) || !has(self.source.inline) || 'main.py' in self.source.inline")
@@ -66,7 +69,8 @@ pub struct CustomScriptSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub runtime_image: Option<String>,
-    /// The script's files: exactly one of the members. The functions of main.py, or those that main.js exports, at the root can be called.
+    /// The script's files: exactly one of the members. The functions of main.py, or those that main.js exports, at the root can
+    /// be called. Packages that requirements.txt or package.json name are installed before the script starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// A Deployment that exists and is only observed, instead of `runtime` and `source`.
@@ -157,8 +161,8 @@ impl Runtime {
 /// Where the files come from. Exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.inline), has(self.configMapRef)].filter(x, x).size() == 1")
-    .message("spec.source needs exactly one of inline and configMapRef"))]
+#[x_kube(validation = Rule::new("[has(self.inline), has(self.configMapRef), has(self.archive), has(self.image)].filter(x, x).size() == 1")
+    .message("spec.source needs exactly one of inline, configMapRef, archive and image"))]
 pub struct Source {
     /// File names and their texts; `main.py` or `main.js` is the entry point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,6 +171,30 @@ pub struct Source {
     /// A ConfigMap in the same namespace, each key a file. A change of it is a new deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<NameRef>,
+    /// An archive that each pod fetches and unpacks before the script starts. A change of it is a new deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// An image that holds the script in its folder /app, with its packages, and the language on its path. A change of this
+    /// name is a new deployment; a tag that was moved is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+}
+
+/// An archive of a script's files.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Where it is: an http or https URL of a .zip, .tar, .tar.gz or .tgz of at most 1 GB, which may hold 50,000 files and
+    /// folders of 4 GiB. If all lies in one folder, that is left out.
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@]+([/?].*)?$')")
+        .message("spec.source.archive.url must be an http or https URL without user and password"))]
+    pub url: String,
+    /// SHA-256 of the archive, 64 hexadecimal digits, so that a version stays what it was: `sha256sum FILE` prints it.
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{64}$')")
+        .message("spec.source.archive.sha256 must have 64 hexadecimal digits (0-9, a-f), as sha256sum prints them"))]
+    pub sha256: String,
 }
 
 /// A reference by name within the namespace.

@@ -94,6 +94,12 @@ pub mod reasons {
     pub const REJECTED: &str = "Rejected";
     /// The script could not be loaded.
     pub const LOAD_FAILED: &str = "LoadFailed";
+    /// The archive could not be fetched or unpacked.
+    pub const SOURCE_FAILED: &str = "SourceFailed";
+    /// The packages that the script asks for could not be installed.
+    pub const DEPENDENCIES_FAILED: &str = "DependenciesFailed";
+    /// A volume of the script holds more than it may.
+    pub const VOLUME_FULL: &str = "VolumeFull";
     /// The container ends again and again.
     pub const CRASH_LOOP: &str = "CrashLoopBackOff";
     /// The image can not be pulled.

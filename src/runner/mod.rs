@@ -36,13 +36,7 @@ mod span;
 mod stop;
 mod worker;
 
-use std::{
-    fs,
-    io::{self, Write},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use nix::sys::prctl;
@@ -68,12 +62,12 @@ use self::{
     runs::Runs,
     server::Server,
     stop::{LastWord, Phase, Stopper},
-    worker::{Launch, StartError},
+    worker::Launch,
 };
-use crate::connections;
+use crate::{connections, termination};
 
-/// Exit code when the script can not be used.
-pub const EXIT_UNUSABLE: i32 = 78;
+pub use crate::termination::EXIT_UNUSABLE;
+
 /// Path on which the runner is told, by a POST of its last record's token, that this record is stored.
 pub const STORED_PATH: &str = "/internal/stored";
 /// Path on which another runner of the script asks whether a call would find a place here.
@@ -82,14 +76,11 @@ const FREE_PATH: &str = "/internal/free";
 const IDLE: Duration = Duration::from_secs(75);
 /// For the answer to that to be sent before the process ends.
 const ANSWER: Duration = Duration::from_millis(10);
-/// How long a Service may go on sending calls to a pod that is asked to stop: they are answered, not cut.
+/// How long a Service may go on sending calls to a pod that is asked to stop: they are taken as before, so that no call
+/// fails when a version is replaced.
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// How long killed runs may take to be recorded.
 const KILLED_RUNS: Duration = Duration::from_secs(5);
-/// Where kubelet looks for the reason.
-const KUBERNETES_TERMINATION_LOG: &str = "/dev/termination-log";
-/// What kubelet reads of a termination message.
-const MAX_TERMINATION_MESSAGE: usize = 4096;
 
 /// Why the runner stopped.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +117,7 @@ pub fn run(args: Args) -> Result<(), RunnerError> {
     match runtime.block_on(serve(&args))? {
         None => Ok(()),
         Some(reason) => {
-            tell_why(args, &reason);
+            termination::tell(args.termination_log, &reason);
             std::process::exit(EXIT_UNUSABLE)
         }
     }
@@ -187,11 +178,16 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         Some(error) = slots.failed.recv() => {
             slots.tasks.shutdown().await;
             output.flush().await;
-            return Ok(Some(unusable(&error)));
+            return Ok(Some(error.to_string()));
         }
         Ok(error) = &mut broken => return Err(RunnerError::Output(error)),
     }
     let (leave_after, leave_by) = (Instant::now() + FORGOTTEN, Instant::now() + args.linger());
+    stopper.enter(Phase::Leaving);
+    tokio::select! {
+        () = sleep_until(leave_after) => {}
+        () = signals.next() => {}
+    }
     stopper.enter(Phase::Draining);
     drain(&mut slots.tasks, args.grace(), &mut signals, &stopper).await;
     output
@@ -200,18 +196,17 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
     output.flush().await;
     // The container's log goes with its pod, so it must have been read by then.
     tokio::select! {
-        () = told(&last_word, leave_after) => {}
+        () = told(&last_word) => {}
         () = sleep_until(leave_by) => {}
         () = signals.next() => {}
     }
     Ok(None)
 }
 
-/// Waits until the operator has said that the last record is stored, and until the Service's endpoints have forgotten this pod.
-async fn told(last_word: &LastWord, leave_after: Instant) {
+/// Waits until the operator has said that the last record is stored.
+async fn told(last_word: &LastWord) {
     last_word.stored().await;
     sleep(ANSWER).await;
-    sleep_until(leave_after).await;
 }
 
 /// A record of the runner's own life.
@@ -260,28 +255,4 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-fn unusable(error: &StartError) -> String {
-    let text = error.to_string();
-    let mut end = text.len().min(MAX_TERMINATION_MESSAGE);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().to_owned()
-}
-
-/// Tells people why, where Kubernetes looks and where they do.
-fn tell_why(args: Args, reason: &str) {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).truncate(true);
-    options.create(args.termination_log.is_some());
-    let path = args
-        .termination_log
-        .unwrap_or_else(|| KUBERNETES_TERMINATION_LOG.into());
-    // Outside Kubernetes there is none.
-    if let Ok(mut file) = options.open(path) {
-        let _ = file.write_all(reason.as_bytes());
-    }
-    let _ = writeln!(io::stderr(), "{reason}");
 }

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Json, Router,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
-    middleware,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -68,10 +68,24 @@ pub fn router(server: Arc<Server>) -> Router {
         .fallback(|| async { Refusal::no_route() })
         .method_not_allowed_fallback(|| async { Refusal::method() })
         .layer(middleware::from_fn_with_state(Arc::clone(&server), guard::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&server), let_go))
         .with_state(server)
 }
 
+/// Callers that keep their connection would go on calling a pod that is on its way out.
+async fn let_go(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if server.stop.is_leaving() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
 async fn ready(State(server): State<Arc<Server>>) -> Result<&'static str, Refusal> {
+    if server.stop.is_leaving() {
+        return Err(Refusal::stopping());
+    }
     server.serves()?;
     // Calls are only sent elsewhere where there is room, or the last pod would answer nobody instead of saying that it
     // is busy.

@@ -48,6 +48,8 @@ pub enum Phase {
     /// Not at all.
     #[default]
     Serving,
+    /// The pod is on its way out, and whoever does not know yet still calls it: calls are taken, connections are not kept.
+    Leaving,
     /// No call is taken any more; runs in progress may end.
     Draining,
     /// Runs in progress are killed.
@@ -76,6 +78,11 @@ impl Stopper {
 }
 
 impl Stop {
+    /// Whether calls should go elsewhere from now on.
+    pub fn is_leaving(&self) -> bool {
+        *self.0.borrow() >= Phase::Leaving
+    }
+
     /// Whether calls are refused.
     pub fn is_draining(&self) -> bool {
         *self.0.borrow() >= Phase::Draining

@@ -17,6 +17,7 @@ async fn bad_input_is_refused_with_the_fields_name() {
     let script = Script::new("crds", "good").await;
     let main = "def f():\n    pass\n";
     let with = |more: Value| script.manifest(main, &more);
+    let archive = |url: &str, sha256: &str| json!({"source": {"archive": {"url": url, "sha256": sha256}}});
 
     let mut long = with(json!({}));
     long["metadata"]["name"] = "a".repeat(53).into();
@@ -40,6 +41,23 @@ async fn bad_input_is_refused_with_the_fields_name() {
         ),
         (json!({"source": null}), "spec.source"),
         (json!({"source": {}}), "spec.source"),
+        (
+            json!({"source": {"inline": {"main.py": ""}, "image": "a:1"}}),
+            "exactly one of inline, configMapRef, archive and image",
+        ),
+        (
+            json!({"source": {"image": "a:1"}, "runtimeImage": "b:1"}),
+            "spec.runtimeImage",
+        ),
+        (
+            archive("ftp://files/a.zip", &"0".repeat(64)),
+            "spec.source.archive.url",
+        ),
+        (
+            archive("http://me:secret@files/a.zip", &"0".repeat(64)),
+            "without user and password",
+        ),
+        (archive("http://files/a.zip", "abc"), "spec.source.archive.sha256"),
         (json!({"source": {"inline": {"helper.py": ""}}}), "main.py"),
         (
             json!({"source": {"inline": {"main.py": "", "../x.py": ""}}}),

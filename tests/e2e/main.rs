@@ -10,4 +10,6 @@ mod export;
 mod harness;
 mod node;
 mod restart;
+mod rollout;
 mod runs;
+mod sources;

@@ -157,6 +157,7 @@ impl Runner {
         runner
     }
 
+    #[allow(dead_code)] // the tests of the command ask for it
     pub fn url(&self) -> &str {
         &self.url
     }

@@ -45,7 +45,7 @@ async fn a_script_that_can_not_be_loaded_ends_the_runner_with_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_runner_lets_runs_end() {
     let runner = Runner::start("rough", &[]).await;
-    let call = runner.calls("naps", &json!({"seconds": 0.8}));
+    let call = runner.calls("naps", &json!({"seconds": 4}));
     eventually("the run has begun", || {
         (!runner.objects().is_empty()).then_some(())
     })
@@ -96,13 +96,27 @@ async fn a_stopped_runner_ends_as_soon_as_its_last_record_is_stored() {
         assert!(status == 403 || status == 413, "{wrong}: {status}");
     }
     assert_eq!(runner.get("/livez").await, 200, "nobody has confirmed its record");
-    assert_eq!(runner.tell_stored(&token).await, 204);
-    // A Service takes up to two seconds to send no more calls here.
-    let soon = Duration::from_millis(1_500);
-    tokio::time::sleep(soon.saturating_sub(began.elapsed())).await;
     assert_eq!(runner.call("ok", none()).await.status, 503);
+    assert_eq!(runner.tell_stored(&token).await, 204);
     assert_eq!(runner.exit().await.code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_still_come_when_a_runner_is_asked_to_stop_are_taken() {
+    let runner = Runner::start("rough", &[]).await;
+    let began = Instant::now();
+    runner.signal(Signal::SIGTERM);
+    while runner.get("/readyz").await != 503 {}
+    // A Service may send calls here for two seconds.
+    while began.elapsed() < Duration::from_millis(1_500) {
+        let answer = runner.call("ok", none()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let token = last_token(&runner).await;
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(runner.tell_stored(&token).await, 204);
+    assert_eq!(runner.exit().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,9 @@ pub async fn apply(
     objects: &Objects,
     cluster: &Dereferenced,
 ) -> Result<Deployment, ApplyError> {
-    create_source(client, key, object, &objects.source).await?;
+    if let Some(source) = &objects.source {
+        create_source(client, key, object, source).await?;
+    }
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let services = Api::<Service>::namespaced(client.clone(), &key.namespace);
     for service in [&objects.service, &objects.peers] {

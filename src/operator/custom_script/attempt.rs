@@ -69,16 +69,21 @@ pub fn next_step(situation: Situation<'_>) -> Step {
 
 /// How long the cluster has been at an attempt. If no operator ran before it had made a pod, that time does not count, or
 /// an operator that was away would fail attempts that had no chance. Neither does the time before `regained`, when the API
-/// server could be reached again: without it no node starts a pod.
+/// server could be reached again: without it no node starts a pod. Nor does the time before `prepared`, when a step before
+/// the script was last at work as it should be: steps have time limits of their own.
 pub fn elapsed(
     attempt: &Deployment,
     first_pod: Option<Timestamp>,
+    prepared: Option<Timestamp>,
     operator_started: Timestamp,
     regained: Option<Timestamp>,
     now: Timestamp,
 ) -> std::time::Duration {
     let worked = first_pod.map_or(operator_started, |made| made.min(operator_started));
-    let since = attempt.started_at.max(worked).max(regained.unwrap_or(worked));
+    let since = attempt.started_at.max(worked);
+    let since = since
+        .max(regained.unwrap_or(since))
+        .max(prepared.unwrap_or(since));
     now.duration_since(since).try_into().unwrap_or_default()
 }
 
@@ -149,7 +154,7 @@ mod tests {
         let attempt = attempt(1, "a", DeploymentState::Deploying);
         let later = |seconds| attempt.started_at + jiff::SignedDuration::from_secs(seconds);
         let seconds = |pod, operator: i64, now: i64| {
-            elapsed(&attempt, pod, later(operator), None, later(now)).as_secs()
+            elapsed(&attempt, pod, None, later(operator), None, later(now)).as_secs()
         };
         assert_eq!(seconds(None, -100, 50), 50);
         assert_eq!(seconds(None, 45, 50), 5);
@@ -165,9 +170,26 @@ mod tests {
         let later = |seconds| attempt.started_at + jiff::SignedDuration::from_secs(seconds);
         let seconds = |regained| {
             let made = Some(later(1));
-            elapsed(&attempt, made, later(-100), Some(later(regained)), later(50)).as_secs()
+            elapsed(
+                &attempt,
+                made,
+                None,
+                later(-100),
+                Some(later(regained)),
+                later(50),
+            )
+            .as_secs()
         };
         assert_eq!(seconds(40), 10);
         assert_eq!(seconds(-50), 50, "long before the attempt");
+    }
+
+    #[test]
+    fn steps_before_the_script_do_not_use_up_the_time_of_an_attempt() {
+        let attempt = attempt(1, "a", DeploymentState::Deploying);
+        let later = |seconds| attempt.started_at + jiff::SignedDuration::from_secs(seconds);
+        let prepared = Some(later(200));
+        let waited = elapsed(&attempt, Some(later(1)), prepared, later(-100), None, later(230));
+        assert_eq!(waited.as_secs(), 30);
     }
 }

@@ -7,9 +7,9 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{
-            Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-            EnvVar, HTTPGetAction, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-            SecurityContext, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
+            Capabilities, ConfigMap, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
+            Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
+            Service, ServicePort, ServiceSpec, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -18,7 +18,7 @@ use k8s_openapi::{
     },
 };
 
-use super::{autoscaling, endpoint, fingerprint::Files};
+use super::{autoscaling, endpoint, fingerprint::Files, source};
 use crate::{
     api::{CustomScript, CustomScriptSpec, Runtime, StandardOutput, labels},
     model,
@@ -34,7 +34,7 @@ const USER: i64 = 65_532;
 /// Folder of the runner in the pod.
 pub(super) const RUNNER_DIR: &str = "/scriptscope";
 /// Folder of the script in the pod.
-const PROJECT_DIR: &str = "/app";
+pub(super) const PROJECT_DIR: &str = "/app";
 const INSTALL: &str = "install";
 
 /// The images that the operator chooses.
@@ -76,8 +76,8 @@ pub struct Plan<'a> {
 /// The objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {
-    /// The source of this version.
-    pub source: ConfigMap,
+    /// The source of this version, where it is not fetched by the pod or in an image.
+    pub source: Option<ConfigMap>,
     /// Where it can be called.
     pub service: Service,
     /// Where its pods find each other.
@@ -90,8 +90,9 @@ pub struct Objects {
 
 /// Builds them.
 pub fn build(plan: Plan<'_>) -> Objects {
-    let source = source(plan);
-    let deployment = deployment(plan, source.metadata.name.as_deref().unwrap_or_default());
+    let source = config_map(plan);
+    let name = source.as_ref().and_then(|map| map.metadata.name.as_deref());
+    let deployment = deployment(plan, name.unwrap_or_default());
     Objects {
         service: service(plan),
         peers: endpoint::peers(plan),
@@ -159,14 +160,17 @@ pub(super) fn script_name(plan: Plan<'_>) -> &str {
 
 /// The name follows from the content, so that two versions with the same source share it and a version's source never
 /// changes underneath it.
-fn source(plan: Plan<'_>) -> ConfigMap {
+fn config_map(plan: Plan<'_>) -> Option<ConfigMap> {
+    if source::delivery(&plan.object.spec) != source::Delivery::ConfigMap {
+        return None;
+    }
     let digest = plan.files.digest();
-    ConfigMap {
+    Some(ConfigMap {
         metadata: meta(plan, format!("{}-source-{}", script_name(plan), &digest[..10])),
         data: Some(plan.files.text.clone()).filter(|files| !files.is_empty()),
         binary_data: Some(plan.files.binary.clone()).filter(|files| !files.is_empty()),
         immutable: Some(true),
-    }
+    })
 }
 
 fn service(plan: Plan<'_>) -> Service {
@@ -215,7 +219,7 @@ fn deployment(plan: Plan<'_>, source: &str) -> Deployment {
                     max_surge: Some(IntOrString::Int(1)),
                 }),
             }),
-            progress_deadline_seconds: Some(60),
+            progress_deadline_seconds: Some(source::progress_seconds(plan)),
             revision_history_limit: Some(2),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
@@ -261,7 +265,8 @@ fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
             ..PodSecurityContext::default()
         }),
         init_containers: Some(
-            [install_container(plan)]
+            [vec![install_container(plan)], source::steps(plan)]
+                .concat()
                 .into_iter()
                 .chain(endpoint::keys_container(plan))
                 .collect(),
@@ -269,19 +274,9 @@ fn pod(plan: Plan<'_>, source: &str) -> PodSpec {
         containers: vec![script_container(plan)],
         volumes: Some(
             [
-                vec![
-                    empty_dir("runner"),
-                    Volume {
-                        name: "source".to_owned(),
-                        config_map: Some(ConfigMapVolumeSource {
-                            name: source.to_owned(),
-                            default_mode: Some(0o444),
-                            ..ConfigMapVolumeSource::default()
-                        }),
-                        ..Volume::default()
-                    },
-                    empty_dir("tmp"),
-                ],
+                vec![empty_dir("runner")],
+                source::volumes(plan, source),
+                vec![empty_dir("tmp")],
                 endpoint::volumes(spec),
             ]
             .concat(),
@@ -322,10 +317,9 @@ fn install_container(plan: Plan<'_>) -> Container {
 
 fn script_container(plan: Plan<'_>) -> Container {
     let spec = &plan.object.spec;
-    let image = spec.runtime_image.clone();
     Container {
         name: labels::CONTAINER.to_owned(),
-        image: Some(image.unwrap_or_else(|| plan.images.of(spec.runtime).to_owned())),
+        image: Some(source::image(plan)),
         command: Some(vec![runner_path(), "runner".to_owned()]),
         working_dir: Some(PROJECT_DIR.to_owned()),
         env: Some(env(plan)),
@@ -338,11 +332,8 @@ fn script_container(plan: Plan<'_>) -> Container {
         }]),
         volume_mounts: Some(
             [
-                vec![
-                    mount("runner", RUNNER_DIR, true),
-                    mount("source", PROJECT_DIR, true),
-                    mount("tmp", "/tmp", false),
-                ],
+                vec![mount("runner", RUNNER_DIR, true), mount("tmp", "/tmp", false)],
+                source::mounts(plan),
                 endpoint::script_mounts(spec),
             ]
             .concat(),
@@ -385,7 +376,8 @@ fn env(plan: Plan<'_>) -> Vec<EnvVar> {
     let names = ours.iter().map(|(name, _)| *name);
     let names: BTreeSet<&str> = names.chain(of_endpoint.iter().map(|e| e.name.as_str())).collect();
     let own = |env: &&EnvVar| !names.contains(env.name.as_str());
-    let theirs: Vec<EnvVar> = spec.env.iter().filter(own).cloned().collect();
+    let mut theirs: Vec<EnvVar> = spec.env.iter().filter(own).cloned().collect();
+    source::add_path(plan, &mut theirs);
     theirs
         .into_iter()
         .chain(ours.iter().map(|(name, value)| EnvVar {

@@ -40,10 +40,11 @@ fn variables(objects: &Objects) -> BTreeMap<String, String> {
 #[test]
 fn everything_is_named_labelled_and_owned() {
     let objects = built(&script(), &images());
-    let source = objects.source.metadata.name.clone().unwrap();
+    let map = objects.source.as_ref().unwrap();
+    let source = map.metadata.name.clone().unwrap();
     assert!(source.starts_with("qbalance-source-"), "{source}");
     for meta in [
-        &objects.source.metadata,
+        &map.metadata,
         &objects.service.metadata,
         &objects.peers.metadata,
         &objects.deployment.metadata,
@@ -53,8 +54,8 @@ fn everything_is_named_labelled_and_owned() {
         assert_eq!(meta.labels.as_ref().unwrap()[labels::SCRIPT], "qbalance");
         assert_eq!(meta.namespace.as_deref(), Some("shop"));
     }
-    assert_eq!(objects.source.immutable, Some(true));
-    assert_eq!(objects.source.data, Some(files().text));
+    assert_eq!(map.immutable, Some(true));
+    assert_eq!(map.data, Some(files().text));
     let volume = pod_of(&objects).volumes.unwrap()[1].config_map.clone().unwrap();
     assert_eq!(volume.name, source);
 }

@@ -7,12 +7,14 @@ use k8s_openapi::api::{
     core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod},
 };
 
-use crate::api::{labels, reasons};
+use super::source::{DEPENDENCIES, FETCH};
+use crate::{
+    api::{labels, reasons},
+    termination::EXIT_UNUSABLE,
+};
 
 /// An attempt whose pods are not ready by then has failed. Below a minute, so that people hear of it within one.
 pub const FAIL_AFTER: Duration = Duration::from_secs(45);
-/// The runner's exit code when the script can not be loaded (`EX_CONFIG`).
-const LOAD_FAILED_EXIT: i32 = 78;
 /// Longer texts are cut. A container's termination message has at most 4 KiB, a condition's may have 32.
 const MAX_MESSAGE_BYTES: usize = 4_200;
 
@@ -90,16 +92,12 @@ pub fn cause<'a>(
 
 /// Causes that waiting does not help against.
 fn certain_cause(pod: &Pod) -> Option<Failure> {
+    if let Some(why) = volume_full(pod) {
+        return Some(Failure::new(reasons::VOLUME_FULL, why));
+    }
     statuses(pod).find_map(|status| {
-        if let Some(end) = last_end(status)
-            && status.name == labels::CONTAINER
-            && end.exit_code == LOAD_FAILED_EXIT
-        {
-            let why = end.message.as_deref().map_or("it gave no reason", str::trim);
-            return Some(Failure::new(
-                reasons::LOAD_FAILED,
-                format!("the script could not be loaded: {why}"),
-            ));
+        if let Some(failure) = unusable(status) {
+            return Some(failure);
         }
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
         let message = waiting.message.as_deref().unwrap_or_default();
@@ -118,6 +116,29 @@ fn certain_cause(pod: &Pod) -> Option<Failure> {
             _ => None,
         }
     })
+}
+
+/// What our own containers say when trying again does not help.
+fn unusable(status: &ContainerStatus) -> Option<Failure> {
+    let end = last_end(status).filter(|end| end.exit_code == EXIT_UNUSABLE)?;
+    let why = end.message.as_deref().map_or("it gave no reason", str::trim);
+    match status.name.as_str() {
+        labels::CONTAINER => Some(Failure::new(
+            reasons::LOAD_FAILED,
+            format!("the script could not be loaded: {why}"),
+        )),
+        FETCH => Some(Failure::new(reasons::SOURCE_FAILED, why)),
+        DEPENDENCIES => Some(Failure::new(reasons::DEPENDENCIES_FAILED, why)),
+        _ => None,
+    }
+}
+
+/// A pod that was evicted for filling a volume: the next one would be, too.
+fn volume_full(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let message = status.message.as_deref().unwrap_or_default();
+    let full = status.reason.as_deref() == Some("Evicted") && message.contains("EmptyDir");
+    full.then(|| format!("the pod was evicted: {}", message.trim()))
 }
 
 /// Causes that may pass.
@@ -275,6 +296,49 @@ mod tests {
         assert_eq!(
             found.message,
             "the script could not be loaded: SyntaxError: line 3"
+        );
+    }
+
+    fn step_ended(name: &str, exit_code: i32, message: &str) -> Value {
+        json!({
+            "phase": "Pending",
+            "initContainerStatuses": [{
+                "name": name, "image": "scriptscope:1", "imageID": "", "ready": false, "restartCount": 1,
+                "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } },
+                "lastState": { "terminated": { "exitCode": exit_code, "reason": "Error", "message": message } }
+            }]
+        })
+    }
+
+    #[test]
+    fn a_source_or_packages_that_do_not_come_fail_at_once_with_the_steps_own_words() {
+        let found = failure(
+            &step_ended("fetch", 78, "spec.source.archive: ... SHA-256\n"),
+            EARLY,
+        )
+        .unwrap();
+        assert_eq!(found.reason, reasons::SOURCE_FAILED);
+        assert_eq!(found.message, "spec.source.archive: ... SHA-256");
+        let log = "requirements.txt could not be installed:\nERROR: No matching distribution found for nope";
+        let found = failure(&step_ended("dependencies", 78, log), EARLY).unwrap();
+        assert_eq!(found.reason, reasons::DEPENDENCIES_FAILED);
+        assert!(found.message.ends_with("found for nope"), "{found}");
+        // One that was killed may go through another time.
+        assert_eq!(failure(&step_ended("dependencies", 137, ""), EARLY), None);
+        let found = failure(&step_ended("dependencies", 137, ""), FAIL_AFTER).unwrap();
+        assert!(found.message.contains("container dependencies ended"), "{found}");
+    }
+
+    #[test]
+    fn a_volume_that_is_full_fails_at_once() {
+        let evicted = |message: &str| json!({ "phase": "Failed", "reason": "Evicted", "message": message });
+        let full = "Usage of EmptyDir volume \"dependencies\" exceeds the limit \"4Gi\".";
+        let found = failure(&evicted(full), EARLY).unwrap();
+        assert_eq!(found.reason, reasons::VOLUME_FULL);
+        assert!(found.message.contains("exceeds the limit"), "{found}");
+        assert_eq!(
+            failure(&evicted("The node was low on resource: memory."), EARLY),
+            None
         );
     }
 

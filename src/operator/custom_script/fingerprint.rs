@@ -9,7 +9,7 @@ use k8s_openapi::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::api::{Capture, CustomScript, Endpoint, Logging, Runtime, labels};
+use crate::api::{Archive, Capture, CustomScript, Endpoint, Logging, Runtime, labels};
 
 /// The files of a script, as a `ConfigMap` holds them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,6 +67,11 @@ struct WhatRuns<'a> {
     runtime: Option<Runtime>,
     runtime_image: &'a Option<String>,
     files: Option<String>,
+    /// These are left out where they are not given, so that scripts from before there were some keep their version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<&'a Archive>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a String>,
     env: &'a [EnvVar],
     env_from: &'a [EnvFromSource],
     resources: &'a Option<ResourceRequirements>,
@@ -95,6 +100,8 @@ pub fn fingerprint(object: &CustomScript, files: Option<&Files>) -> String {
         runtime: spec.runtime,
         runtime_image: &spec.runtime_image,
         files: files.map(Files::digest),
+        archive: spec.source.as_ref().and_then(|source| source.archive.as_ref()),
+        image: spec.source.as_ref().and_then(|source| source.image.as_ref()),
         env: &spec.env,
         env_from: &spec.env_from,
         resources: &spec.resources,
@@ -124,7 +131,7 @@ pub fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::{DesiredState, NameRef, StandardOutput},
+        api::{DesiredState, NameRef, Source, StandardOutput},
         operator::custom_script::fixtures::{files, script},
     };
 
@@ -144,13 +151,32 @@ mod tests {
         );
     }
 
+    fn from_archive(url: &str, digit: &str) -> Option<Source> {
+        Some(Source {
+            archive: Some(Archive {
+                url: url.into(),
+                sha256: digit.repeat(64),
+            }),
+            ..Source::default()
+        })
+    }
+
     #[test]
     fn what_changes_what_runs_is_a_new_deployment() {
         type Change = fn(&mut CustomScript);
-        let changes: [Change; 15] = [
+        let changes: [Change; 19] = [
             |o| o.metadata.uid = Some("another".into()),
             |o| o.metadata.annotations = Some([(labels::REDEPLOY.to_owned(), "1".to_owned())].into()),
             |o| o.spec.runtime_image = Some("python:3.13".into()),
+            |o| o.spec.source = from_archive("http://a/1.zip", "0"),
+            |o| o.spec.source = from_archive("http://a/2.zip", "0"),
+            |o| o.spec.source = from_archive("http://a/2.zip", "1"),
+            |o| {
+                o.spec.source = Some(Source {
+                    image: Some("shop/balance:1".into()),
+                    ..Source::default()
+                });
+            },
             |o| {
                 o.spec.env = vec![EnvVar {
                     name: "A".into(),

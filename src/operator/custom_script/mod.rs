@@ -19,6 +19,7 @@ mod fixtures;
 mod reconcile;
 pub mod recorded;
 mod rollout;
+mod source;
 mod status;
 mod validate;
 
@@ -260,8 +261,8 @@ mod tests {
     fn a_config_map_wakes_the_scripts_that_read_it() {
         let mut object = fixtures::script();
         object.spec.source = Some(Source {
-            inline: None,
             config_map_ref: Some(NameRef { name: "code".into() }),
+            ..Source::default()
         });
         let (reader, mut writer) = kube::runtime::reflector::store::<CustomScript>();
         writer.apply_watcher_event(&watcher::Event::Apply(object));

@@ -22,8 +22,8 @@ use super::{
     failure::{self, FAIL_AFTER, Failure},
     recorded,
     rollout::{
-        is_called, is_left_over, is_rolled_out, is_stuck, of_version, pods_of, ready_by_version, ready_since,
-        version_label,
+        is_called, is_left_over, is_rolled_out, is_stuck, of_version, pods_of, prepared, ready_by_version,
+        ready_since, version_label,
     },
     status::{self, LISTED_DEPLOYMENTS, View},
     validate::{Inspection, Owner, Problem, inspect, owner, surroundings},
@@ -362,7 +362,9 @@ impl Reconciliation<'_> {
             .map(|time| time.0)
             .min();
         let (started, regained) = (self.context.started, self.context.contact.regained());
-        elapsed(attempt, first_pod, started, regained, Timestamp::now())
+        let now = Timestamp::now();
+        let prepared = prepared(of_version(&self.pods, attempt.version), now);
+        elapsed(attempt, first_pod, prepared, started, regained, now)
     }
 
     /// Whether calls go to this version, which has a ready pod: no other one is called any more, or the rollout has got

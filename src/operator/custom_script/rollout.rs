@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{ResourceExt, runtime::reflector::Store};
 
+use super::source::{DEPENDENCIES, FETCH};
 use crate::{api::labels, model::ScriptKey};
 
 /// A pod that is told to end is called no more after so long; times of pods have whole seconds.
@@ -50,6 +51,25 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
             .as_ref()
             .map_or(Timestamp::MIN, |t| t.0),
     )
+}
+
+/// When a step that brings files or packages was last at work in its first try; now, if one is.
+pub fn prepared<'a>(pods: impl IntoIterator<Item = &'a Pod>, now: Timestamp) -> Option<Timestamp> {
+    let statuses = pods
+        .into_iter()
+        .filter_map(|pod| pod.status.as_ref()?.init_container_statuses.as_ref());
+    let steps = statuses
+        .flatten()
+        .filter(|step| [FETCH, DEPENDENCIES].contains(&step.name.as_str()));
+    let at_work = steps.filter_map(|step| {
+        let state = step.state.as_ref()?;
+        match (&state.running, &state.terminated) {
+            (Some(_), _) if step.restart_count == 0 => Some(now),
+            (_, Some(end)) if end.exit_code == 0 => end.finished_at.as_ref().map(|time| time.0),
+            _ => None,
+        }
+    });
+    at_work.max()
 }
 
 /// Whether calls may reach a pod. The nodes hear of a pod's end a moment later.
@@ -137,6 +157,29 @@ mod tests {
         pod.metadata.deletion_grace_period_seconds = Some(90);
         assert!(is_called(&pod, at("05:01.9")));
         assert!(!is_called(&pod, at("05:02")));
+    }
+
+    #[test]
+    fn steps_count_as_long_as_they_are_at_work_as_they_should_be() {
+        let now: Timestamp = "2025-05-14T12:30:00Z".parse().unwrap();
+        let end: Timestamp = "2025-05-14T12:10:00Z".parse().unwrap();
+        let of = |name: &str, restarts: i32, state: serde_json::Value| {
+            let pod = pod(
+                1,
+                &json!({ "initContainerStatuses": [{
+                "name": name, "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state
+            }] }),
+            );
+            prepared([&pod], now)
+        };
+        let running = || json!({ "running": { "startedAt": "2025-05-14T12:00:00Z" } });
+        let ended =
+            |code: i32| json!({ "terminated": { "exitCode": code, "finishedAt": "2025-05-14T12:10:00Z" } });
+        assert_eq!(of("dependencies", 0, running()), Some(now));
+        assert_eq!(of("fetch", 0, ended(0)), Some(end));
+        assert_eq!(of("fetch", 0, ended(1)), None);
+        assert_eq!(of("fetch", 2, running()), None, "it fails again and again");
+        assert_eq!(of("install", 0, running()), None);
     }
 
     #[test]

@@ -10,9 +10,11 @@ use super::{
     endpoint::peers_name,
     failure::Failure,
     fingerprint::{Files, fingerprint},
+    source::{Delivery, delivery},
 };
 use crate::{
     api::{CustomScript, Runtime, reasons},
+    fetch::{Address, AddressError, Sha256Error, Sha256Sum},
     store::{RetentionError, Wish},
 };
 
@@ -38,6 +40,12 @@ pub enum Problem {
     /// Too many bytes.
     #[error("spec.source has {0} bytes; at most {MAX_SOURCE_BYTES} fit")]
     SourceTooLarge(usize),
+    /// An archive's address that is none.
+    #[error("spec.source.archive.url: {0}")]
+    ArchiveUrl(AddressError),
+    /// An archive's checksum that is none.
+    #[error("spec.source.archive.sha256: {0}")]
+    ArchiveSha256(Sha256Error),
     /// The API should have refused it.
     #[error("{0} is missing")]
     FieldMissing(&'static str),
@@ -83,7 +91,7 @@ impl Problem {
             Self::ConfigMapMissing(..) => reasons::CONFIG_MAP_MISSING,
             Self::EntryPointMissing { .. } => reasons::ENTRY_POINT_MISSING,
             Self::SourceTooLarge(_) => reasons::SOURCE_TOO_LARGE,
-            Self::FieldMissing(_) => reasons::INVALID_SPEC,
+            Self::FieldMissing(_) | Self::ArchiveUrl(_) | Self::ArchiveSha256(_) => reasons::INVALID_SPEC,
             Self::Retention { .. } | Self::FailedRunsShorter { .. } => reasons::INVALID_RETENTION,
             Self::RuntimeClassMissing(_) => reasons::RUNTIME_CLASS_MISSING,
             Self::NameConflict { .. } => reasons::NAME_CONFLICT,
@@ -229,6 +237,17 @@ fn source(object: &CustomScript, cluster: &Dereferenced) -> Result<Files, Proble
         .source
         .as_ref()
         .ok_or(Problem::FieldMissing("spec.source"))?;
+    if let Some(archive) = &source.archive {
+        archive.url.parse::<Address>().map_err(Problem::ArchiveUrl)?;
+        archive
+            .sha256
+            .parse::<Sha256Sum>()
+            .map_err(Problem::ArchiveSha256)?;
+        return Ok(Files::default());
+    }
+    if source.image.is_some() {
+        return Ok(Files::default());
+    }
     if let Some(inline) = &source.inline {
         return Ok(Files {
             text: inline.clone(),
@@ -236,7 +255,7 @@ fn source(object: &CustomScript, cluster: &Dereferenced) -> Result<Files, Proble
         });
     }
     let reference = source.config_map_ref.as_ref().ok_or(Problem::FieldMissing(
-        "spec.source.inline or spec.source.configMapRef",
+        "spec.source.inline, configMapRef, archive or image",
     ))?;
     cluster.config_map.clone().ok_or_else(|| {
         let runtime = object.spec.runtime.unwrap_or(Runtime::Python);
@@ -247,6 +266,10 @@ fn source(object: &CustomScript, cluster: &Dereferenced) -> Result<Files, Proble
 fn check_files(object: &CustomScript, files: Files) -> Result<Files, Problem> {
     let runtime = object.spec.runtime.ok_or(Problem::FieldMissing("spec.runtime"))?;
     let file = runtime.entry_point();
+    if delivery(&object.spec) != Delivery::ConfigMap {
+        // What is in there shows in the pod.
+        return Ok(files);
+    }
     if !files.has(file) {
         let reference = object
             .spec
@@ -290,8 +313,8 @@ mod tests {
     fn from_config_map() -> CustomScript {
         let mut object = script();
         object.spec.source = Some(Source {
-            inline: None,
             config_map_ref: Some(NameRef { name: "code".into() }),
+            ..Source::default()
         });
         object
     }
@@ -361,6 +384,44 @@ mod tests {
             .insert("b.py".into(), String::new());
         let second = inspect(&from_config_map(), &there).fingerprint;
         assert!(before != first.fingerprint && first.fingerprint != second);
+    }
+
+    #[test]
+    fn archives_and_images_are_looked_into_by_the_pod_and_their_fields_are_checked() {
+        let with = |json: serde_json::Value| {
+            let mut object = script();
+            object.spec.source = Some(serde_json::from_value(json).unwrap());
+            inspect(&object, &cluster()).files
+        };
+        let sum = "0a".repeat(32);
+        let archive = |url: &str, sha256: &str| with(json!({ "archive": { "url": url, "sha256": sha256 } }));
+        assert_eq!(
+            archive("https://files.test/a.zip?token=1", &sum),
+            Ok(Files::default())
+        );
+        assert_eq!(with(json!({ "image": "shop/balance:1" })), Ok(Files::default()));
+        for (url, sha256, text) in [
+            (
+                "ftp://files.test/a.zip",
+                sum.as_str(),
+                "spec.source.archive.url: it is no absolute http or https URL",
+            ),
+            (
+                "http://me:secret@files.test/a.zip",
+                &sum,
+                "spec.source.archive.url: it holds a user or password",
+            ),
+            (
+                "http://files.test/a.zip",
+                "abc",
+                "spec.source.archive.sha256: it has not 64",
+            ),
+        ] {
+            let problem = archive(url, sha256).unwrap_err();
+            assert!(problem.to_string().starts_with(text), "{problem}");
+            assert!(!problem.to_string().contains("secret"), "{problem}");
+            assert_eq!(problem.reason(), reasons::INVALID_SPEC);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 SOURCE_DATE_EPOCH=1767225600            # 2026-01-01, the time stamp of everything in an image
 LEAN=(doc man locale info lintian bug perl5 bash-completion debconf)  # folders of /usr/share that nobody needs
 BASE_PACKAGES=base-files,libc6,libgcc-s1,ca-certificates,tzdata
-PYTHON_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,ca-certificates,python3-minimal,libpython3-stdlib
+PYTHON_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,ca-certificates,python3-minimal,libpython3-stdlib,python3-pip
 
 NODE_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,libstdc++6,ca-certificates
 NODE_VERSION=24.21.0                    # Debian 12 has none that is new enough, so it comes from a package of npm's
@@ -111,7 +111,13 @@ make_images() {
   archive "$part/node.tar" "localhost/node:${NODE_VERSION%%.*}" '"Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],"Cmd":["node"]' \
     "$part/node.layer.tar" "$part/node.binary.tar"
   say "image  localhost/node:${NODE_VERSION%%.*} $(seconds_since "$began") s"
-  rm -rf "$part/pause.layer" "$part/python.layer.tar" "$part/node.layer.tar" "$part/node.binary.tar" "$part/node"
+  # The same with a script in it.
+  printf 'def word():\n    return "from the image"\n' >"$part/main.py"
+  layer "$part/script.layer" "$part/main.py" /app/main.py
+  archive "$part/script.tar" localhost/script:1 '"Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],"Cmd":["python3"]' \
+    "$part/python.layer.tar" "$part/script.layer"
+  rm -rf "$part/pause.layer" "$part/python.layer.tar" "$part/node.layer.tar" "$part/node.binary.tar" "$part/node" \
+    "$part/script.layer" "$part/main.py"
   mv "$part" "$dir"
 }
 

@@ -28,6 +28,7 @@ kind_up() {
   kube apply -f "$HERE/manifests/runtimeclass.yaml"
   kind_load "$(image_dir)/python.tar"
   kind_load "$(image_dir)/node.tar"
+  kind_load "$(image_dir)/script.tar"
 }
 
 kind_down() {

@@ -82,7 +82,7 @@ TEXT
 import_images() {
   local tar
   wait_until 20 "$BIN/ctr" version || die "containerd does not answer: see $LOG/containerd.log"
-  for tar in "$IMAGE_DIR"/{pause,python,node}.tar; do
+  for tar in "$IMAGE_DIR"/{pause,python,node,script}.tar; do
     "$BIN/ctr" -n k8s.io images import "$tar" >>"$LOG/images.log"
   done
 }
