@@ -39,10 +39,9 @@ fn zipped(files: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digits = Sha256::digest(bytes);
+    let digits: Vec<String> = digits.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// What a server has.

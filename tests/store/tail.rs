@@ -119,7 +119,7 @@ pub async fn a_record_that_ends_late_is_followed(backend: &impl Backend) {
         "2026-01-01T00:00:00.000000003Z stdout F ended\n",
     ] {
         let mut parser = Parser::resume(&carry, feed.offset, at(0)).unwrap();
-        parser.feed(bytes.as_bytes());
+        parser.feed(&bytes.into());
         let parsed = parser.finish();
         let append = Append {
             position: position(parsed.offset),

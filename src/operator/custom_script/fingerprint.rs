@@ -151,14 +151,14 @@ mod tests {
         );
     }
 
-    fn from_archive(url: &str, digit: &str) -> Option<Source> {
-        Some(Source {
+    fn from_archive(url: &str, digit: &str) -> Source {
+        Source {
             archive: Some(Archive {
                 url: url.into(),
                 sha256: digit.repeat(64),
             }),
             ..Source::default()
-        })
+        }
     }
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
             |o| o.metadata.uid = Some("another".into()),
             |o| o.metadata.annotations = Some([(labels::REDEPLOY.to_owned(), "1".to_owned())].into()),
             |o| o.spec.runtime_image = Some("python:3.13".into()),
-            |o| o.spec.source = from_archive("http://a/1.zip", "0"),
-            |o| o.spec.source = from_archive("http://a/2.zip", "0"),
-            |o| o.spec.source = from_archive("http://a/2.zip", "1"),
+            |o| o.spec.source = Some(from_archive("http://a/1.zip", "0")),
+            |o| o.spec.source = Some(from_archive("http://a/2.zip", "0")),
+            |o| o.spec.source = Some(from_archive("http://a/2.zip", "1")),
             |o| {
                 o.spec.source = Some(Source {
                     image: Some("shop/balance:1".into()),
