@@ -199,8 +199,9 @@ async fn a_run_goes_on_when_its_caller_has_gone_and_a_waiting_call_does_not_begi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_runner_does_what_it_has_promised() {
-    let runner = Runner::start("rough", &[]).await;
-    let first = runner.begin("naps", &json!({"seconds": 0.4})).await;
+    // Longer than a Service may go on sending calls, for which they are taken as before.
+    let runner = Runner::start("rough", &[("SCRIPTSCOPE_TIMEOUT_SECONDS", "20")]).await;
+    let first = runner.begin("naps", &json!({"seconds": 3})).await;
     begun(&runner, &first).await;
     let second = runner.begin("ok", &json!({"word": "late"})).await;
     let waiting = runner.calls("ok", &none());
