@@ -230,7 +230,11 @@ pub async fn handshake(stream: Stream) -> Result<Sender, CliError> {
 }
 
 /// The whole body of an answer.
-pub async fn whole(response: Response<Incoming>) -> Result<Bytes, CliError> {
+pub async fn whole<B>(response: Response<B>) -> Result<Bytes, CliError>
+where
+    B: hyper::body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let body = Limited::new(response.into_body(), LARGEST).collect().await;
     body.map(http_body_util::Collected::to_bytes)
         .map_err(|error| CliError::Failed(format!("the answer broke off: {error}")))

@@ -4,8 +4,9 @@ use std::{io::Read, path::Path};
 
 use anstyle::{AnsiColor, Style};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, header};
-use http_body_util::Full;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use kube::client::Body;
 use serde_json::{Map, Value};
 use tokio::net::TcpStream;
 
@@ -75,25 +76,10 @@ pub async fn invoke(args: InvokeArgs) -> Result<(), CliError> {
         key.set_sensitive(true);
         headers.insert("x-api-key", key);
     }
-    let (stream, host) = match &args.url {
-        Some(url) => endpoint(url).await?,
-        None => (pod(args.place, &args.script).await?, "localhost".to_owned()),
+    let (status, body) = match &args.url {
+        Some(url) => directly(url, request, &args.script).await?,
+        None => through_api(args.place, &args.script, request).await?,
     };
-    let host = HeaderValue::try_from(host).map_err(|_| CliError::Usage("--url: no address".to_owned()))?;
-    request.headers_mut().insert(header::HOST, host);
-    let response = handshake(stream)
-        .await?
-        .send_request(request)
-        .await
-        .map_err(|error| {
-            CliError::Failed(format!(
-                "the call was not answered: {}; whether it ran, scriptscope runs {} says",
-                with_causes(&error),
-                args.script
-            ))
-        })?;
-    let status = response.status();
-    let body = whole(response).await?;
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     if answer["runId"].is_null() {
         return Err(of_body(status, &body));
@@ -140,8 +126,33 @@ fn show(answer: &Value, output: &str) -> Result<(), CliError> {
     )))
 }
 
-/// A connection to a ready pod of the script.
-async fn pod(place: Place, script: &str) -> Result<Stream, CliError> {
+fn unanswered(error: &(dyn std::error::Error + 'static), script: &str) -> CliError {
+    CliError::Failed(format!(
+        "the call was not answered: {}; whether it ran, scriptscope runs {script} says",
+        with_causes(error)
+    ))
+}
+
+/// Calls at an address.
+async fn directly(
+    url: &str,
+    mut request: Request<Full<Bytes>>,
+    script: &str,
+) -> Result<(StatusCode, Bytes), CliError> {
+    let (stream, host) = endpoint(url).await?;
+    let host = HeaderValue::try_from(host).map_err(|_| CliError::Usage("--url: no address".to_owned()))?;
+    request.headers_mut().insert(header::HOST, host);
+    let response = handshake(stream).await?.send_request(request).await;
+    let response = response.map_err(|error| unanswered(&error, script))?;
+    Ok((response.status(), whole(response).await?))
+}
+
+/// Calls a ready pod by the API server's proxy: a port-forward ends at the node, outside the pod's sandbox.
+async fn through_api(
+    place: Place,
+    script: &str,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), CliError> {
     if place.server.is_some() {
         return Err(CliError::Usage(
             "--server is the operator's address; with invoke give the script's in --url, or neither"
@@ -160,7 +171,34 @@ async fn pod(place: Place, script: &str) -> Result<Stream, CliError> {
         ),
     };
     let (pod, port) = tunnel::ready_pod(&client, &namespace, &labels, &["http"], missing).await?;
-    tunnel::forward(&client, &namespace, &pod, port).await
+    let (mut head, body) = request.into_parts();
+    let path = format!(
+        "/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{}",
+        head.uri.path()
+    );
+    head.uri = path
+        .parse()
+        .map_err(|_| CliError::Usage(format!("{script} is no name of a script")))?;
+    let request = Request::from_parts(
+        head,
+        Body::from(body.collect().await.unwrap_or_default().to_bytes()),
+    );
+    let response = client
+        .send(request)
+        .await
+        .map_err(|error| unanswered(&error, script))?;
+    let status = response.status();
+    let body = whole(response).await?;
+    // What the API server says of itself is no answer of the script.
+    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if answer["kind"] == "Status" {
+        return Err(CliError::Failed(format!(
+            "the API server does not pass the call on: {}; it needs the right to create pods/proxy in namespace {namespace} \
+             (docs/cli.md)",
+            plain(text(&answer, "message"))
+        )));
+    }
+    Ok((status, body))
 }
 
 /// A connection to an address, and the address as a header says it.
