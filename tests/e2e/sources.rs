@@ -221,7 +221,7 @@ async fn an_image_that_holds_the_script_is_deployed_and_one_that_does_not_says_s
     let script = Script::new("image", "packed").await;
     let (word, reason) = failure(&script, &json!({"source": {"image": "localhost/python:3.11"}})).await;
     assert_eq!(word, "LoadFailed");
-    assert!(reason.contains("main.py is missing"), "{reason}");
+    assert!(reason.contains("no folder /app"), "{reason}");
     script
         .deploy("", json!({"source": {"image": "localhost/script:1"}}))
         .await;

@@ -7,7 +7,10 @@ use k8s_openapi::api::{
     core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod},
 };
 
-use super::source::{DEPENDENCIES, FETCH};
+use super::{
+    build::PROJECT_DIR,
+    source::{DEPENDENCIES, FETCH},
+};
 use crate::{
     api::{labels, reasons},
     termination::EXIT_UNUSABLE,
@@ -120,7 +123,16 @@ fn certain_cause(pod: &Pod) -> Option<Failure> {
 
 /// What our own containers say when trying again does not help.
 fn unusable(status: &ContainerStatus) -> Option<Failure> {
-    let end = last_end(status).filter(|end| end.exit_code == EXIT_UNUSABLE)?;
+    let end = last_end(status)?;
+    if is_without_project(status, end) {
+        return Some(Failure::new(
+            reasons::LOAD_FAILED,
+            format!("the image has no folder {PROJECT_DIR}, where the script's files must be"),
+        ));
+    }
+    if end.exit_code != EXIT_UNUSABLE {
+        return None;
+    }
     let why = end.message.as_deref().map_or("it gave no reason", str::trim);
     match status.name.as_str() {
         labels::CONTAINER => Some(Failure::new(
@@ -131,6 +143,14 @@ fn unusable(status: &ContainerStatus) -> Option<Failure> {
         DEPENDENCIES => Some(Failure::new(reasons::DEPENDENCIES_FAILED, why)),
         _ => None,
     }
+}
+
+/// Whether the runtime could not start a script's container since its working directory is not there and can not be made.
+fn is_without_project(status: &ContainerStatus, end: &ContainerStateTerminated) -> bool {
+    let is_about = |message: &String| message.contains(&format!("\"{PROJECT_DIR}\""));
+    status.name == labels::CONTAINER
+        && end.reason.as_deref() == Some("StartError")
+        && end.message.as_ref().is_some_and(is_about)
 }
 
 /// A pod that was evicted for filling a volume: the next one would be, too.
@@ -340,6 +360,20 @@ mod tests {
             failure(&evicted("The node was low on resource: memory."), EARLY),
             None
         );
+    }
+
+    #[test]
+    fn an_image_without_the_project_fails_at_once() {
+        let mut pod = ended(
+            128,
+            "StartError",
+            "failed to create directory \"/app\": read-only file system",
+        );
+        let found = failure(&pod, EARLY).unwrap();
+        assert_eq!(found.reason, reasons::LOAD_FAILED);
+        assert!(found.message.contains("no folder /app"), "{found}");
+        pod = ended(128, "StartError", "no such file: \"/scriptscope/scriptscope\"");
+        assert!(failure(&pod, EARLY).is_none_or(|f| f.reason != reasons::LOAD_FAILED));
     }
 
     #[test]
