@@ -25,9 +25,9 @@ deps-test: ## Install Postgres, pip and Node for the tests, where they are missi
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
 	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip python3-venv; }
-	@node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null || { apt-get update -qq; \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm; \
-	  npm install --silent --global node@24; }
+	@command -v npm >/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm; }
+	@node -e 'process.exit(+process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null || npm install --silent --global node@24
 
 .PHONY: check
 check: deps-test ## The fast loop: format, clippy, tests that need no cluster
