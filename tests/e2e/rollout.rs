@@ -155,11 +155,11 @@ def work(n, seconds):
     }
     let gaps = rest(&format!("{}/gaps", script.path())).await.unwrap();
     assert_eq!(gaps["items"], json!([]));
-    let metrics = script.object().await["status"]["metrics"].clone();
-    assert_eq!(
-        (&metrics["succeededRuns"], &metrics["inProgressRuns"]),
-        (&json!(4), &json!(0))
-    );
+    script
+        .wait_for_metrics("all four have ended well", |m| {
+            m["succeededRuns"] == 4 && m["inProgressRuns"] == 0
+        })
+        .await;
 }
 
 /// Calls what will end with its pod, and gives the run's reason as it is stored, within a minute of its end.

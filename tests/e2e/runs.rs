@@ -157,11 +157,12 @@ def raw_bytes():
 def not_json():
     return {1, 2}
 "#;
-    script.deploy(main, json!({"timeoutSeconds": 3})).await;
+    // A flood of 16 MiB takes a few seconds where other sandboxes want the processors, too.
+    script.deploy(main, json!({"timeoutSeconds": 15})).await;
     for (function, status, reason, text) in [
         ("fails", 500, "Exception", "no such key"),
         ("exits", 500, "WorkerExited", "1"),
-        ("never", 504, "Timeout", "3"),
+        ("never", 504, "Timeout", "15"),
         ("floods", 500, "OutputLimitExceeded", "MiB"),
         ("bytes_in_print", 500, "Exception", "surrogates not allowed"),
         ("not_json", 500, "ResultNotJson", "set"),
