@@ -488,19 +488,54 @@ async fn markup_stays_text() {
     assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
     let policy = answer.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'; script-src 'self';"));
-    for (path, kind) in [
-        ("/", "text/html; charset=utf-8"),
-        ("/app.js", "text/javascript; charset=utf-8"),
-        ("/style.css", "text/css; charset=utf-8"),
-    ] {
-        let file = site.get("", path).await;
+    for path in ["/", "/scripts/shop/pay/runs"] {
+        let page = site.get("", path).await;
+        let kind = "text/html; charset=utf-8".parse().unwrap();
         assert_eq!(
-            (file.status, &file.headers[header::CONTENT_TYPE]),
-            (StatusCode::OK, &kind.parse().unwrap())
+            (page.status, &page.headers[header::CONTENT_TYPE]),
+            (StatusCode::OK, &kind)
         );
-        assert!(file.headers.contains_key(header::CONTENT_SECURITY_POLICY));
+        assert!(page.headers.contains_key(header::CONTENT_SECURITY_POLICY));
+        assert!(page.text().contains("ScriptScope"));
     }
     site.get("", "/../Cargo.toml").await.fails(404, "NotFound");
+}
+
+#[tokio::test]
+async fn a_token_can_become_a_session() {
+    let site = site().await;
+    let session = |method: &str, token: &str| {
+        let request = Request::builder().method(method).uri("/api/v1/session");
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        request.body(Body::empty()).unwrap()
+    };
+    let refused = site.send(session("POST", "wrong")).await;
+    refused.fails(401, "Unauthenticated");
+    assert!(!refused.headers.contains_key(header::SET_COOKIE));
+    let begun = site.send(session("POST", "shop")).await;
+    assert_eq!(begun.status, 204);
+    let cookie = begun.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(
+        cookie.contains("; HttpOnly") && cookie.contains("; SameSite=Strict"),
+        "{cookie}"
+    );
+    let pair = cookie.split(';').next().unwrap();
+    let asked = |from: &str| {
+        let request = Request::get("/api/v1/whoami").header(header::COOKIE, pair);
+        let request = request.header("sec-fetch-site", from);
+        request.body(Body::empty()).unwrap()
+    };
+    let me = site.send(asked("same-origin")).await.works();
+    assert_eq!(me["username"], "shop");
+    let other = site.send(asked("same-site")).await;
+    other.fails(401, "Unauthenticated");
+    let ended = site.send(session("DELETE", "wrong")).await;
+    assert_eq!(ended.status, 204);
+    let cookie = ended.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(
+        cookie.starts_with("scriptscope-session=;") && cookie.contains("Max-Age=0"),
+        "{cookie}"
+    );
 }
 
 /// The records of a CSV file, without its headings.

@@ -205,6 +205,7 @@ fn passed_on(request: &Request) -> Result<http::Request<Full<Bytes>>, CliError> 
         .map_err(|_| CliError::Failed("this is no path".to_owned()))?;
     for name in [
         header::ACCEPT,
+        header::ACCEPT_ENCODING,
         header::ACCEPT_LANGUAGE,
         header::IF_NONE_MATCH,
         header::RANGE,

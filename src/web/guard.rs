@@ -11,7 +11,7 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{ApiError, access::Access, certificates::Chain};
+use super::{ApiError, access::Access, certificates::Chain, session};
 use crate::query::within;
 
 /// How long an answer may take to begin.
@@ -46,7 +46,7 @@ pub(super) fn wrap(router: Router) -> Router {
         .layer(middleware::map_response(secure))
 }
 
-async fn wrong_method() -> ApiError {
+pub(super) async fn wrong_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "MethodNotAllowed",
@@ -138,14 +138,18 @@ async fn secure(mut response: Response) -> Response {
 #[derive(Clone)]
 pub(super) struct Token(pub(super) Arc<str>);
 
-/// Lets a request through only with a good bearer token, or else a good client certificate, and notes whose it is.
+/// Lets a request through only with a good bearer token, or else that of a session, or else a good client certificate,
+/// and notes whose it is.
 pub(super) async fn authenticate(
     State(access): State<Arc<dyn Access>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let identity = if let Some(token) = bearer(request.headers().get(header::AUTHORIZATION)) {
-        let token = Token(token.into());
+    let headers = request.headers();
+    let token = bearer(headers.get(header::AUTHORIZATION))
+        .or_else(|| session::token_of(request.method(), headers))
+        .map(|token| Token(token.into()));
+    let identity = if let Some(token) = token {
         let identity = access.identify(&token.0).await?;
         request.extensions_mut().insert(token);
         identity

@@ -19,12 +19,16 @@ mod query;
 mod readable;
 mod rows;
 mod scripts;
+mod session;
 mod stream;
 mod tls;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use axum::{Extension, Json, Router, middleware, routing::get};
+use axum::{
+    Extension, Json, Router, middleware,
+    routing::{delete, get, post},
+};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -161,6 +165,7 @@ pub fn router(state: WebState) -> Router {
     let at = |path: &str| format!("{script}{path}");
     let api = Router::new()
         .route("/api/v1/whoami", get(whoami))
+        .route("/api/v1/session", post(session::begin))
         .route("/api/v1/scripts", get(scripts::list))
         .route(script, get(scripts::one))
         .route(&at("/deployments"), get(deployments::list))
@@ -183,7 +188,9 @@ pub fn router(state: WebState) -> Router {
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&state.access),
             guard::authenticate,
-        ));
+        ))
+        // Whoever wants to be forgotten need not be known.
+        .route("/api/v1/session", delete(session::end));
     guard::wrap(api.fallback(assets::serve).with_state(state))
 }
 

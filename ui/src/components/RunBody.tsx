@@ -1,0 +1,120 @@
+import { Link } from "@tanstack/react-router";
+import { lazy, type ReactNode, Suspense } from "react";
+import type { RunDetail, RunError } from "../api/types";
+import { duration } from "../lib/format";
+import { elsewhere, withFilter } from "../lib/search";
+import { usePlace } from "../routes/script";
+import { Copy } from "./Copy";
+import { RunLogs } from "./RunLogs";
+import { Time } from "./Time";
+
+const Editor = lazy(() => import("./json/Editor"));
+
+export function RunBody({ run }: { run: RunDetail }) {
+  const { script, search } = usePlace();
+  const logs = withFilter(
+    { ...elsewhere(search), range: "AllTime" },
+    { match: "All", conditions: [{ column: "Run ID", operator: "Equals", values: [run.runId] }] },
+  );
+  return (
+    <>
+      <Facts run={run} />
+      {run.error && <ErrorBlock error={run.error} />}
+      <Payload name="Input" text={run.inputText} />
+      <Payload name="Output" text={run.outputText} />
+      <section aria-labelledby="run-logs">
+        <div className="section-head">
+          <h3 id="run-logs">Logs</h3>
+          <Link to="/scripts/$namespace/$name/logs" params={script} search={logs as never} className="soft">
+            In the Logs tab
+          </Link>
+        </div>
+        <RunLogs runId={run.runId} isOpen={run.status === "In Progress"} />
+      </section>
+    </>
+  );
+}
+
+function Facts({ run }: { run: RunDetail }) {
+  const facts: [string, ReactNode][] = [
+    ["Function", <code key="f">{run.function}</code>],
+    [
+      "Response Time",
+      run.responseTimeMicros === null ? null : (
+        <span className="num" key="r">
+          {duration(run.responseTimeMicros)}{" "}
+          <span className="soft">({(run.responseTimeMicros / 1000).toLocaleString("en")} ms)</span>
+        </span>
+      ),
+    ],
+    ["Reason", run.reason],
+    ["Executed On", <Time at={run.executedOn} key="e" />],
+    ["Finished", run.finishedAt && <Time at={run.finishedAt} key="d" />],
+    ["Source", run.source],
+    ["Source Type", run.sourceType],
+    ["Version", `${run.deploymentVersion}`],
+    ["Deployment", <code key="i">{run.deploymentId}</code>],
+    [
+      "Trace",
+      run.traceparent && (
+        <span className="with-copy" key="t">
+          <code>{run.traceparent}</code>
+          <Copy text={run.traceparent} label="Copy the trace" />
+        </span>
+      ),
+    ],
+  ];
+  return (
+    <dl className="facts">
+      {facts.map(([name, value]) =>
+        value ? (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ) : null,
+      )}
+    </dl>
+  );
+}
+
+function ErrorBlock({ error }: { error: RunError }) {
+  return (
+    <section className="error-block" aria-labelledby="run-error">
+      <div className="section-head">
+        <h3 id="run-error">Error</h3>
+        <Copy text={error.traceback ?? error.message} label="Copy the error" />
+      </div>
+      <p className="error-message">
+        <strong>{error.type ?? error.reason}</strong> {error.message}
+      </p>
+      {error.traceback && (
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls
+        <pre tabIndex={0} role="region" aria-label="Stack trace">
+          {error.traceback}
+        </pre>
+      )}
+    </section>
+  );
+}
+
+function Payload({ name, text }: { name: string; text: string | null }) {
+  return (
+    <section aria-labelledby={`run-${name}`}>
+      <div className="section-head">
+        <h3 id={`run-${name}`}>{name}</h3>
+        {text !== null && <Copy text={text} label={`Copy the ${name.toLowerCase()}`} />}
+      </div>
+      {text === null ? (
+        <p className="soft">
+          None is kept: there was none, it is not captured, or it was larger than{" "}
+          <code>capture.maxBytes</code>.
+        </p>
+      ) : (
+        <Suspense fallback={<pre className="json-plain">{text.slice(0, 4_000)}</pre>}>
+          <Editor text={text} label={name} />
+        </Suspense>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,93 @@
+import type { QueryClient } from "@tanstack/react-query";
+import {
+  createRootRouteWithContext,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  redirect,
+} from "@tanstack/react-router";
+import { listSearch, parseSearch, stringifySearch, viewSearch } from "./lib/search";
+import { NotFound, Root, RouteFailure } from "./routes/root";
+import { RunsTab } from "./routes/runs";
+import { ScriptLayout } from "./routes/script";
+import { ScriptsList } from "./routes/scripts";
+
+const rootRoute = createRootRouteWithContext<{ queryClient: QueryClient }>()({
+  component: Root,
+  notFoundComponent: NotFound,
+});
+
+const homeRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/",
+  beforeLoad: () => {
+    throw redirect({ to: "/scripts", replace: true });
+  },
+});
+
+const listRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/scripts",
+  validateSearch: listSearch,
+  component: ScriptsList,
+});
+
+const scriptRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/scripts/$namespace/$name",
+  validateSearch: viewSearch,
+  component: ScriptLayout,
+});
+
+const scriptHomeRoute = createRoute({
+  getParentRoute: () => scriptRoute,
+  path: "/",
+  beforeLoad: ({ params, search }) => {
+    throw redirect({ to: "/scripts/$namespace/$name/runs", params, search, replace: true });
+  },
+});
+
+const runsRoute = createRoute({ getParentRoute: () => scriptRoute, path: "/runs", component: RunsTab });
+
+const runRoute = createRoute({
+  getParentRoute: () => runsRoute,
+  path: "/$runId",
+  component: lazyRouteComponent(() => import("./routes/record"), "RecordRoute"),
+});
+
+const logsRoute = createRoute({
+  getParentRoute: () => scriptRoute,
+  path: "/logs",
+  component: lazyRouteComponent(() => import("./routes/logs"), "LogsTab"),
+});
+
+const versionsRoute = createRoute({
+  getParentRoute: () => scriptRoute,
+  path: "/versions",
+  component: lazyRouteComponent(() => import("./routes/versions"), "VersionsTab"),
+});
+
+const routeTree = rootRoute.addChildren([
+  homeRoute,
+  listRoute,
+  scriptRoute.addChildren([scriptHomeRoute, runsRoute.addChildren([runRoute]), logsRoute, versionsRoute]),
+]);
+
+export function createAppRouter(queryClient: QueryClient) {
+  return createRouter({
+    routeTree,
+    context: { queryClient },
+    parseSearch,
+    stringifySearch,
+    defaultErrorComponent: RouteFailure,
+    defaultNotFoundComponent: NotFound,
+    defaultPreload: "intent",
+    scrollRestoration: false,
+  });
+}
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: ReturnType<typeof createAppRouter>;
+  }
+}

@@ -1,0 +1,56 @@
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useCallback, useMemo } from "react";
+import { newestRunsQuery, runsByIdQuery, runsQuery } from "../api/queries";
+import type { Run } from "../api/types";
+import { filterParams } from "../lib/filters";
+import { joinNewest } from "../lib/newest";
+import { isPast, rangeParams } from "../lib/range";
+import { filterOf, rangeOf, zoneOf } from "../lib/search";
+import { usePlace } from "./script";
+
+/** Ids that one request asks for. */
+const AT_ONCE = 50;
+
+/** The runs of the page's range and filter: those read so far, with what is new since. */
+export function useRuns() {
+  const { script, search } = usePlace();
+  const zone = zoneOf(search);
+  const range = rangeOf(search);
+  const now = new Date();
+  const params = {
+    ...rangeParams(range, zone, now),
+    ...filterParams("runs", filterOf(search, "runs"), search.q ?? ""),
+  };
+  const pages = useInfiniteQuery(runsQuery(script, params));
+  const newest = useQuery({
+    ...newestRunsQuery(script, params, isPast(range, zone, now)),
+    enabled: pages.isSuccess,
+  });
+  const loaded = useMemo(() => pages.data?.pages.flatMap((page) => page.items) ?? [], [pages.data]);
+  const joined = useMemo(
+    () =>
+      newest.data
+        ? joinNewest(newest.data.items, loaded, (run) => run.runId, newest.data.next === null)
+        : { rows: loaded, fresh: 0, complete: true },
+    [newest.data, loaded],
+  );
+  // Those that had not ended when they were read, further down.
+  const open = useMemo(() => {
+    const seen = new Set(newest.data?.items.map((run) => run.runId));
+    return joined.rows
+      .filter((run) => run.status === "In Progress" && !seen.has(run.runId))
+      .slice(0, AT_ONCE)
+      .map((run) => run.runId);
+  }, [joined.rows, newest.data]);
+  const ended = useQuery(runsByIdQuery(script, open));
+  const rows = useMemo(() => {
+    if (!ended.data || open.length === 0) return joined.rows;
+    const latest = new Map(ended.data.items.map((run): [string, Run] => [run.runId, run]));
+    return joined.rows.map((run) => (run.status === "In Progress" ? (latest.get(run.runId) ?? run) : run));
+  }, [joined.rows, ended.data, open.length]);
+  const { fetchNextPage, hasNextPage, isFetchingNextPage, isFetchNextPageError } = pages;
+  const more = useCallback(() => {
+    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage();
+  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage]);
+  return { ...pages, rows, more, total: newest.data?.total, complete: joined.complete, params };
+}
