@@ -16,11 +16,11 @@ demo: ## Everything from nothing: cluster, chart, a sample script, three calls, 
 	@scripts/demo
 
 .PHONY: test
-test: deps-test ## All tests, with those on a real cluster (its own, removed at the end)
+test: deps-test ui ## All tests, with those on a real cluster (its own, removed at the end)
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres, pip and Node for the tests, where they are missing, from Debian's packages and npm's
+deps-test: ## Install Postgres, pip, Node and Chromium for the tests, where they are missing, from Debian's packages and npm's
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
 	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
@@ -28,9 +28,12 @@ deps-test: ## Install Postgres, pip and Node for the tests, where they are missi
 	@command -v npm >/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm; }
 	@node -e 'process.exit(+process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null || npm install --silent --global node@24
+	@command -v chromium >/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
+	@$(MAKE) --no-print-directory tests/ui/node_modules/.package-lock.json
 
 .PHONY: check
-check: deps-test ## The fast loop: format, clippy, tests that need no cluster
+check: deps-test ui ## The fast loop: format, lint, tests that need no cluster
 	@tests/run fast
 
 .PHONY: e2e
@@ -50,16 +53,32 @@ bench: ## Benchmarks of whole paths; NAME=... for one, SCALE=small for a quick l
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(HOST) --bench pipeline -- $(NAME)
 
 .PHONY: fmt
-fmt: ## Format the code
+fmt: ui/node_modules/.package-lock.json ## Format the code
 	cargo fmt
+	@cd ui && npm run --silent format
 
 .PHONY: generate
 generate: ## Write the CRDs anew after a change in src/api
 	cargo run --quiet --locked -- crd --dir crds
 	cargo run --quiet --locked -- crd --dir charts/scriptscope/files/crds
 
+.PHONY: ui
+ui: ui/dist/index.html ## The dashboard, into ui/dist, which the binary embeds (skipped while nothing changed)
+
+# npm writes this file when it is done.
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json %/.npmrc
+	@cd $* && npm ci --silent && touch node_modules/.package-lock.json
+
+ui/dist/index.html: ui/node_modules/.package-lock.json ui/index.html ui/vite.config.ts ui/tsconfig.json \
+		$(shell find ui/src ui/public ui/scripts -type f)
+	@cd ui && npm run --silent build
+
+.PHONY: screenshots
+screenshots: deps-test ui ## Pictures of each view of the dashboard, into target/screenshots
+	@cd tests/ui && npm run --silent screenshots
+
 .PHONY: binary
-binary: ## The release binary
+binary: ui ## The release binary
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) --bin scriptscope
 
 .PHONY: cluster-deps cluster-build cluster-up cluster-down image install

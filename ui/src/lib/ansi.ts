@@ -17,6 +17,7 @@ const NOISE = new RegExp(
   ].join("|"),
   "g",
 );
+// biome-ignore lint/suspicious/noControlCharactersInRegex: it is what is looked for
 const COLOUR = /\u001b\[[0-9;]*m/g;
 
 /** The message as it is read: without any escape sequence. */

@@ -1,6 +1,6 @@
 /** A ScriptExport that writes what the page shows. */
 import type { ScriptName } from "../api/types";
-import type { Filter, Table } from "./filters";
+import { type Filter, type Table, withSearch } from "./filters";
 import { bounds, type Range, type Zone } from "./range";
 
 /** A YAML scalar that can not be mistaken for anything but text: JSON strings are YAML. */
@@ -28,10 +28,7 @@ export interface ExportWish {
 }
 
 export function exportYaml({ script, table, range, zone, filter, search }: ExportWish, now: Date): string {
-  const searching = search
-    ? [{ column: table === "runs" ? "Run ID" : "Log Message", operator: "Contains", values: [search] }]
-    : [];
-  const conditions = [...filter.conditions, ...searching];
+  const { match, conditions } = withSearch(table, filter, search);
   return [
     "apiVersion: scriptscope.dev/v1alpha1",
     "kind: ScriptExport",
@@ -44,7 +41,7 @@ export function exportYaml({ script, table, range, zone, filter, search }: Expor
     `  data: ${table === "runs" ? "Runs" : "Logs"}`,
     "  range:",
     ...rangeLines(range, zone, now),
-    ...(conditions.length ? [`  match: ${filter.match}`, "  filters:"] : []),
+    ...(conditions.length ? [`  match: ${match}`, "  filters:"] : []),
     ...conditions.flatMap(({ column, operator, values }) => [
       `    - column: ${column}`,
       `      operator: ${operator}`,

@@ -140,16 +140,19 @@ export function searched(table: Table, filter: Filter): string {
   return filter.conditions.length ? "run ids" : "run ids, functions and sources";
 }
 
-/** What the API is asked for: a filter, and a text to search. */
-export function filterParams(table: Table, filter: Filter, search: string): Record<string, string> {
-  const plain: Record<string, string> = {};
-  const text = filterText(filter);
-  if (text) plain["filter"] = text;
-  if (!search || !isSearchable(filter)) return plain;
-  if (table === "logs") return { ...plain, search };
+/** The filter and the search as one filter: all of the former, and the latter. */
+export function withSearch(table: Table, filter: Filter, search: string): Filter {
+  if (!search || !isSearchable(filter)) return filter;
   const contains = (column: string): Condition => ({ column, operator: "Contains", values: [search] });
-  const joined: Filter = filter.conditions.length
-    ? { match: "All", conditions: [...filter.conditions, contains("Run ID")] }
-    : { match: "Any", conditions: SEARCHED.map(contains) };
-  return { filter: JSON.stringify(joined) };
+  if (table === "runs" && filter.conditions.length === 0) {
+    return { match: "Any", conditions: SEARCHED.map(contains) };
+  }
+  const added = contains(table === "runs" ? "Run ID" : "Log Message");
+  return { match: "All", conditions: [...filter.conditions, added] };
+}
+
+/** What the API is asked for. */
+export function filterParams(table: Table, filter: Filter, search: string): { filter?: string } {
+  const text = filterText(withSearch(table, filter, search));
+  return text ? { filter: text } : {};
 }

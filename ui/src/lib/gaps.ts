@@ -8,6 +8,7 @@ const REASONS: Record<string, string> = {
   FileTruncated: "a log file was cut short",
   WrittenAfterRotation: "a log file was written to after the next one was begun",
   Unreadable: "a log file is damaged",
+  ApiFollowInterrupted: "reading the log was interrupted, and lines may have been missed",
   CarryUnreadable: "the beginning of a line was lost",
 };
 

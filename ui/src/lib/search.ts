@@ -25,7 +25,7 @@ export function parseSearch(text: string): Flat {
   return Object.fromEntries(new URLSearchParams(text));
 }
 
-export function stringifySearch(search: Flat): string {
+export function stringifySearch(search: object): string {
   const params = new URLSearchParams();
   for (const [key, value] of Object.entries(search)) {
     if (typeof value === "string" && value !== "") params.set(key, value);

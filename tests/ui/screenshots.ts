@@ -1,0 +1,70 @@
+/** Pictures of each view, light and dark, wide and narrow, in target/screenshots. */
+import type { Page } from "@playwright/test";
+import { signIn, test } from "./bed";
+
+test.use({ user: "" });
+
+const FOLDER = process.env["SCREENSHOTS"] ?? new URL("../../target/screenshots", import.meta.url).pathname;
+const PAY = "/scripts/shop/pay";
+
+async function still(page: Page): Promise<void> {
+  await page.waitForLoadState("networkidle").catch(() => {});
+  await page.waitForFunction(() => !document.querySelector(".skeleton"));
+}
+
+const VIEWS: [string, (page: Page) => Promise<void>][] = [
+  ["scripts", (page) => page.goto("/scripts").then(() => {})],
+  ["runs", (page) => page.goto(`${PAY}/runs`).then(() => {})],
+  [
+    "runs-filtered",
+    async (page) => {
+      const filter = { match: "All", conditions: [{ column: "Status", operator: "Equals", values: ["Failed"] }] };
+      await page.goto(`${PAY}/runs?range=Yesterday&filter=${encodeURIComponent(JSON.stringify(filter))}`);
+    },
+  ],
+  ["record", (page) => page.goto(`${PAY}/runs/run-02987`).then(() => {})],
+  ["record-success", (page) => page.goto(`${PAY}/runs/run-02985`).then(() => {})],
+  ["logs", (page) => page.goto(`${PAY}/logs?range=24h&live=on`).then(() => {})],
+  ["logs-search", (page) => page.goto(`${PAY}/logs?q=rate`).then(() => {})],
+  ["versions", (page) => page.goto(`${PAY}/versions`).then(() => {})],
+  ["empty", (page) => page.goto("/scripts/shop/draft/runs").then(() => {})],
+  ["missing", (page) => page.goto("/scripts/shop/nope/runs").then(() => {})],
+  [
+    "filter-menu",
+    async (page) => {
+      await page.goto(`${PAY}/runs`);
+      await page.getByRole("button", { name: "Filter" }).click();
+    },
+  ],
+  [
+    "range",
+    async (page) => {
+      await page.goto(`${PAY}/runs`);
+      await page.getByRole("button", { name: "Last 7 days" }).click();
+      await page.getByRole("button", { name: "Custom range" }).click();
+      await page.getByRole("grid").waitFor();
+    },
+  ],
+];
+
+for (const scheme of ["light", "dark"] as const) {
+  for (const width of [1440, 390]) {
+    for (const [name, open] of VIEWS) {
+      test(`${name} ${scheme} ${width}`, async ({ page }) => {
+        await page.emulateMedia({ colorScheme: scheme });
+        await page.setViewportSize({ width, height: width === 390 ? 844 : 900 });
+        await signIn(page, "shop");
+        await open(page);
+        await still(page);
+        await page.screenshot({ path: `${FOLDER}/${name}-${scheme}-${width}.png` });
+      });
+    }
+    test(`sign-in ${scheme} ${width}`, async ({ page }) => {
+      await page.emulateMedia({ colorScheme: scheme });
+      await page.setViewportSize({ width, height: width === 390 ? 844 : 900 });
+      await page.goto("/");
+      await page.getByRole("heading", { name: "Sign in" }).waitFor();
+      await page.screenshot({ path: `${FOLDER}/sign-in-${scheme}-${width}.png` });
+    });
+  }
+}
