@@ -62,7 +62,7 @@ fn file_of(path: &str) -> &str {
         "/" | "/scripts" => "index.html",
         path if path.starts_with("/scripts/") => "index.html",
         // The compressed forms are no files of their own.
-        path if path.ends_with(".br") || path.ends_with(".gz") => "",
+        path if matches!(path.rsplit('.').next(), Some("br" | "gz")) => "",
         path => path.trim_start_matches('/'),
     }
 }
@@ -90,7 +90,9 @@ fn compressed(path: &str, headers: &HeaderMap) -> Option<((HeaderName, &'static 
 fn accepts(accepted: &str, encoding: &str) -> bool {
     accepted.split(',').any(|part| {
         let mut words = part.split(';').map(str::trim);
-        let named = words.next().is_some_and(|name| name.eq_ignore_ascii_case(encoding));
+        let named = words
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(encoding));
         named && !words.any(|word| matches!(word, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
     })
 }
@@ -112,7 +114,12 @@ mod tests {
 
     #[test]
     fn every_place_of_the_dashboard_is_its_page() {
-        for path in ["/", "/scripts", "/scripts/shop/pay", "/scripts/shop/pay/runs/run.js"] {
+        for path in [
+            "/",
+            "/scripts",
+            "/scripts/shop/pay",
+            "/scripts/shop/pay/runs/run.js",
+        ] {
             assert_eq!(file_of(path), "index.html", "{path}");
         }
         assert_eq!(file_of("/assets/app-1a2b.js"), "assets/app-1a2b.js");

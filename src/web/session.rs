@@ -6,7 +6,7 @@
 
 use axum::{
     Extension,
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -74,7 +74,7 @@ pub(super) fn token_of<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'
 
 /// Whether the page that asks is one of this host, or nobody's (an address typed in, a bookmark) and only reads.
 fn is_from_here(method: &Method, headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match site {
         Some(b"same-origin") => true,

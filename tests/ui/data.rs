@@ -115,11 +115,24 @@ fn run(n: i64, now: Timestamp) -> Vec<Value> {
         "traceparent": format!("00-{:032x}-{:016x}-01", n + 1, n + 1),
         "input": input(n)})];
     let mut log = |level: &str, message: &str, after: i64| {
-        lines.push(span(&id, level, message, begun + SignedDuration::from_micros(after)));
+        lines.push(span(
+            &id,
+            level,
+            message,
+            begun + SignedDuration::from_micros(after),
+        ));
     };
-    log("INFO", &format!("{function} for order {} began", 90_000 + n), 1_500);
+    log(
+        "INFO",
+        &format!("{function} for order {} began", 90_000 + n),
+        1_500,
+    );
     if n % 5 == 0 {
-        log("DEBUG", "\u{1b}[36mcache\u{1b}[0m \u{1b}[1mmiss\u{1b}[0m for <b>rate</b>", 2_500);
+        log(
+            "DEBUG",
+            "\u{1b}[36mcache\u{1b}[0m \u{1b}[1mmiss\u{1b}[0m for <b>rate</b>",
+            2_500,
+        );
     }
     if n % 11 == 0 {
         log("WARNING", "the rate is older than a day", 3_500);
@@ -194,7 +207,14 @@ async fn others(store: &Arc<dyn Store>, feed: &Feed, now: Timestamp) {
     let yesterday = now - SignedDuration::from_hours(26);
     deploy(store, &quotes, yesterday, DeploymentState::Deployed, None).await;
     let why = Some("ImagePullBackOff: the image can not be pulled");
-    deploy(store, &quotes, now - SignedDuration::from_hours(2), DeploymentState::Failed, why).await;
+    deploy(
+        store,
+        &quotes,
+        now - SignedDuration::from_hours(2),
+        DeploymentState::Failed,
+        why,
+    )
+    .await;
     let loans = ScriptKey::new("bank", "loans");
     deploy(store, &loans, yesterday, DeploymentState::Undeployed, None).await;
     for (script, function, source, kind, millis) in [

@@ -72,7 +72,8 @@ impl ScriptObjects for Objects {
         let mut object = CustomScript::new(name, spec);
         let endpoint = format!("http://{name}.{namespace}.svc");
         object.status =
-            serde_json::from_value(json!({"phase": phase, "version": version, "endpoint": endpoint})).unwrap();
+            serde_json::from_value(json!({"phase": phase, "version": version, "endpoint": endpoint}))
+                .unwrap();
         Some(Arc::new(object))
     }
 
