@@ -14,9 +14,10 @@ test("the list has the scripts of the reader with REST's figures", async ({ page
   await expect(rows).toHaveCount(items.length + 1);
   const quotes = items.find((script) => script.name === "quotes");
   const row = rows.filter({ hasText: "quotes" });
-  await expect(row.getByRole("cell").nth(4)).toHaveText(String(quotes?.figures.totalRuns));
-  await expect(row.getByRole("cell").nth(6)).toHaveText("0.00 %");
+  await expect(row.getByRole("cell").nth(5)).toHaveText(String(quotes?.figures.totalRuns));
+  await expect(row.getByRole("cell").nth(7)).toHaveText("0.00 %");
   await expect(row).toContainText("Deployment failed");
+  await expect(row.getByRole("img", { name: /^Runs of the last 7 days: / })).toBeVisible();
   await expect(page.getByRole("link", { name: "loans" })).toBeHidden();
 });
 

@@ -8,8 +8,9 @@ const FOLDER = process.env["SCREENSHOTS"] ?? new URL("../../target/screenshots",
 const PAY = "/scripts/shop/pay";
 
 async function still(page: Page): Promise<void> {
-  await page.waitForLoadState("networkidle").catch(() => {});
   await page.waitForFunction(() => !document.querySelector(".skeleton"));
+  // What is drawn on a canvas has no other sign.
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }
 
 const VIEWS: [string, (page: Page) => Promise<void>][] = [

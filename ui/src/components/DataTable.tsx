@@ -6,6 +6,8 @@ declare module "@tanstack/react-table" {
   interface ColumnMeta<TData, TValue> {
     /** Class of its heading and cells. */
     className?: string;
+    /** Names the value where a row has no headings. */
+    label?: string;
   }
 }
 
@@ -127,7 +129,12 @@ function GridRow<T>({ row, index, offset, measure, table }: RowProps<T>) {
         </div>
       ) : (
         row.getVisibleCells().map((cell) => (
-          <div className={`cell ${cell.column.columnDef.meta?.className ?? ""}`} role="cell" key={cell.id}>
+          <div
+            className={`cell ${cell.column.columnDef.meta?.className ?? ""}`}
+            role="cell"
+            data-label={cell.column.columnDef.meta?.label}
+            key={cell.id}
+          >
             {flexRender(cell.column.columnDef.cell, cell.getContext())}
           </div>
         ))

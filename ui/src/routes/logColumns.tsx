@@ -72,7 +72,7 @@ export function logColumns({ search, script, open, toggle, onFilter }: Context) 
                 aria-label={`Run ${line.runId}`}
                 title={`Run ${line.runId}`}
               >
-                {line.runId.slice(-8)}
+                {line.runId.length > 10 ? `…${line.runId.slice(-8)}` : line.runId}
               </Link>
             )}
           </>

@@ -56,12 +56,12 @@ function columns(onFilter: OnFilter) {
     }),
     column.accessor("deploymentVersion", {
       header: "Deployment Version",
-      meta: { className: "cell-num cell-label" },
+      meta: { className: "cell-num" },
       cell: ({ getValue }) => value("Deployment Version", String(getValue())),
     }),
     column.accessor("responseTimeMicros", {
       header: "Response Time",
-      meta: { className: "cell-num cell-label" },
+      meta: { className: "cell-num" },
       cell: ({ row: { original: run } }) =>
         run.responseTimeMicros === null ? (
           <span className="soft">{run.reason ?? ""}</span>

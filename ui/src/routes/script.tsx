@@ -116,11 +116,13 @@ export function ScriptLayout() {
                 ]}
                 onChange={(next) => place.setSearch((now) => withZone(now, next === "utc" ? "utc" : "local"))}
               />
-              <RangePicker
-                range={rangeOf(search)}
-                zone={zone}
-                onChange={(range) => place.setSearch((now) => withRange(now, range))}
-              />
+              {!matches({ to: "/scripts/$namespace/$name/versions", params: script }) && (
+                <RangePicker
+                  range={rangeOf(search)}
+                  zone={zone}
+                  onChange={(range) => place.setSearch((now) => withRange(now, range))}
+                />
+              )}
             </div>
           </div>
           <Outlet />

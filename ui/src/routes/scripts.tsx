@@ -8,6 +8,7 @@ import { StatusBadge } from "../components/Badge";
 import { Choice } from "../components/Choice";
 import { DataTable } from "../components/DataTable";
 import { SearchBox } from "../components/SearchBox";
+import { Sparkline } from "../components/Sparkline";
 import { Empty, Failure, SkeletonRows, Stale } from "../components/States";
 import { ago, count, duration, NONE, percent } from "../lib/format";
 
@@ -34,45 +35,51 @@ const COLUMNS = [
       <StatusBadge status={script.exists ? (script.phase ?? "Draft") : "Deleted"} />
     ),
   }),
+  column.display({
+    id: "days",
+    header: "7 Days",
+    meta: { className: "cell-spark" },
+    cell: ({ row: { original: script } }) => <Sparkline script={script} />,
+  }),
   column.accessor("version", {
     header: "Version",
-    meta: { className: "cell-num cell-label" },
+    meta: { className: "cell-num", label: "Version" },
     cell: ({ getValue }) => getValue() ?? NONE,
   }),
   column.accessor((script) => script.figures.totalRuns, {
     id: "runs",
     header: "Runs",
-    meta: { className: "cell-num cell-label" },
+    meta: { className: "cell-num", label: "Runs" },
     cell: ({ getValue }) => count(getValue()),
   }),
   column.accessor((script) => script.figures.inProgressRuns, {
     id: "progress",
     header: "In Progress",
-    meta: { className: "cell-num cell-label" },
+    meta: { className: "cell-num", label: "In Progress" },
     cell: ({ getValue }) => count(getValue()),
   }),
   column.accessor((script) => script.figures.failureRateBasisPoints, {
     id: "failures",
     header: "Failure Rate",
-    meta: { className: "cell-num cell-label" },
+    meta: { className: "cell-num", label: "Failure Rate" },
     cell: ({ getValue }) => percent(getValue()),
   }),
   column.accessor((script) => script.figures.p90Microseconds, {
     id: "p90",
     header: "P90",
-    meta: { className: "cell-num cell-label" },
+    meta: { className: "cell-num", label: "P90" },
     cell: ({ getValue }) => duration(getValue()),
   }),
   column.accessor((script) => script.figures.p99Microseconds, {
     id: "p99",
     header: "P99",
-    meta: { className: "cell-num cell-label" },
+    meta: { className: "cell-num", label: "P99" },
     cell: ({ getValue }) => duration(getValue()),
   }),
   column.accessor((script) => script.figures.lastRunTime, {
     id: "last",
     header: "Last Run",
-    meta: { className: "cell-num cell-label" },
+    meta: { className: "cell-num", label: "Last Run" },
     cell: ({ getValue }) => {
       const time = getValue();
       return time ? (

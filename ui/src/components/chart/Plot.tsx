@@ -1,6 +1,7 @@
 import { useEffect, useRef } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { minuteTime } from "../../lib/format";
 import type { Zone } from "../../lib/range";
 import { type ChartData, type Marker, stacked } from "./data";
 
@@ -28,6 +29,7 @@ function drawMarkers(plot: uPlot, markers: Marker[]): void {
   ctx.strokeStyle = colour("--marker");
   ctx.fillStyle = colour("--ink-soft");
   ctx.lineWidth = devicePixelRatio;
+  ctx.textAlign = "center";
   ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
   ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
   let free = left;
@@ -38,25 +40,35 @@ function drawMarkers(plot: uPlot, markers: Marker[]): void {
     ctx.moveTo(x, top);
     ctx.lineTo(x, top + height);
     ctx.stroke();
-    // A name that would lie on another one is left out; the list below the chart has it.
+    // A name that would lie on another one is left out; the tab Versions has all.
     if (x < free) continue;
-    ctx.fillText(label, x + 3 * devicePixelRatio, top + 10 * devicePixelRatio);
+    ctx.fillText(label, x, top - 4 * devicePixelRatio);
     free = x + ctx.measureText(label).width + 8 * devicePixelRatio;
   }
   ctx.restore();
+}
+
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/** A tick of the axis of time: the hour, or the day where one begins. */
+function tick(seconds: number, zone: Zone): string {
+  const [day, time] = minuteTime(new Date(seconds * 1000), zone).split(" ") as [string, string];
+  const [, month, date] = day.split("-").map(Number) as [number, number, number];
+  return time === "00:00" ? `${date} ${MONTHS[month - 1]}` : time;
 }
 
 function options(props: Props, size: number): uPlot.Options {
   const { data, zone, width, markers } = props;
   const show = data.lines[0]?.show ?? String;
   const bars = data.kind === "bars";
-  const paths = bars ? uPlot.paths.bars?.({ size: [0.8, 40], align: 1 }) : undefined;
+  const paths = bars ? uPlot.paths.bars?.({ size: [0.78, 72], align: 1 }) : undefined;
   const axis = { stroke: colour("--ink-soft"), font: "11px system-ui, sans-serif" };
   const grid = { stroke: colour("--line-soft"), width: 1 };
   return {
     width: size,
     height: HEIGHT,
     ...(zone === "utc" && { tzDate: (time: number) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC") }),
+    padding: [18, 20, 0, 0],
     legend: { show: false },
     cursor: { points: { show: !bars }, drag: { x: true, y: false, setScale: false }, y: false },
     scales: {
@@ -64,7 +76,14 @@ function options(props: Props, size: number): uPlot.Options {
       y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.12 : 1] },
     },
     axes: [
-      { ...axis, grid: { show: false }, ticks: { show: false } },
+      {
+        ...axis,
+        size: 28,
+        gap: 6,
+        grid: { show: false },
+        ticks: { show: false },
+        values: (_plot, ticks) => ticks.map((one) => tick(one, zone)),
+      },
       {
         ...axis,
         grid,
