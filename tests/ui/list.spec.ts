@@ -23,6 +23,7 @@ test("the list has the scripts of the reader with REST's figures", async ({ page
 
 test("a search narrows the list, stays in the URL, and a click opens a script", async ({ page }) => {
   await page.goto("/scripts");
+  await expect(page.getByRole("link", { name: "pay", exact: true })).toBeVisible();
   await page.keyboard.press("/");
   await page.keyboard.type("quo");
   await expect(page.getByRole("link", { name: "quotes" })).toBeVisible();
