@@ -15,7 +15,7 @@ async function findings(page: Page, options = {}): Promise<string[]> {
 }
 
 async function settled(page: Page): Promise<void> {
-  await page.waitForFunction(() => !document.querySelector(".skeleton"));
+  await page.waitForFunction(() => document.querySelector("h1") && !document.querySelector(".skeleton"));
 }
 
 const PLACES: [string, string][] = [

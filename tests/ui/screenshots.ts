@@ -8,7 +8,7 @@ const FOLDER = process.env["SCREENSHOTS"] ?? new URL("../../target/screenshots",
 const PAY = "/scripts/shop/pay";
 
 async function still(page: Page): Promise<void> {
-  await page.waitForFunction(() => !document.querySelector(".skeleton"));
+  await page.waitForFunction(() => document.querySelector("h1, [role=alert]") && !document.querySelector(".skeleton"));
   // What is drawn on a canvas has no other sign.
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }

@@ -1,6 +1,6 @@
 import { flexRender, type Row, type Table } from "@tanstack/react-table";
 import { useWindowVirtualizer } from "@tanstack/react-virtual";
-import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { memo, type ReactNode, useEffect, useLayoutEffect, useRef, useState } from "react";
 
 declare module "@tanstack/react-table" {
   interface ColumnMeta<TData, TValue> {
@@ -89,11 +89,13 @@ export function DataTable<T>(props: Props<T>) {
           return (
             <GridRow
               key={item.key}
-              row={row}
+              row={row as Row<unknown>}
               index={item.index}
               offset={item.start - margin}
               measure={virtual.measureElement}
-              table={props}
+              chosen={props.isChosen?.(row.original)}
+              className={props.rowClass?.(row.original) ?? ""}
+              whole={props.whole?.(row.original) ?? null}
             />
           );
         })}
@@ -102,28 +104,30 @@ export function DataTable<T>(props: Props<T>) {
   );
 }
 
-interface RowProps<T> {
-  row: Row<T>;
+interface RowProps {
+  row: Row<unknown>;
   index: number;
   offset: number;
   measure: (node: Element | null) => void;
-  table: Props<T>;
+  /** Whether it is the chosen one; not set where rows can not be chosen. */
+  chosen: boolean | undefined;
+  className: string;
+  whole: ReactNode;
 }
 
-function GridRow<T>({ row, index, offset, measure, table }: RowProps<T>) {
-  const whole = table.whole?.(row.original);
-  const chosen = table.isChosen?.(row.original) ?? false;
+/** Drawn anew only when something of its own changes, so that scrolling and choosing cost what they change. */
+const GridRow = memo(function GridRow({ row, index, offset, measure, chosen, className, whole }: RowProps) {
   return (
     <div
-      className={`grid-row grid-row-data ${chosen ? "chosen" : ""} ${table.rowClass?.(row.original) ?? ""}`}
+      className={`grid-row grid-row-data ${chosen ? "chosen" : ""} ${className}`}
       role="row"
       aria-rowindex={index + 2}
-      aria-selected={table.isChosen ? chosen : undefined}
+      aria-selected={chosen}
       data-index={index}
       ref={measure}
       style={{ transform: `translateY(${offset}px)` }}
     >
-      {whole !== undefined && whole !== null ? (
+      {whole !== null ? (
         <div className="cell cell-whole" role="cell" aria-colspan={row.getVisibleCells().length}>
           {whole}
         </div>
@@ -141,4 +145,4 @@ function GridRow<T>({ row, index, offset, measure, table }: RowProps<T>) {
       )}
     </div>
   );
-}
+});

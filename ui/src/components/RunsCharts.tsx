@@ -1,5 +1,5 @@
 import { useQuery } from "@tanstack/react-query";
-import { useMemo } from "react";
+import { memo, useMemo } from "react";
 import { seriesQuery } from "../api/queries";
 import { filterParams } from "../lib/filters";
 import { count, duration, localZone } from "../lib/format";
@@ -52,7 +52,8 @@ export function useDeploymentMarkers() {
   );
 }
 
-export function RunsCharts() {
+/** Drawn anew only when the place changes, not with each record. */
+export const RunsCharts = memo(function RunsCharts() {
   const series = useSeries(true);
   const zoom = useZoom();
   const markers = useDeploymentMarkers();
@@ -82,4 +83,4 @@ export function RunsCharts() {
       <ChartCard title="Response time" note={note} data={charts?.times ?? null} {...common} />
     </div>
   );
-}
+});

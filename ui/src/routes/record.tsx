@@ -1,6 +1,6 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
-import { useCallback, useEffect, useRef } from "react";
+import { useCallback, useEffect, useLayoutEffect, useRef } from "react";
 import { Button } from "react-aria-components";
 import { runLogsQuery, runQuery } from "../api/queries";
 import { StatusBadge } from "../components/Badge";
@@ -24,6 +24,7 @@ export function RecordRoute() {
   const navigate = useNavigate();
   const client = useQueryClient();
   const heading = useRef<HTMLHeadingElement>(null);
+  const body = useRef<HTMLDivElement>(null);
   const run = useQuery(runQuery(script, runId));
   const index = rows.findIndex((one) => one.runId === runId);
   const previous = index > 0 ? rows[index - 1]?.runId : undefined;
@@ -54,6 +55,8 @@ export function RecordRoute() {
   useEffect(() => {
     heading.current?.focus({ preventScroll: true });
   }, []);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each record begins at its top
+  useLayoutEffect(() => body.current?.scrollTo(0, 0), [runId]);
   useEffect(() => {
     // The neighbours are there before they are asked for.
     for (const id of [next, previous]) {
@@ -89,7 +92,7 @@ export function RecordRoute() {
           <Icon name="cross" />
         </Button>
       </div>
-      <div className="record-body" key={runId}>
+      <div className="record-body" ref={body}>
         {run.isError && run.data && <Stale error={run.error} />}
         {run.data ? (
           <RunBody run={run.data} />

@@ -1,7 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useParams } from "@tanstack/react-router";
 import { createColumnHelper, getCoreRowModel, useReactTable } from "@tanstack/react-table";
-import { createContext, useCallback, useContext, useMemo } from "react";
+import { createContext, memo, useCallback, useContext, useMemo } from "react";
 import { Button } from "react-aria-components";
 import { figuresQuery } from "../api/queries";
 import type { Figures, Run, ScriptDetail } from "../api/types";
@@ -213,7 +213,7 @@ function NoRuns({ narrowed, detail }: { narrowed: boolean; detail: ScriptDetail 
   );
 }
 
-function RunTiles({ params }: { params: Record<string, string> }) {
+const RunTiles = memo(function RunTiles({ params }: { params: Record<string, string> }) {
   const { script, search } = usePlace();
   const zone = useZone();
   const figures = useQuery(figuresQuery(script, params));
@@ -251,4 +251,4 @@ function RunTiles({ params }: { params: Record<string, string> }) {
       ]}
     />
   );
-}
+});

@@ -17,10 +17,11 @@ export function useRuns() {
   const zone = zoneOf(search);
   const range = rangeOf(search);
   const now = new Date();
-  const params = {
+  const asked = JSON.stringify({
     ...rangeParams(range, zone, now),
     ...filterParams("runs", filterOf(search, "runs"), search.q ?? ""),
-  };
+  });
+  const params = useMemo(() => JSON.parse(asked) as Record<string, string>, [asked]);
   const pages = useInfiniteQuery(runsQuery(script, params));
   const newest = useQuery({
     ...newestRunsQuery(script, params, isPast(range, zone, now)),

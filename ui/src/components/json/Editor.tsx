@@ -73,19 +73,26 @@ function extensions(label: string) {
 /** JSON to read: folding, search, selection. In a shadow root, where its styles need no exception from the page's policy. */
 export default function Editor({ text, label }: { text: string; label: string }) {
   const host = useRef<HTMLDivElement>(null);
-  const editor = useRef<EditorView>(null);
+  const editor = useRef<EditorView | null>(null);
+  // One editor goes through many records: only what it holds changes.
   useEffect(() => {
     const node = host.current;
     if (!node) return;
+    const state = EditorState.create({ doc: text, extensions: extensions(label) });
+    if (editor.current) {
+      editor.current.setState(state);
+      return;
+    }
     const root = node.shadowRoot ?? node.attachShadow({ mode: "open" });
-    const view = new EditorView({
-      state: EditorState.create({ doc: text, extensions: extensions(label) }),
-      parent: root,
-      root,
-    });
-    editor.current = view;
-    return () => view.destroy();
+    editor.current = new EditorView({ state, parent: root, root });
   }, [text, label]);
+  useEffect(
+    () => () => {
+      editor.current?.destroy();
+      editor.current = null;
+    },
+    [],
+  );
   const act = (command: (view: EditorView) => boolean) => () => {
     if (editor.current) command(editor.current);
   };
