@@ -1,4 +1,4 @@
-import { flexRender, type Row, type Table } from "@tanstack/react-table";
+import { type Cell, flexRender, type Table } from "@tanstack/react-table";
 import { useWindowVirtualizer } from "@tanstack/react-virtual";
 import { memo, type ReactNode, useEffect, useLayoutEffect, useRef, useState } from "react";
 
@@ -89,7 +89,7 @@ export function DataTable<T>(props: Props<T>) {
           return (
             <GridRow
               key={item.key}
-              row={row as Row<unknown>}
+              cells={row.getVisibleCells() as Cell<unknown, unknown>[]}
               index={item.index}
               offset={item.start - margin}
               measure={virtual.measureElement}
@@ -105,7 +105,8 @@ export function DataTable<T>(props: Props<T>) {
 }
 
 interface RowProps {
-  row: Row<unknown>;
+  /** Others as soon as the row or the columns are others. */
+  cells: Cell<unknown, unknown>[];
   index: number;
   offset: number;
   measure: (node: Element | null) => void;
@@ -116,7 +117,7 @@ interface RowProps {
 }
 
 /** Drawn anew only when something of its own changes, so that scrolling and choosing cost what they change. */
-const GridRow = memo(function GridRow({ row, index, offset, measure, chosen, className, whole }: RowProps) {
+const GridRow = memo(function GridRow({ cells, index, offset, measure, chosen, className, whole }: RowProps) {
   return (
     <div
       className={`grid-row grid-row-data ${chosen ? "chosen" : ""} ${className}`}
@@ -128,11 +129,11 @@ const GridRow = memo(function GridRow({ row, index, offset, measure, chosen, cla
       style={{ transform: `translateY(${offset}px)` }}
     >
       {whole !== null ? (
-        <div className="cell cell-whole" role="cell" aria-colspan={row.getVisibleCells().length}>
+        <div className="cell cell-whole" role="cell" aria-colspan={cells.length}>
           {whole}
         </div>
       ) : (
-        row.getVisibleCells().map((cell) => (
+        cells.map((cell) => (
           <div
             className={`cell ${cell.column.columnDef.meta?.className ?? ""}`}
             role="cell"

@@ -56,7 +56,9 @@ export function RecordRoute() {
     heading.current?.focus({ preventScroll: true });
   }, []);
   // biome-ignore lint/correctness/useExhaustiveDependencies: each record begins at its top
-  useLayoutEffect(() => body.current?.scrollTo(0, 0), [runId]);
+  useLayoutEffect(() => {
+    body.current?.scrollTo(0, 0);
+  }, [runId]);
   useEffect(() => {
     // The neighbours are there before they are asked for.
     for (const id of [next, previous]) {
