@@ -138,8 +138,8 @@ fn run(n: i64, now: Timestamp) -> Vec<Value> {
         log("WARNING", "the rate is older than a day", 3_500);
     }
     if n % 97 == 0 {
-        let long = format!("payload {}", "0123456789 abcdefghij ".repeat(60));
-        log("INFO", &long, 4_500);
+        let payload = format!("payload {}", "0123456789 abcdefghij ".repeat(60));
+        log("INFO", &payload, 4_500);
     }
     let status = status(n);
     if status == "Failed" {

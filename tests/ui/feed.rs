@@ -102,11 +102,11 @@ impl Feed {
     /// Has a pod print lines, and waits until they are stored.
     pub async fn print(&self, script: &ScriptKey, version: i64, lines: &[Value]) {
         let now = Timestamp::now();
-        let mut text = String::new();
-        for line in lines {
-            text += &format!("{now} stdout F {line}\n");
-        }
-        self.ship(script, version, &text, None).await;
+        let text: Vec<String> = lines
+            .iter()
+            .map(|line| format!("{now} stdout F {line}\n"))
+            .collect();
+        self.ship(script, version, &text.concat(), None).await;
     }
 
     /// Bytes of a pod that can not be read any more, and a line after them.

@@ -23,8 +23,8 @@ const VIEWS: [string, (page: Page) => Promise<void>][] = [
       await page.goto(`${PAY}/runs?range=Yesterday&filter=${encodeURIComponent(JSON.stringify(filter))}`);
     },
   ],
-  ["record", (page) => page.goto(`${PAY}/runs/run-02987`).then(() => {})],
-  ["record-success", (page) => page.goto(`${PAY}/runs/run-02985`).then(() => {})],
+  ["record", (page) => page.goto(`${PAY}/runs/run-02996`).then(() => {})],
+  ["record-success", (page) => page.goto(`${PAY}/runs/run-02995`).then(() => {})],
   ["logs", (page) => page.goto(`${PAY}/logs?range=24h&live=on`).then(() => {})],
   ["logs-search", (page) => page.goto(`${PAY}/logs?q=rate`).then(() => {})],
   ["versions", (page) => page.goto(`${PAY}/versions`).then(() => {})],

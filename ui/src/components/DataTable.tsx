@@ -40,6 +40,9 @@ export function DataTable<T>(props: Props<T>) {
     estimateSize: () => rowHeight,
     overscan: 12,
     scrollMargin: margin,
+    // What stands above stays above: the page's head and the headings.
+    scrollPaddingStart: 100,
+    scrollPaddingEnd: 60,
     getItemKey: (index) => rows[index]?.id ?? index,
   });
   const items = virtual.getVirtualItems();

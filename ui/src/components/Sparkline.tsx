@@ -18,10 +18,10 @@ export function Sparkline({ script }: { script: ScriptName }) {
     refetchInterval: 60_000,
     staleTime: 60_000,
   });
-  if (!series.data) return <span className="sparkline" />;
+  if (series.isPending) return <span className="sparkline skeleton skeleton-spark" />;
   const today = dayOf(new Date());
   const days = Array.from({ length: DAYS }, () => ({ all: 0, failed: 0 }));
-  for (const bucket of series.data.buckets) {
+  for (const bucket of series.data?.buckets ?? []) {
     const day = days[DAYS - 1 - (today - dayOf(new Date(bucket.from)))];
     if (!day) continue;
     day.all = bucket.succeededRuns + bucket.failedRuns + bucket.inProgressRuns;
