@@ -57,8 +57,9 @@ function tick(seconds: number, zone: Zone): string {
   return time === "00:00" ? `${date} ${MONTHS[month - 1]}` : time;
 }
 
-function options(props: Props, size: number): uPlot.Options {
-  const { data, zone, width, markers } = props;
+/** `latest` is looked at when something happens, not when the plot is made. */
+function options(latest: { current: Props }, data: ChartData, size: number): uPlot.Options {
+  const { zone, width } = latest.current;
   const show = data.lines[0]?.show ?? String;
   const bars = data.kind === "bars";
   const paths = bars ? uPlot.paths.bars?.({ size: [0.78, 72], align: 1 }) : undefined;
@@ -109,47 +110,61 @@ function options(props: Props, size: number): uPlot.Options {
       ),
     ],
     hooks: {
-      draw: [(plot) => drawMarkers(plot, markers)],
-      setCursor: [(plot) => props.onHover(plot.cursor.idx ?? null)],
+      draw: [(plot) => drawMarkers(plot, latest.current.markers)],
+      setCursor: [(plot) => latest.current.onHover(plot.cursor.idx ?? null)],
       setSelect: [
         (plot) => {
           if (plot.select.width < 4) return;
           const from = plot.posToVal(plot.select.left, "x");
           const to = plot.posToVal(plot.select.left + plot.select.width, "x");
           plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-          props.onZoom(new Date(from * 1000), new Date(to * 1000));
+          latest.current.onZoom(new Date(from * 1000), new Date(to * 1000));
         },
       ],
     },
   };
 }
 
-/** The drawing itself. It is made anew when what it shows changes; a few hundred points take a millisecond or two. */
+function columnsOf(data: ChartData): uPlot.AlignedData {
+  const columns = data.kind === "bars" ? stacked(data.lines) : data.lines.map((line) => line.values);
+  return [data.times, ...columns.reverse()];
+}
+
+/** The drawing itself. New figures go into the one that is there, so that they do not break off a drag. */
 export default function Plot(props: Props) {
   const place = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const latest = useRef(props);
+  latest.current = props;
+  const { data, markers, zone, width } = props;
+  const form = `${data.kind} ${data.lines.map((line) => line.label).join()} ${zone} ${width}`;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: it is made anew when its form is another
   useEffect(() => {
     const node = place.current;
     if (!node) return;
-    const { data } = props;
-    const columns = data.kind === "bars" ? stacked(data.lines) : data.lines.map((line) => line.values);
-    const make = () => new uPlot(options(props, node.clientWidth), [data.times, ...columns.reverse()], node);
-    let plot = make();
-    const size = new ResizeObserver(() => plot.setSize({ width: node.clientWidth, height: HEIGHT }));
-    size.observe(node);
-    const repaint = () => {
-      plot.destroy();
-      plot = make();
+    const make = () => {
+      plot.current?.destroy();
+      const { data } = latest.current;
+      plot.current = new uPlot(options(latest, data, node.clientWidth), columnsOf(data), node);
     };
-    const theme = new MutationObserver(repaint);
+    make();
+    const size = new ResizeObserver(() => plot.current?.setSize({ width: node.clientWidth, height: HEIGHT }));
+    size.observe(node);
+    const theme = new MutationObserver(make);
     theme.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
     const system = matchMedia("(prefers-color-scheme: dark)");
-    system.addEventListener("change", repaint);
+    system.addEventListener("change", make);
     return () => {
       size.disconnect();
       theme.disconnect();
-      system.removeEventListener("change", repaint);
-      plot.destroy();
+      system.removeEventListener("change", make);
+      plot.current?.destroy();
+      plot.current = null;
     };
-  }, [props]);
+  }, [form]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: markers are drawn with the figures
+  useEffect(() => {
+    plot.current?.setData(columnsOf(data));
+  }, [data, markers]);
   return <div className="plot" ref={place} />;
 }
