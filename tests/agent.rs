@@ -627,13 +627,19 @@ async fn a_line_overtakes_the_backlog_of_another_pod() {
     server.register(&quiet.key).await;
     let agent = start_agent(&server, folder.path());
     let stored = |key: &StreamKey| server.store.stream(key).records.len();
-    while stored(&busy.key) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    quiet.print(1);
-    while stored(&quiet.key) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let begins = async |key: &StreamKey| {
+        while stored(key) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let both = async {
+        begins(&busy.key).await;
+        quiet.print(1);
+        begins(&quiet.key).await;
+    };
+    tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .expect("both are read");
     assert!(stored(&busy.key) < 10_000, "the line had to wait for the backlog");
     agent.task.abort();
 }

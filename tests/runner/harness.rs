@@ -130,6 +130,11 @@ pub async fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T 
     }
 }
 
+/// A client whose calls end, so that a test never hangs on an answer.
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(PATIENCE * 2).build().unwrap()
+}
+
 impl Runner {
     /// A runner that is ready.
     pub async fn start(name: &str, environment: &[(&str, &str)]) -> Self {
@@ -147,13 +152,9 @@ impl Runner {
             url: format!("http://{address}"),
             lines,
             errors,
-            http: reqwest::Client::new(),
+            http: client(),
         };
-        let deadline = Instant::now() + PATIENCE;
-        while runner.get("/readyz").await != 200 {
-            assert!(Instant::now() < deadline, "not ready: {:?}", runner.errors());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        runner.answers("/readyz", 200).await;
         runner
     }
 
@@ -165,6 +166,19 @@ impl Runner {
     pub async fn get(&self, path: &str) -> u16 {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
         response.status().as_u16()
+    }
+
+    /// Waits until a path answers with this status.
+    pub async fn answers(&self, path: &str, status: u16) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.get(path).await != status {
+            assert!(
+                Instant::now() < deadline,
+                "{path} never answers {status}: {:?}",
+                self.errors()
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Says that the record with this token is stored, as the operator does.
