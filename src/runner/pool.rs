@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::sleep,
 };
 
@@ -319,6 +319,8 @@ impl Slot {
             .await;
             shared.note_duration(report.duration);
             shared.tell(job, report);
+            // The caller gets its answer first.
+            yield_now().await;
             if !reusable || worker.prepare().await.is_err() {
                 return;
             }

@@ -77,12 +77,12 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(reader: io::PipeReader, buffer: Vec<u8>, capture: Capture) -> io::Result<Self> {
-        Ok(Self {
-            pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
+    fn new(pipe: pipe::Receiver, buffer: Vec<u8>, capture: Capture) -> Self {
+        Self {
+            pipe: Some(pipe),
             buffer,
             capture,
-        })
+        }
     }
 
     /// Reads; 0 at the end of the stream. Never ready without a pipe.
@@ -169,8 +169,8 @@ impl<'a> Running<'a> {
         let arguments = call.arguments.get().as_bytes();
         let [stdout, stderr] = timeout(settings.timeout, worker.give(&header, arguments)).await??;
         Ok(Self {
-            stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark))?,
-            stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr())?,
+            stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark)),
+            stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr()),
             worker,
             settings,
             output,

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, PipeReader, PipeWriter},
+    io::{self, PipeWriter},
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
@@ -82,8 +82,8 @@ pub struct Worker {
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
     pub mark: Mark,
-    /// The pipes of the next run, if the worker has their other ends.
-    ahead: Option<[PipeReader; 2]>,
+    /// The pipes of the next run.
+    ahead: Option<RunPipes>,
     /// Hold what runs print.
     pub read_buffers: [Vec<u8>; 2],
     cookie: String,
@@ -274,33 +274,35 @@ impl Launch {
 }
 
 impl Worker {
-    /// Gives a Node worker the pipes of its next run, which takes it about as long as a short run does. Python takes them
-    /// with the call.
+    /// Makes the pipes of the next run, so that no call has to wait for it. A Node worker gets them now, which takes it about
+    /// as long as a short run does; Python takes them with the call.
     pub async fn prepare(&mut self) -> io::Result<()> {
         if self.ahead.is_none() {
             let (readers, writers) = run_pipes()?;
-            if self
+            let sent = self
                 .channel
                 .send_handles(&writers.each_ref().map(AsFd::as_fd))
-                .await?
-            {
-                self.ahead = Some(readers);
-            }
+                .await?;
+            self.ahead = Some(RunPipes {
+                readers,
+                writers: (!sent).then_some(writers),
+            });
         }
         Ok(())
     }
 
     /// Gives it a call; the reading ends of the run's standard output and error. Whatever outlives a run can not print into
     /// another one, whose pipes it does not have, and the end of these says that nothing does.
-    pub async fn give(&mut self, header: &[u8], arguments: &[u8]) -> io::Result<[PipeReader; 2]> {
-        if let Some(readers) = self.ahead.take() {
-            self.channel.send_with(header, arguments, &[]).await?;
-            return Ok(readers);
-        }
-        let (readers, writers) = run_pipes()?;
-        let writers = writers.each_ref().map(AsFd::as_fd);
-        self.channel.send_with(header, arguments, &writers).await?;
-        Ok(readers)
+    pub async fn give(&mut self, header: &[u8], arguments: &[u8]) -> io::Result<[pipe::Receiver; 2]> {
+        self.prepare().await?;
+        let pipes = self.ahead.take().ok_or(io::ErrorKind::NotConnected)?;
+        let writers = pipes
+            .writers
+            .as_ref()
+            .map(|ends| ends.each_ref().map(AsFd::as_fd));
+        let writers = writers.as_ref().map_or(&[][..], |ends| ends);
+        self.channel.send_with(header, arguments, writers).await?;
+        Ok(pipes.readers)
     }
 
     /// Ends the process and everything that it has started, and prints what they still had to say.
@@ -315,10 +317,21 @@ impl Worker {
     }
 }
 
-fn run_pipes() -> io::Result<([PipeReader; 2], [PipeWriter; 2])> {
+/// A run's standard output and error, and their writing ends unless the worker has them.
+#[derive(Debug)]
+struct RunPipes {
+    readers: [pipe::Receiver; 2],
+    writers: Option<[PipeWriter; 2]>,
+}
+
+fn run_pipes() -> io::Result<([pipe::Receiver; 2], [PipeWriter; 2])> {
     let (stdout, stdout_writer) = io::pipe()?;
     let (stderr, stderr_writer) = io::pipe()?;
-    Ok(([stdout, stderr], [stdout_writer, stderr_writer]))
+    let readers = [
+        pipe::Receiver::from_owned_fd(stdout.into())?,
+        pipe::Receiver::from_owned_fd(stderr.into())?,
+    ];
+    Ok((readers, [stdout_writer, stderr_writer]))
 }
 
 /// Prints a korelogger line that belongs to no run of its worker's.
