@@ -84,6 +84,8 @@ pub struct Worker {
     pub mark: Mark,
     /// The pipes of the next run.
     ahead: Option<RunPipes>,
+    /// The pipes of the last run, which take a while to close.
+    pub ended: Option<[pipe::Receiver; 2]>,
     /// Hold what runs print.
     pub read_buffers: [Vec<u8>; 2],
     cookie: String,
@@ -206,6 +208,7 @@ impl Launch {
             logs_name,
             mark: Mark::new(),
             ahead: None,
+            ended: None,
             read_buffers: [vec![0; READ_BYTES], vec![0; READ_BYTES]],
             cookie,
             prints,
@@ -274,9 +277,10 @@ impl Launch {
 }
 
 impl Worker {
-    /// Makes the pipes of the next run, so that no call has to wait for it. A Node worker gets them now, which takes it about
+    /// Closes the pipes of the last run and makes those of the next one, so that no call has to wait for it. A Node worker gets them now, which takes it about
     /// as long as a short run does; Python takes them with the call.
     pub async fn prepare(&mut self) -> io::Result<()> {
+        self.ended = None;
         if self.ahead.is_none() {
             let (readers, writers) = run_pipes()?;
             let sent = self
