@@ -7,6 +7,8 @@ mod asynchronous;
 mod calls;
 #[path = "runner/harness.rs"]
 mod harness;
+#[path = "runner/hostile.rs"]
+mod hostile;
 #[path = "runner/keys.rs"]
 mod keys;
 #[path = "runner/lifecycle.rs"]

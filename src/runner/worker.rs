@@ -31,7 +31,7 @@ use super::{
     logs::Logs,
     output::Output,
     plain::{PlainLines, among_records},
-    process::{COOKIE, Exit, Process, Processes, kill_all_with},
+    process::{COOKIE, Exit, Process, Processes},
     span::Span,
 };
 
@@ -76,6 +76,7 @@ pub struct Worker {
     pub channel: Channel,
     /// The process.
     pub process: Process,
+    processes: Processes,
     /// Where korelogger sends its lines.
     pub logs: Logs,
     /// Name of the socket for them.
@@ -202,6 +203,7 @@ impl Launch {
         Ok(Worker {
             channel,
             process,
+            processes: self.processes.clone(),
             logs,
             logs_name,
             mark: Mark::new(),
@@ -306,7 +308,7 @@ impl Worker {
     /// Ends the process and everything that it has started, and prints what they still had to say.
     pub async fn end(mut self) {
         self.process.kill().await;
-        kill_all_with(&self.cookie);
+        self.processes.kill_all_with(&self.cookie).await;
         for print in &mut self.prints {
             if timeout(LAST_PRINTS, &mut *print).await.is_err() {
                 print.abort();

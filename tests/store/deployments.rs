@@ -1,6 +1,6 @@
 //! Versions and deployments.
 
-use scriptscope::model::DeploymentState;
+use scriptscope::model::{Change, DeploymentState, KeptSpec};
 
 use crate::support::{Backend, at, pod, script};
 
@@ -133,15 +133,42 @@ pub async fn what_made_a_version_is_kept_once(backend: &impl Backend) {
         store.begin_deployment(&a, fingerprint, 0, at(0)).await.unwrap();
     }
     let long = format!("{{\"source\":\"{}\"}}", "x".repeat(10_000));
-    store.keep_spec(&a, 1, &long, Some("kubectl-edit")).await.unwrap();
-    store.keep_spec(&a, 1, "{}", None).await.unwrap();
-    store.keep_spec(&a, 7, "{}", None).await.unwrap();
-    store.keep_spec(&script("b"), 1, "{}", None).await.unwrap();
+    let kept = KeptSpec {
+        spec: long.clone(),
+        changed_by: Some("kubectl-edit".into()),
+        change: Change {
+            cause: "rollback to 3".into(),
+            fields: vec!["env.RATE".into()],
+            more_fields: 5,
+            claimed_by: Some("alice\0".into()),
+        },
+        beside: "{\"uid\":\"u\"}".into(),
+    };
+    let later = KeptSpec {
+        spec: "{}".into(),
+        ..KeptSpec::default()
+    };
+    store.keep_spec(&a, 1, &kept).await.unwrap();
+    store.keep_spec(&a, 1, &later).await.unwrap();
+    store.keep_spec(&a, 7, &later).await.unwrap();
+    store.keep_spec(&script("b"), 1, &later).await.unwrap();
     let first = store.deployed_spec(&a, 1).await.unwrap().unwrap();
     assert_eq!(first.spec.unwrap().get(), long);
-    assert_eq!(first.changed_by.as_deref(), Some("kubectl-edit"));
+    assert_eq!(first.beside.as_deref(), Some("{\"uid\":\"u\"}"));
     let second = store.deployed_spec(&a, 2).await.unwrap().unwrap();
-    assert!(second.spec.is_none() && second.changed_by.is_none());
+    assert!(second.spec.is_none() && second.beside.is_none());
     assert!(store.deployed_spec(&a, 7).await.unwrap().is_none());
     assert!(store.deployed_spec(&script("b"), 1).await.unwrap().is_none());
+    let [second, first] = &store.deployments(&a, 9).await.unwrap()[..] else {
+        panic!("two versions");
+    };
+    assert_eq!(
+        (first.spec_kept, first.changed_by.as_deref()),
+        (true, Some("kubectl-edit"))
+    );
+    assert_eq!(first.change, Some(kept.change));
+    assert_eq!(
+        (second.spec_kept, &second.changed_by, &second.change),
+        (false, &None, &None)
+    );
 }

@@ -18,6 +18,7 @@ use super::{
     apply::{self, ApplyError, FIELD_MANAGER},
     attempt::{Situation, Step, elapsed, next_step},
     build::{Plan, build, images_in_use, version_of},
+    change::{self, Beginning, Beside},
     dereference::{Dereferenced, dereference},
     failure::{self, FAIL_AFTER, Failure},
     recorded,
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     api::{CustomScript, CustomScriptStatus, DesiredState, Phase, reasons},
-    model::{self, DeploymentState, ScriptKey},
+    model::{self, DeploymentState, KeptSpec, ScriptKey},
     operator::context::Context,
     store::StoreError,
 };
@@ -293,8 +294,9 @@ impl Reconciliation<'_> {
             (Step::Keep, Some(latest)) => {
                 let latest = latest.clone();
                 // Begun, perhaps, by an operator that ended before it had kept this.
-                if latest.state == DeploymentState::Deploying {
+                if latest.state == DeploymentState::Deploying && !latest.spec_kept {
                     self.keep_spec(latest.version, inspection).await?;
+                    self.reread().await?;
                 }
                 return Ok(latest);
             }
@@ -328,12 +330,41 @@ impl Reconciliation<'_> {
         Ok(begun)
     }
 
-    /// Keeps what a version is made of.
+    /// Keeps what a version is made of, and what it changes.
     async fn keep_spec(&self, version: i64, inspection: &Inspection) -> Result<(), Error> {
-        let spec = recorded::recorded(&self.object.spec, inspection.files.as_ref().ok())?;
-        let author = recorded::author(self.object);
+        let files = inspection.files.as_ref().ok();
+        let spec = recorded::recorded(&self.object.spec, files)?;
+        let beside = Beside::of(self.object, files);
         let store = &self.context.store;
-        Ok(store.keep_spec(&self.key, version, &spec, author).await?)
+        let made_of = |version| async move {
+            let found = store.deployed_spec(&self.key, version).await?;
+            Ok::<_, StoreError>(found.unwrap_or_default())
+        };
+        let before = match self.deployments.iter().find(|known| known.version < version) {
+            Some(before) => Some((before, made_of(before.version).await?)),
+            None => None,
+        };
+        let rollback = before.as_ref().and_then(|(_, before)| beside.rollback(before));
+        let rollback = match rollback {
+            Some(rollback) => Some((made_of(rollback.to).await?, rollback)),
+            None => None,
+        };
+        let change = change::change(
+            Beginning {
+                version,
+                spec: &spec,
+                beside: &beside,
+            },
+            before.as_ref().map(|(attempt, made_of)| (*attempt, made_of)),
+            rollback.as_ref().map(|(target, rollback)| (rollback, target)),
+        );
+        let kept = KeptSpec {
+            spec,
+            changed_by: recorded::author(self.object).map(str::to_owned),
+            change,
+            beside: serde_json::to_string(&beside)?,
+        };
+        Ok(store.keep_spec(&self.key, version, &kept).await?)
     }
 
     /// Whether what made the attempt fail is gone.

@@ -171,3 +171,11 @@ test('a child whose worker is gone prints the echo', () => {
   const context = JSON.stringify({ ...CONTEXT, pipe: '/proc/0/fd/5' });
   assert.equal(printed("korelogger.info('alone')", { SCRIPTSCOPE_RUN_CONTEXT: context }), 'INFO :: alone\n');
 });
+
+test('a trace is passed on, and outside a run there is none', () => {
+  const code = 'console.log(JSON.stringify([korelogger.traceparent(), korelogger.tracestate()]))';
+  const none = { TRACEPARENT: undefined, TRACESTATE: undefined };
+  assert.deepEqual(JSON.parse(printed(code, none)), ['', '']);
+  const trace = { TRACEPARENT: CONTEXT.traceparent, TRACESTATE: 'vendor=1' };
+  assert.deepEqual(JSON.parse(printed(code, trace)), [CONTEXT.traceparent, 'vendor=1']);
+});
