@@ -5,6 +5,8 @@
 mod asynchronous;
 #[path = "runner/calls.rs"]
 mod calls;
+#[path = "runner/examples.rs"]
+mod examples;
 #[path = "runner/harness.rs"]
 mod harness;
 #[path = "runner/hostile.rs"]

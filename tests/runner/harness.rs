@@ -140,7 +140,12 @@ pub async fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T 
 impl Runner {
     /// A runner that is ready.
     pub async fn start(name: &str, environment: &[(&str, &str)]) -> Self {
-        Self::begin_with(command(&script(name), environment)).await
+        Self::start_in(&script(name), environment).await
+    }
+
+    /// One for the script in a folder.
+    pub async fn start_in(app: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::begin_with(command(app, environment)).await
     }
 
     /// The same under a user of no rights, as in a pod: one that runs as root could reach everything.

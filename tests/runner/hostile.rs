@@ -85,7 +85,7 @@ async fn a_fork_bomb_ends_with_its_run() {
 
         let file = folder.path().join("hidden");
         let hidden = runner.call("hides", json!({"file": file})).await;
-        assert_eq!(hidden.body["reason"], "ProcessExited", "{name}: {hidden:?}");
+        assert_eq!(hidden.body["reason"], "WorkerExited", "{name}: {hidden:?}");
         assert_eq!(all_gone(&file).await, 1, "{name}");
         goes_on(&runner, "later").await;
     }
@@ -94,7 +94,14 @@ async fn a_fork_bomb_ends_with_its_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_in_every_descriptor_ends_no_other_run() {
     for name in BOTH {
-        let runner = Runner::start_confined(name, &[("SCRIPTSCOPE_CONCURRENCY", "2")]).await;
+        let runner = Runner::start_confined(
+            name,
+            &[
+                ("SCRIPTSCOPE_CONCURRENCY", "2"),
+                ("SCRIPTSCOPE_TIMEOUT_SECONDS", "3"),
+            ],
+        )
+        .await;
         goes_on(&runner, "before").await;
         let garbage = runner.call("garbage", none()).await;
         let records = runner.records(garbage.run_id()).await;

@@ -1,5 +1,7 @@
 //! Versions and deployments.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use scriptscope::model::{Change, DeploymentState, KeptSpec};
 
 use crate::support::{Backend, at, pod, script};
@@ -171,4 +173,49 @@ pub async fn what_made_a_version_is_kept_once(backend: &impl Backend) {
         (second.spec_kept, &second.changed_by, &second.change),
         (false, &None, &None)
     );
+}
+
+pub async fn concurrent_edits_never_get_the_same_number(backend: &impl Backend) {
+    let store = backend.open().await;
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let edit = format!("edit {n}");
+                store
+                    .begin_deployment(&script("a"), &edit, 0, at(0))
+                    .await
+                    .unwrap()
+            })
+        })
+        .collect();
+    let mut begun = BTreeSet::new();
+    for task in tasks {
+        begun.insert(task.await.unwrap().version);
+    }
+    assert_eq!(begun, (1..=20).collect());
+}
+
+pub async fn an_undeploy_takes_no_number_and_a_failed_attempt_keeps_its_own(backend: &impl Backend) {
+    let store = backend.open().await;
+    let a = script("a");
+    let begin = async |fingerprint: &str, known: i64| {
+        let begun = store.begin_deployment(&a, fingerprint, known, at(0)).await;
+        begun.unwrap().version
+    };
+    let set = async |version, state| {
+        let set = store.set_deployment_state(&a, version, state, None, at(1)).await;
+        set.unwrap();
+    };
+    assert_eq!(begin("one", 0).await, 1);
+    set(1, DeploymentState::Failed).await;
+    assert_eq!(begin("mended", 1).await, 2);
+    set(2, DeploymentState::Deployed).await;
+    set(2, DeploymentState::Undeployed).await;
+    assert_eq!(store.deployments(&a, 9).await.unwrap().len(), 2);
+    assert_eq!(begin("mended", 2).await, 3);
+    // The object was deleted and created under the same name: its status knows of nothing, and what runs has another hash.
+    assert_eq!(begin("created anew", 0).await, 4);
+    let states = store.deployments(&a, 9).await.unwrap();
+    assert_eq!(states.last().unwrap().state, DeploymentState::Failed);
 }

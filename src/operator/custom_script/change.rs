@@ -155,11 +155,18 @@ fn members(made_of: &DeployedSpec) -> Option<Map<String, Value>> {
     Some(normal(made_of.spec.as_ref()?.get()))
 }
 
-/// With the defaults of today, so that a field which an upgrade brought is no change.
+/// With the defaults of today, so that a field which an upgrade brought is no change. Members that a spec does not have, such
+/// as those of an adopted Deployment, stay.
 fn normal(spec: &str) -> Map<String, Value> {
+    let given: Map<String, Value> = serde_json::from_str(spec).unwrap_or_default();
     let read = serde_json::from_str::<CustomScriptSpec>(spec).and_then(|spec| recorded(&spec, None));
-    let members = serde_json::from_str(read.as_deref().unwrap_or(spec));
-    version_members(members.unwrap_or_default())
+    let mut members: Map<String, Value> = read
+        .and_then(|read| serde_json::from_str(&read))
+        .unwrap_or_default();
+    for (name, value) in version_members(given) {
+        members.entry(name).or_insert(value);
+    }
+    members
 }
 
 fn difference(now: &Map<String, Value>, then: &Map<String, Value>) -> BTreeSet<String> {

@@ -21,6 +21,7 @@ use super::{
     change::{self, Beginning, Beside},
     dereference::{Dereferenced, dereference},
     failure::{self, FAIL_AFTER, Failure},
+    fingerprint::Files,
     recorded,
     rollout::{
         is_called, is_left_over, is_rolled_out, is_stuck, of_version, pods_of, prepared, ready_by_version,
@@ -330,23 +331,30 @@ impl Reconciliation<'_> {
         Ok(begun)
     }
 
-    /// Keeps what a version is made of, and what it changes.
+    /// Keeps what a version is made of.
     async fn keep_spec(&self, version: i64, inspection: &Inspection) -> Result<(), Error> {
         let files = inspection.files.as_ref().ok();
         let spec = recorded::recorded(&self.object.spec, files)?;
+        self.keep(version, spec, recorded::author(self.object), files)
+            .await
+    }
+
+    /// Keeps a version's spec, JSON, who asked for it, and what it changes compared with the version before.
+    async fn keep(
+        &self,
+        version: i64,
+        spec: String,
+        author: Option<&str>,
+        files: Option<&Files>,
+    ) -> Result<(), Error> {
         let beside = Beside::of(self.object, files);
-        let store = &self.context.store;
-        let made_of = |version| async move {
-            let found = store.deployed_spec(&self.key, version).await?;
-            Ok::<_, StoreError>(found.unwrap_or_default())
-        };
         let before = match self.deployments.iter().find(|known| known.version < version) {
-            Some(before) => Some((before, made_of(before.version).await?)),
+            Some(before) => Some((before, self.made_of(before.version).await?)),
             None => None,
         };
         let rollback = before.as_ref().and_then(|(_, before)| beside.rollback(before));
         let rollback = match rollback {
-            Some(rollback) => Some((made_of(rollback.to).await?, rollback)),
+            Some(rollback) => Some((self.made_of(rollback.to).await?, rollback)),
             None => None,
         };
         let change = change::change(
@@ -360,11 +368,16 @@ impl Reconciliation<'_> {
         );
         let kept = KeptSpec {
             spec,
-            changed_by: recorded::author(self.object).map(str::to_owned),
+            changed_by: author.map(str::to_owned),
             change,
             beside: serde_json::to_string(&beside)?,
         };
-        Ok(store.keep_spec(&self.key, version, &kept).await?)
+        Ok(self.context.store.keep_spec(&self.key, version, &kept).await?)
+    }
+
+    async fn made_of(&self, version: i64) -> Result<model::DeployedSpec, StoreError> {
+        let found = self.context.store.deployed_spec(&self.key, version).await?;
+        Ok(found.unwrap_or_default())
     }
 
     /// Whether what made the attempt fail is gone.

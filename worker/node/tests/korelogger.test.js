@@ -126,7 +126,7 @@ test('import and require give the same', () => {
     const theirs = createRequire('/')(${PACKAGE});
     console.log(ours.default === theirs, ours.info === theirs.info, Object.keys(ours).sort().join());`;
   const out = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' });
-  assert.equal(out, 'true true bridgeConsole,debug,default,error,info,warning\n');
+  assert.equal(out, 'true true bridgeConsole,debug,default,error,info,traceparent,tracestate,warning\n');
 });
 
 test('npm installs it', () => {
