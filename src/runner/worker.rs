@@ -32,7 +32,7 @@ use super::{
     output::Output,
     plain::{PlainLines, among_records},
     process::{COOKIE, Exit, Process, Processes},
-    span::Span,
+    span::{Runs, Span},
 };
 
 /// The largest result of a run, in bytes of JSON.
@@ -79,6 +79,8 @@ pub struct Worker {
     processes: Processes,
     /// Where korelogger sends its lines.
     pub logs: Logs,
+    /// Runs that its lines may name.
+    pub runs: Runs,
     /// Name of the socket for them.
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
@@ -205,6 +207,7 @@ impl Launch {
             process,
             processes: self.processes.clone(),
             logs,
+            runs: Runs::default(),
             logs_name,
             mark: Mark::new(),
             ahead: None,
@@ -249,7 +252,7 @@ impl Launch {
         let reply = loop {
             tokio::select! {
                 biased;
-                span = worker.logs.next() => print_span(span, &self.output).await,
+                span = worker.logs.next() => print_span(span, &worker.runs, &self.output).await,
                 frame = worker.channel.receive() => break frame,
                 () = sleep_until(deadline) => {
                     let seconds = LOAD_TIMEOUT.as_secs();
@@ -258,7 +261,7 @@ impl Launch {
             }
         };
         while let Some(span) = worker.logs.arrived() {
-            print_span(span, &self.output).await;
+            print_span(span, &worker.runs, &self.output).await;
         }
         let Some(frame) = reply.ok().flatten() else {
             // The socket closes a little before the process is gone.
@@ -323,9 +326,9 @@ fn run_pipes() -> io::Result<([PipeReader; 2], [PipeWriter; 2])> {
     Ok(([stdout, stderr], [stdout_writer, stderr_writer]))
 }
 
-/// Prints a korelogger line that belongs to no run of its worker's.
-pub async fn print_span(span: Span, output: &Output) {
-    output.stdout(span.line()).await;
+/// Prints a korelogger line that comes between two runs.
+pub async fn print_span(span: Span, runs: &Runs, output: &Output) {
+    output.stdout(runs.line(span)).await;
 }
 
 /// Gives a process these descriptors under [`NODE_FDS`].

@@ -77,7 +77,7 @@ async fn a_fork_bomb_ends_with_its_run() {
         let runner = Runner::start_confined(name, &[("SCRIPTSCOPE_TIMEOUT_SECONDS", "2")]).await;
         let file = folder.path().join("pids");
         let bomb = runner.call("bomb", json!({"file": file})).await;
-        assert_eq!(bomb.body["reason"], "Timeout", "{name}: {bomb:?}");
+        assert_eq!(bomb.body["error"]["reason"], "Timeout", "{name}: {bomb:?}");
         let records = runner.records(bomb.run_id()).await;
         assert_eq!(records.last().unwrap()["status"], "Failed", "{name}");
         assert!(all_gone(&file).await >= 16, "{name}: it was no bomb");
@@ -85,7 +85,10 @@ async fn a_fork_bomb_ends_with_its_run() {
 
         let file = folder.path().join("hidden");
         let hidden = runner.call("hides", json!({"file": file})).await;
-        assert_eq!(hidden.body["reason"], "WorkerExited", "{name}: {hidden:?}");
+        assert_eq!(
+            hidden.body["error"]["reason"], "WorkerExited",
+            "{name}: {hidden:?}"
+        );
         assert_eq!(all_gone(&file).await, 1, "{name}");
         goes_on(&runner, "later").await;
     }
