@@ -1,6 +1,6 @@
 //! `versions`: the history of a script's deployments, and one version with what it changed.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -178,11 +178,13 @@ fn differences(before: &Value, now: &Value, colours: bool) -> String {
             Some(_) => format!("version {}: {}", version["version"], plain(name)),
             None => "/dev/null".to_owned(),
         };
-        shown.push_str(&format!(
+        // Writing into a string can not fail.
+        let _ = write!(
+            shown,
             "\n--- {}\n+++ {}\n",
             heading(before, was),
             heading(now, is)
-        ));
+        );
         let text = |file: Option<&Value>| file.and_then(Value::as_str).unwrap_or_default().to_owned();
         shown.push_str(&unified(&text(was), &text(is), colours));
     }
@@ -193,7 +195,7 @@ fn unified(was: &str, is: &str, colours: bool) -> String {
     let diff = TextDiff::configure().timeout(LONGEST_DIFF).diff_lines(was, is);
     let mut text = String::new();
     for hunk in diff.unified_diff().context_radius(AROUND).iter_hunks() {
-        text.push_str(&format!("{}\n", hunk.header()));
+        let _ = writeln!(text, "{}", hunk.header());
         for line in hunk.iter_changes() {
             let (sign, colour) = match line.tag() {
                 ChangeTag::Delete => ('-', colour_of("Failed")),
@@ -202,7 +204,7 @@ fn unified(was: &str, is: &str, colours: bool) -> String {
             };
             let style = anstyle::Style::new().fg_color(colour.filter(|_| colours).map(Into::into));
             let words = plain(line.value().trim_end_matches('\n'));
-            text.push_str(&format!("{style}{sign}{words}{style:#}\n"));
+            let _ = writeln!(text, "{style}{sign}{words}{style:#}");
         }
     }
     text

@@ -166,7 +166,7 @@ impl<'a> Running<'a> {
                 source_type: call.caller.source_type.to_string(),
             },
         })?;
-        worker.runs.begin(&call.run_id);
+        worker.run.begin(&call.run_id);
         let arguments = call.arguments.get().as_bytes();
         let [stdout, stderr] = timeout(settings.timeout, worker.give(&header, arguments)).await??;
         Ok(Self {
@@ -228,7 +228,7 @@ impl<'a> Running<'a> {
             if let Some(echo) = &span.echo {
                 self.echoes.expect(&echo.id, &echo.level, &echo.message);
             }
-            self.output.stdout(self.worker.runs.line(span)).await;
+            self.output.stdout(self.worker.run.line(span)).await;
         }
         fits
     }

@@ -42,22 +42,21 @@ struct Whose<'a> {
     run_id: Option<Cow<'a, str>>,
 }
 
-/// The runs that a worker had last. Its lines may name these and no others: a script could put its words into the mouth of
-/// another one's run.
+/// The run that a worker has, or had last. Its lines may name this one and no other: a script could put its words into the mouth
+/// of another run.
 #[derive(Debug, Default)]
-pub struct Runs([String; 2]);
+pub struct LastRun(String);
 
-impl Runs {
+impl LastRun {
     /// The worker has a new run.
     pub fn begin(&mut self, run_id: &str) {
-        self.0.swap(0, 1);
-        run_id.clone_into(&mut self.0[0]);
+        run_id.clone_into(&mut self.0);
     }
 
     /// The line to print: the span, or one that says it as a text where it names another run.
     pub fn line(&self, span: Span) -> Vec<u8> {
         match &span.run_id {
-            Some(run_id) if !self.0.contains(run_id) => {
+            Some(run_id) if *run_id != self.0 => {
                 text_record(Timestamp::now(), &String::from_utf8_lossy(&span.json))
             }
             _ => span.line(),
@@ -83,7 +82,7 @@ impl Span {
         if !is_line || shape.scriptscope.is_some() || !json.starts_with(b"{\"name\":") {
             return None;
         }
-        let run_id = whose(&shape)?;
+        let run_id = whose(&shape).ok()?;
         let echo = match kind {
             b'E' => Some(serde_json::from_str(shape.attributes.get()).ok()?),
             b'N' => None,
@@ -96,7 +95,7 @@ impl Span {
     /// Whether a line is a span that names no run.
     pub fn names_no_run(line: &[u8]) -> bool {
         let shape: Option<Shape> = serde_json::from_slice(line).ok();
-        shape.is_some_and(|shape| whose(&shape) == Some(None))
+        shape.is_some_and(|shape| matches!(whose(&shape), Ok(None)))
     }
 
     /// Reads a span that came with its mark, and its echo.
@@ -118,10 +117,10 @@ impl Span {
     }
 }
 
-/// The run that a span names, if it names one; none where that can not be told.
-fn whose(shape: &Shape) -> Option<Option<String>> {
-    let whose: Whose<'_> = serde_json::from_str(shape.attributes.get()).ok()?;
-    Some(whose.run_id.map(Cow::into_owned))
+/// The run that a span names, if it names one; an error where that can not be told.
+fn whose(shape: &Shape) -> Result<Option<String>, serde_json::Error> {
+    let whose: Whose<'_> = serde_json::from_str(shape.attributes.get())?;
+    Ok(whose.run_id.map(Cow::into_owned))
 }
 
 #[cfg(test)]
@@ -129,25 +128,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_speaks_for_its_own_runs_alone() {
+    fn a_worker_speaks_for_its_own_run_alone() {
         let span = |run_id: &str| {
             let json = format!(r#"N{{"name":"x","attributes":{{"run_id":"{run_id}","log.message":"m"}}}}"#);
             Span::parse(json.as_bytes()).unwrap()
         };
-        let mut runs = Runs::default();
-        runs.begin("a");
-        runs.begin("b");
-        for own in ["a", "b"] {
-            assert!(runs.line(span(own)).starts_with(br#"{"name":"x""#));
-        }
-        runs.begin("c");
-        let text = String::from_utf8(runs.line(span("a"))).unwrap();
+        let mut run = LastRun::default();
+        run.begin("a");
+        assert!(run.line(span("a")).starts_with(br#"{"name":"x""#));
+        run.begin("b");
+        let text = String::from_utf8(run.line(span("a"))).unwrap();
         assert!(
             text.starts_with(r#"{"scriptscope":"run.output","stream""#),
             "{text}"
         );
         let nobody = Span::parse(br#"N{"name":"x","attributes":{"log.message":"m"}}"#).unwrap();
-        assert!(runs.line(nobody).starts_with(br#"{"name":"x""#));
+        assert!(run.line(nobody).starts_with(br#"{"name":"x""#));
         // What a lenient reader could understand otherwise.
         for wrong in [
             r#"N{"name":"x","attributes":{"run_id":"c","run_id":"a"}}"#,

@@ -32,7 +32,7 @@ use super::{
     output::Output,
     plain::{PlainLines, among_records},
     process::{COOKIE, Exit, Process, Processes},
-    span::{Runs, Span},
+    span::{LastRun, Span},
 };
 
 /// The largest result of a run, in bytes of JSON.
@@ -79,8 +79,8 @@ pub struct Worker {
     processes: Processes,
     /// Where korelogger sends its lines.
     pub logs: Logs,
-    /// Runs that its lines may name.
-    pub runs: Runs,
+    /// The run that its lines may name.
+    pub run: LastRun,
     /// Name of the socket for them.
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
@@ -207,7 +207,7 @@ impl Launch {
             process,
             processes: self.processes.clone(),
             logs,
-            runs: Runs::default(),
+            run: LastRun::default(),
             logs_name,
             mark: Mark::new(),
             ahead: None,
@@ -252,7 +252,7 @@ impl Launch {
         let reply = loop {
             tokio::select! {
                 biased;
-                span = worker.logs.next() => print_span(span, &worker.runs, &self.output).await,
+                span = worker.logs.next() => print_span(span, &worker.run, &self.output).await,
                 frame = worker.channel.receive() => break frame,
                 () = sleep_until(deadline) => {
                     let seconds = LOAD_TIMEOUT.as_secs();
@@ -261,7 +261,7 @@ impl Launch {
             }
         };
         while let Some(span) = worker.logs.arrived() {
-            print_span(span, &worker.runs, &self.output).await;
+            print_span(span, &worker.run, &self.output).await;
         }
         let Some(frame) = reply.ok().flatten() else {
             // The socket closes a little before the process is gone.
@@ -327,8 +327,8 @@ fn run_pipes() -> io::Result<([PipeReader; 2], [PipeWriter; 2])> {
 }
 
 /// Prints a korelogger line that comes between two runs.
-pub async fn print_span(span: Span, runs: &Runs, output: &Output) {
-    output.stdout(runs.line(span)).await;
+pub async fn print_span(span: Span, run: &LastRun, output: &Output) {
+    output.stdout(run.line(span)).await;
 }
 
 /// Gives a process these descriptors under [`NODE_FDS`].
