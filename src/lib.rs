@@ -11,6 +11,7 @@ pub mod dependencies;
 pub mod export;
 pub mod fetch;
 pub mod ingest;
+mod key_proof;
 pub mod metrics;
 pub mod model;
 pub mod operator;

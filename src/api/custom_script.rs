@@ -396,6 +396,33 @@ pub struct DeploymentStatus {
     /// When it failed, was replaced or was undeployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
+    /// How long it took from startedAt to deployedAt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_microseconds: Option<i64>,
+    /// Field manager that changed the spec last when it began, such as kubectl-edit. The API server does not keep users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+    /// Why it began, and what it changed compared with the version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeStatus>,
+}
+
+/// What a version changed. Paths of fields only, never values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeStatus {
+    /// Such as: first deployment, spec changed, redeploy requested, rollback to 3.
+    pub cause: String,
+    /// The first fields of the spec that changed, such as env.RATE and source.inline.main.py.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// How many more fields changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more_fields: Option<i64>,
+    /// User that ran scriptscope rollback, as that command wrote it down. Whoever may change this object could have written
+    /// another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
 }
 
 /// Figures for machines: whole numbers, durations in microseconds over successful runs.

@@ -30,6 +30,8 @@ pub mod labels {
     pub const CONTAINER: &str = "script";
     /// Annotation of a `CustomScript`: any new value of it is a new deployment of the same thing.
     pub const REDEPLOY: &str = "scriptscope.dev/redeploy";
+    /// Annotation of a `CustomScript`: what `scriptscope rollback` did last, JSON.
+    pub const ROLLBACK: &str = "scriptscope.dev/rollback";
 }
 
 /// Condition types; the only ones used.

@@ -8,7 +8,10 @@ use kube::{
 use serde_json::{Map, Value, json};
 
 use super::{Verbs, api::script_path, args::Place, error::CliError, output::Out, rows::text};
-use crate::{api::CustomScript, operator::custom_script::recorded::version_members};
+use crate::{
+    api::{CustomScript, labels},
+    operator::custom_script::{change::Rollback, recorded::version_members},
+};
 
 /// The name of this command as a manager of fields.
 const FIELD_MANAGER: &str = "scriptscope-rollback";
@@ -71,7 +74,10 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
         .collect::<Vec<_>>()
         .join(", ");
     // Should somebody else change the object in between, nothing is overwritten.
-    let change = json!({"metadata": {"resourceVersion": object.resource_version()}, "spec": spec});
+    let note = note(&verbs, args.to, latest).await?;
+    let metadata =
+        json!({"resourceVersion": object.resource_version(), "annotations": {labels::ROLLBACK: note}});
+    let change = json!({"metadata": metadata, "spec": spec});
     let parameters = PatchParams {
         dry_run: args.dry_run,
         field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -107,6 +113,18 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
             Ok(())
         }
     }
+}
+
+/// What the history says of this: managed fields have no user's name, so it is written down here, as the operator knows it.
+async fn note(verbs: &Verbs, to: i64, from: i64) -> Result<String, CliError> {
+    let who = verbs.api.json("/api/v1/whoami", &[]).await?;
+    let by = Some(text(&who, "username")).filter(|name| !name.is_empty());
+    let rollback = Rollback {
+        to,
+        from,
+        by: by.map(str::to_owned),
+    };
+    serde_json::to_string(&rollback).map_err(|error| CliError::Failed(error.to_string()))
 }
 
 /// The merge patch that makes the one of the other; none where they are the same.

@@ -344,7 +344,7 @@ impl Slot {
                     tracing::warn!(?exit, "A worker ended between two runs and is replaced.");
                     return None;
                 }
-                span = worker.logs.next() => print_span(span, &self.shared.output).await,
+                span = worker.logs.next() => print_span(span, &worker.run, &self.shared.output).await,
                 job = self.shared.queue.next() => return Some(job),
             }
         }

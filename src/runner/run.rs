@@ -170,6 +170,7 @@ impl<'a> Running<'a> {
                 source_type: call.caller.source_type.to_string(),
             },
         })?;
+        worker.run.begin(&call.run_id);
         let arguments = call.arguments.get().as_bytes();
         let [stdout, stderr] = timeout(settings.timeout, worker.give(&header, arguments)).await??;
         Ok(Self {
@@ -235,7 +236,7 @@ impl<'a> Running<'a> {
                 if let Some(echo) = &span.echo {
                     self.echoes.expect(&echo.id, &echo.level, &echo.message);
                 }
-                lines.extend(span.line());
+                lines.extend(self.worker.run.line(span));
             }
         }
         if !lines.is_empty() {

@@ -31,8 +31,8 @@ use super::{
     logs::Logs,
     output::Output,
     plain::{PlainLines, among_records},
-    process::{COOKIE, Exit, Process, Processes, kill_all_with},
-    span::Span,
+    process::{COOKIE, Exit, Process, Processes},
+    span::{LastRun, Span},
 };
 
 /// The largest result of a run, in bytes of JSON.
@@ -76,8 +76,11 @@ pub struct Worker {
     pub channel: Channel,
     /// The process.
     pub process: Process,
+    processes: Processes,
     /// Where korelogger sends its lines.
     pub logs: Logs,
+    /// The run that its lines may name.
+    pub run: LastRun,
     /// Name of the socket for them.
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
@@ -204,7 +207,9 @@ impl Launch {
         Ok(Worker {
             channel,
             process,
+            processes: self.processes.clone(),
             logs,
+            run: LastRun::default(),
             logs_name,
             mark: Mark::new(),
             ahead: None,
@@ -250,7 +255,7 @@ impl Launch {
         let reply = loop {
             tokio::select! {
                 biased;
-                span = worker.logs.next() => print_span(span, &self.output).await,
+                span = worker.logs.next() => print_span(span, &worker.run, &self.output).await,
                 frame = worker.channel.receive() => break frame,
                 () = sleep_until(deadline) => {
                     let seconds = LOAD_TIMEOUT.as_secs();
@@ -259,7 +264,7 @@ impl Launch {
             }
         };
         while let Some(span) = worker.logs.arrived() {
-            print_span(span, &self.output).await;
+            print_span(span, &worker.run, &self.output).await;
         }
         let Some(frame) = reply.ok().flatten() else {
             // The socket closes a little before the process is gone.
@@ -312,7 +317,7 @@ impl Worker {
     /// Ends the process and everything that it has started, and prints what they still had to say.
     pub async fn end(mut self) {
         self.process.kill().await;
-        kill_all_with(&self.cookie);
+        self.processes.kill_all_with(&self.cookie).await;
         for print in &mut self.prints {
             if timeout(LAST_PRINTS, &mut *print).await.is_err() {
                 print.abort();
@@ -338,9 +343,9 @@ fn run_pipes() -> io::Result<([pipe::Receiver; 2], [PipeWriter; 2])> {
     Ok((readers, [stdout_writer, stderr_writer]))
 }
 
-/// Prints a korelogger line that belongs to no run of its worker's.
-pub async fn print_span(span: Span, output: &Output) {
-    output.stdout(span.line()).await;
+/// Prints a korelogger line that comes between two runs.
+pub async fn print_span(span: Span, run: &LastRun, output: &Output) {
+    output.stdout(run.line(span)).await;
 }
 
 /// Gives a process these descriptors under [`NODE_FDS`].

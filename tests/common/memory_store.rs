@@ -13,8 +13,8 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
-        RunDetail, ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
+        Run, RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
     store::{
         Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogPosition, LogQuery,
@@ -143,7 +143,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn keep_spec(&self, _: &ScriptKey, _: i64, _: &str, _: Option<&str>) -> Result<(), StoreError> {
+    async fn keep_spec(&self, _: &ScriptKey, _: i64, _: &KeptSpec) -> Result<(), StoreError> {
         Ok(())
     }
 

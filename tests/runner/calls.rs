@@ -129,23 +129,26 @@ async fn a_caller_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_goes_through_the_run() {
-    let runner = Runner::start("talk", &[]).await;
-    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let headers = [("traceparent", parent), ("tracestate", "vendor=1, other=2")];
-    let (status, body, answered) = runner.ask("POST", "/functions/trace", &headers).await;
-    assert_eq!((status, answered["traceparent"].to_str().unwrap()), (200, parent));
-    let state = "vendor=1,other=2";
-    assert_eq!(
-        body["result"],
-        json!([parent, state, format!("{parent} {state}")])
-    );
-    // A run without one begins a trace of its own, and nothing is left of the one before.
-    let (_, body, answered) = runner.ask("POST", "/functions/trace", &[]).await;
-    let own = answered["traceparent"].to_str().unwrap();
-    assert_ne!(own, parent);
-    assert_eq!(body["result"], json!([own, "", format!("{own} ")]));
-    let started = &runner.records(body["runId"].as_str().unwrap()).await[0];
-    assert_eq!(started["traceparent"], own);
+    for name in ["talk", "node_talk"] {
+        let runner = Runner::start(name, &[]).await;
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let headers = [("traceparent", parent), ("tracestate", "vendor=1, other=2")];
+        let (status, body, answered) = runner.ask("POST", "/functions/trace", &headers).await;
+        assert_eq!((status, answered["traceparent"].to_str().unwrap()), (200, parent));
+        let state = "vendor=1,other=2";
+        assert_eq!(
+            body["result"],
+            json!([parent, state, format!("{parent} {state}")]),
+            "{name}"
+        );
+        // A run without one begins a trace of its own, and nothing is left of the one before.
+        let (_, body, answered) = runner.ask("POST", "/functions/trace", &[]).await;
+        let own = answered["traceparent"].to_str().unwrap();
+        assert_ne!(own, parent);
+        assert_eq!(body["result"], json!([own, "", format!("{own} ")]), "{name}");
+        let started = &runner.records(body["runId"].as_str().unwrap()).await[0];
+        assert_eq!(started["traceparent"], own);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

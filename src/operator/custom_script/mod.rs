@@ -8,6 +8,7 @@ mod apply;
 mod attempt;
 mod autoscaling;
 mod build;
+pub mod change;
 mod dereference;
 pub mod display;
 mod endpoint;

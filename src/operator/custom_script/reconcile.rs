@@ -18,8 +18,10 @@ use super::{
     apply::{self, ApplyError, FIELD_MANAGER},
     attempt::{Situation, Step, elapsed, next_step},
     build::{Plan, build, images_in_use, version_of},
+    change::{self, Beginning, Beside},
     dereference::{Dereferenced, dereference},
     failure::{self, FAIL_AFTER, Failure},
+    fingerprint::Files,
     recorded,
     rollout::{
         is_called, is_left_over, is_rolled_out, is_stuck, of_version, pods_of, prepared, ready_by_version,
@@ -30,7 +32,7 @@ use super::{
 };
 use crate::{
     api::{CustomScript, CustomScriptStatus, DesiredState, Phase, reasons},
-    model::{self, DeploymentState, ScriptKey},
+    model::{self, DeploymentState, KeptSpec, ScriptKey},
     operator::context::Context,
     store::StoreError,
 };
@@ -293,8 +295,9 @@ impl Reconciliation<'_> {
             (Step::Keep, Some(latest)) => {
                 let latest = latest.clone();
                 // Begun, perhaps, by an operator that ended before it had kept this.
-                if latest.state == DeploymentState::Deploying {
+                if latest.state == DeploymentState::Deploying && !latest.spec_kept {
                     self.keep_spec(latest.version, inspection).await?;
+                    self.reread().await?;
                 }
                 return Ok(latest);
             }
@@ -330,10 +333,51 @@ impl Reconciliation<'_> {
 
     /// Keeps what a version is made of.
     async fn keep_spec(&self, version: i64, inspection: &Inspection) -> Result<(), Error> {
-        let spec = recorded::recorded(&self.object.spec, inspection.files.as_ref().ok())?;
-        let author = recorded::author(self.object);
-        let store = &self.context.store;
-        Ok(store.keep_spec(&self.key, version, &spec, author).await?)
+        let files = inspection.files.as_ref().ok();
+        let spec = recorded::recorded(&self.object.spec, files)?;
+        self.keep(version, spec, recorded::author(self.object), files)
+            .await
+    }
+
+    /// Keeps a version's spec, JSON, who asked for it, and what it changes compared with the version before.
+    async fn keep(
+        &self,
+        version: i64,
+        spec: String,
+        author: Option<&str>,
+        files: Option<&Files>,
+    ) -> Result<(), Error> {
+        let beside = Beside::of(self.object, files);
+        let before = match self.deployments.iter().find(|known| known.version < version) {
+            Some(before) => Some((before, self.made_of(before.version).await?)),
+            None => None,
+        };
+        let rollback = before.as_ref().and_then(|(_, before)| beside.rollback(before));
+        let rollback = match rollback {
+            Some(rollback) => Some((self.made_of(rollback.to).await?, rollback)),
+            None => None,
+        };
+        let change = change::change(
+            Beginning {
+                version,
+                spec: &spec,
+                beside: &beside,
+            },
+            before.as_ref().map(|(attempt, made_of)| (*attempt, made_of)),
+            rollback.as_ref().map(|(target, rollback)| (rollback, target)),
+        );
+        let kept = KeptSpec {
+            spec,
+            changed_by: author.map(str::to_owned),
+            change,
+            beside: serde_json::to_string(&beside)?,
+        };
+        Ok(self.context.store.keep_spec(&self.key, version, &kept).await?)
+    }
+
+    async fn made_of(&self, version: i64) -> Result<model::DeployedSpec, StoreError> {
+        let found = self.context.store.deployed_spec(&self.key, version).await?;
+        Ok(found.unwrap_or_default())
     }
 
     /// Whether what made the attempt fail is gone.

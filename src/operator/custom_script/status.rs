@@ -11,8 +11,11 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use crate::{
-    api::{CustomScript, CustomScriptStatus, DeploymentStatus, DesiredState, Phase, conditions, reasons},
-    model::{Deployment, DeploymentState},
+    api::{
+        ChangeStatus, CustomScript, CustomScriptStatus, DeploymentStatus, DesiredState, Phase, conditions,
+        reasons,
+    },
+    model::{Change, Deployment, DeploymentState},
     operator::api_logs::Collection,
 };
 
@@ -352,6 +355,18 @@ fn deployment_status(deployment: &Deployment) -> DeploymentStatus {
         started_at: Time(deployment.started_at),
         deployed_at: deployment.deployed_at.map(Time),
         ended_at: deployment.ended_at.map(Time),
+        duration_microseconds: deployment.duration_micros(),
+        changed_by: deployment.changed_by.clone(),
+        change: deployment.change.as_ref().map(change_status),
+    }
+}
+
+fn change_status(change: &Change) -> ChangeStatus {
+    ChangeStatus {
+        cause: change.cause.clone(),
+        fields: change.fields.clone(),
+        more_fields: i64::try_from(change.more_fields).ok().filter(|more| *more > 0),
+        claimed_by: change.claimed_by.clone(),
     }
 }
 
