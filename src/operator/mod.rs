@@ -1,6 +1,8 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
+mod adoption;
 pub mod api_logs;
+mod claims;
 mod client_ca;
 pub mod context;
 pub mod custom_script;
@@ -14,6 +16,7 @@ pub mod pod_index;
 pub mod pods;
 mod retention;
 pub mod script_export;
+mod script_pods;
 mod servers;
 mod stuck_runs;
 mod watches;
@@ -41,6 +44,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    adoption::{AdoptionWatch, Adoptions},
     api_logs::{ApiLogs, Collection},
     context::Context,
     custom_script::Images,
@@ -49,6 +53,7 @@ use self::{
     pod_index::PodIndex,
     pods::PodWatch,
     script_export::ExportContext,
+    script_pods::ScriptPods,
     stuck_runs::Watchman,
 };
 use crate::{
@@ -250,7 +255,10 @@ pub async fn serve(
     let pods_listed = readiness.expect("list of pods");
     let (scripts, script_writer) = reflector::store::<CustomScript>();
     let (pods, pod_writer) = reflector::store::<Pod>();
+    let all_pods_listed = Part::default();
     let (touch, touched) = mpsc::channel(BUFFER);
+    let pods = ScriptPods::new(pods);
+    let adoptions = Arc::new(Adoptions::new(&args.namespace, scripts.clone()));
     let index = Arc::new(PodIndex::new(scope.clone()));
     let images = args.images();
     let metrics = Metrics::new();
@@ -269,7 +277,8 @@ pub async fn serve(
         store.clone(),
         metrics,
         images,
-        (pods, pods_listed.clone()),
+        (pods.clone(), pods_listed.clone()),
+        adoptions.clone(),
         args.pod_name.clone(),
     );
     let context = Arc::new(context.collecting(args.collection));
@@ -287,13 +296,29 @@ pub async fn serve(
     }
     kinds.ready();
 
+    let claimed = Part::default();
+    let adoption = AdoptionWatch {
+        client: client.clone(),
+        store: store.clone(),
+        index: index.clone(),
+        pods: pods.clone(),
+        adoptions,
+        scripts_listed: scripts_listed.clone(),
+        claimed: claimed.clone(),
+        touch: touch.clone(),
+        contact: context.contact.clone(),
+    };
+    parts.spawn("the watch of adopted Deployments", adoption.run(shutdown.clone()));
     let watch = PodWatch {
         client: client.clone(),
         store: store.clone(),
         index: index.clone(),
+        pods,
         scripts: scripts.clone(),
         scripts_listed: scripts_listed.clone(),
         pods_listed: pods_listed.clone(),
+        claimed,
+        all_listed: all_pods_listed.clone(),
         touch,
         contact: context.contact.clone(),
     };
@@ -336,7 +361,7 @@ pub async fn serve(
         scripts: scripts.clone(),
         notices,
     };
-    let seen = (scripts_listed, pods_listed);
+    let seen = [scripts_listed, pods_listed, all_pods_listed];
     let comparing = compare(context, scope, scripts, watchman, limits, seen, shutdown.clone());
     let stop = parts.shutdown.clone();
     parts.spawn("the comparison with the store", async move {
@@ -354,11 +379,12 @@ async fn compare(
     scripts: reflector::Store<CustomScript>,
     watchman: Watchman,
     limits: retention::Limits,
-    (scripts_listed, pods_listed): (Part, Part),
+    seen: [Part; 3],
     shutdown: CancellationToken,
 ) {
-    scripts_listed.wait().await;
-    pods_listed.wait().await;
+    for part in seen {
+        part.wait().await;
+    }
     tokio::join!(
         custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
         watchman.run(shutdown.clone()),

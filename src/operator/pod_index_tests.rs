@@ -24,7 +24,7 @@ fn a_pod_is_unseen_until_it_was_observed() {
         &json!({}),
     )));
     assert_eq!(index.knowledge("b"), Knowledge::Unseen);
-    index.add_script("b");
+    index.add_script("b", "script");
     assert_eq!(index.knowledge("b"), Knowledge::Script);
 }
 
@@ -53,7 +53,7 @@ fn a_pod_that_went_is_remembered_for_a_while() {
         serde_json::from_value(json!({ "metadata": { "name": "x", "namespace": "shop", "uid": "a" } }))
             .unwrap();
     assert!(index.note_labelled(&Event::Apply(pod.clone())).is_some());
-    index.add_script("a");
+    index.add_script("a", "script");
     assert!(index.note_labelled(&Event::Apply(pod.clone())).is_none());
     index.note_labelled(&Event::Delete(pod));
     index.forget(&HashSet::new());
