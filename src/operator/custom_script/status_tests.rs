@@ -238,7 +238,7 @@ fn without_its_pods_an_adopted_deployment_says_why() {
         assert_eq!(status.phase, Some(Phase::ReadyToDeploy));
         assert_eq!(status.version, Some(1));
         let (ready, why, message) = get(&status, "Ready");
-        assert_eq!((ready.as_str(), why.as_str()), ("False", reason));
+        assert_eq!((ready, why), ("False", reason));
         assert!(message.contains(says), "{message}");
     }
 }
