@@ -39,7 +39,7 @@ for n in range(1, 10):
     if n == 9:
         time.sleep(15)
         raise SystemExit(3)
-    error = {"type": "ValueError", "message": "no luck"} if n % 3 == 0 else None
+    error = {"reason": "Exception", "type": "ValueError", "message": "no luck"} if n % 3 == 0 else None
     record("run.finished", time=now(), run_id=run, status="Failed" if error else "Success", duration_us=1500,
            output={"n": n}, error=error)
 "#;
