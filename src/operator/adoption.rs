@@ -209,9 +209,7 @@ impl AdoptionWatch {
         let changed: HashSet<&Place> = claims.changed(&memory.claims).collect();
         for place in &changed {
             for pod in self.pods.of_deployment(place) {
-                if let Some(uid) = &pod.metadata.uid {
-                    self.index.reconsider(uid);
-                }
+                self.index.reconsider(&pod);
             }
         }
         let scripts = self
@@ -269,7 +267,11 @@ impl AdoptionWatch {
                 Event::Init => listed.clear(),
                 Event::Apply(pod) | Event::InitApply(pod) if is_its(pod) => {
                     self.index.note_adopted(&event, None);
-                    listed.extend(pod.metadata.uid.clone());
+                    if let (Event::InitApply(_), Some(uid)) = (&event, &pod.metadata.uid) {
+                        // Seen before its Deployment was adopted, perhaps.
+                        self.index.reconsider(pod);
+                        listed.insert(uid.clone());
+                    }
                     self.pods.put(pod.clone());
                 }
                 Event::Delete(pod) if is_its(pod) => {
@@ -281,6 +283,7 @@ impl AdoptionWatch {
                     let is_listed =
                         |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|uid| listed.contains(uid));
                     self.pods.retain(&target.place, is_listed);
+                    listed.clear();
                 }
             }
             if !matches!(event, Event::Init | Event::InitApply(_)) {

@@ -197,8 +197,13 @@ impl PodIndex {
     }
 
     /// A pod of a Deployment that is adopted now and was not before is to be looked into.
-    pub(super) fn reconsider(&self, uid: &str) {
-        self.lock().others.remove(uid);
+    pub(super) fn reconsider(&self, pod: &Pod) {
+        let mut pods = self.lock();
+        if let Some(uid) = &pod.metadata.uid
+            && pods.claims.of_pod(&pod.metadata).is_some()
+        {
+            pods.others.remove(uid);
+        }
     }
 
     /// An event about a pod of a Deployment that a script adopts; `container` is the script's, as far as known.
