@@ -77,28 +77,19 @@ impl Reconciliation<'_> {
             (Standing::Wanted, Some(found)) => self.observe(workload, &found, known_version).await,
             (Standing::Refused(failure), _) => {
                 self.end_all(&failure.message).await?;
-                Ok(self.stands(Standing::Refused(failure), true, FAILED))
+                Ok(stands(Standing::Refused(failure), true, FAILED))
             }
             (Standing::Missing, _) => {
                 self.end_all(&format!("{name} was deleted")).await?;
-                Ok(self.stands(Standing::Missing, self.left() == 0, AT_REST))
+                Ok(stands(Standing::Missing, self.left() == 0, AT_REST))
             }
             (Standing::AtZero, Some(found)) => {
                 self.end_all(&format!("{name} was scaled to zero")).await?;
                 let gone = self.left() == 0 && adopted::pods(&found.deployment) == 0;
-                Ok(self.stands(Standing::AtZero, gone, if gone { AT_REST } else { SOON }))
+                Ok(stands(Standing::AtZero, gone, if gone { AT_REST } else { SOON }))
             }
-            (Standing::Unsettled, _) => Ok(self.stands(Standing::Unsettled, false, SOON)),
-            (standing, _) => Ok(self.stands(standing, true, AT_REST)),
-        }
-    }
-
-    fn stands(&self, standing: Standing, gone: bool, again: Duration) -> Outcome {
-        Outcome {
-            standing: Some(standing),
-            gone,
-            again: Some(again),
-            ..Outcome::default()
+            (Standing::Unsettled, _) => Ok(stands(Standing::Unsettled, false, SOON)),
+            (standing, _) => Ok(stands(standing, true, AT_REST)),
         }
     }
 
@@ -161,7 +152,7 @@ impl Reconciliation<'_> {
         let identity = Identity::new(&self.object.metadata, workload, &found.deployment.metadata);
         let due: Vec<&ReplicaSet> = identity.due(&found.sets, self.deployments.first());
         let Some((current, earlier)) = due.split_last() else {
-            return Ok(self.stands(Standing::Unsettled, false, SOON));
+            return Ok(stands(Standing::Unsettled, false, SOON));
         };
         for set in earlier {
             let begun = self
@@ -319,6 +310,15 @@ impl Reconciliation<'_> {
             self.context.contact.regained(),
             Timestamp::now(),
         )
+    }
+}
+
+fn stands(standing: Standing, gone: bool, again: Duration) -> Outcome {
+    Outcome {
+        standing: Some(standing),
+        gone,
+        again: Some(again),
+        ..Outcome::default()
     }
 }
 
