@@ -237,11 +237,11 @@ impl AdoptionWatch {
             stays
         });
         for (script, target) in wanted {
-            if !memory.watches.contains_key(&script) {
+            memory.watches.entry(script).or_insert_with_key(|script| {
                 let (this, goal, name) = (self.clone(), target.clone(), script.clone());
                 let handle = tasks.spawn(async move { this.watch_pods(&name, &goal).await });
-                memory.watches.insert(script, (target, handle));
-            }
+                (target, handle)
+            });
         }
     }
 

@@ -277,8 +277,8 @@ pub async fn serve(
         store.clone(),
         metrics,
         images,
-        (pods.clone(), pods_listed.clone()),
-        adoptions.clone(),
+        (pods, pods_listed.clone()),
+        adoptions,
         args.pod_name.clone(),
     );
     let context = Arc::new(context.collecting(args.collection));
@@ -296,36 +296,14 @@ pub async fn serve(
     }
     kinds.ready();
 
-    let claimed = Part::default();
-    let adoption = AdoptionWatch {
-        client: client.clone(),
-        store: store.clone(),
-        index: index.clone(),
-        pods: pods.clone(),
-        adoptions,
-        scripts_listed: scripts_listed.clone(),
-        claimed: claimed.clone(),
-        touch: touch.clone(),
-        contact: context.contact.clone(),
-    };
-    parts.spawn("the watch of adopted Deployments", adoption.run(shutdown.clone()));
-    let watch = PodWatch {
-        client: client.clone(),
-        store: store.clone(),
-        index: index.clone(),
-        pods,
+    let watched = Watched {
         scripts: scripts.clone(),
         scripts_listed: scripts_listed.clone(),
         pods_listed: pods_listed.clone(),
-        claimed,
-        all_listed: all_pods_listed.clone(),
-        touch,
-        contact: context.contact.clone(),
+        all_pods_listed: all_pods_listed.clone(),
+        pod_writer,
     };
-    parts.spawn(
-        "the watch of pods",
-        watch.run(scope.clone(), pod_writer, shutdown.clone()),
-    );
+    watch_pods(&mut parts, &context, &scope, (&index, touch), watched);
     let changes = custom_script::changes(&scope, client, script_writer, scripts_listed.clone());
     let controller = custom_script::run(
         context.clone(),
@@ -370,6 +348,54 @@ pub async fn serve(
     let result = parts.finish().await;
     store.close().await;
     result
+}
+
+/// What the watches of pods read and fill.
+struct Watched {
+    scripts: reflector::Store<CustomScript>,
+    scripts_listed: Part,
+    pods_listed: Part,
+    all_pods_listed: Part,
+    pod_writer: reflector::store::Writer<Pod>,
+}
+
+/// Begins to watch the pods of managed scripts and of adopted Deployments.
+fn watch_pods(
+    parts: &mut Parts,
+    context: &Arc<Context>,
+    scope: &Scope,
+    (index, touch): (&Arc<PodIndex>, mpsc::Sender<custom_script::ScriptRef>),
+    watched: Watched,
+) {
+    let claimed = Part::default();
+    let adoption = AdoptionWatch {
+        client: context.client.clone(),
+        store: context.store.clone(),
+        index: index.clone(),
+        pods: context.pods.clone(),
+        adoptions: context.adoptions.clone(),
+        scripts_listed: watched.scripts_listed.clone(),
+        claimed: claimed.clone(),
+        touch: touch.clone(),
+        contact: context.contact.clone(),
+    };
+    let shutdown = parts.shutdown.clone();
+    parts.spawn("the watch of adopted Deployments", adoption.run(shutdown.clone()));
+    let watch = PodWatch {
+        client: context.client.clone(),
+        store: context.store.clone(),
+        index: index.clone(),
+        pods: context.pods.clone(),
+        scripts: watched.scripts,
+        scripts_listed: watched.scripts_listed,
+        pods_listed: watched.pods_listed,
+        claimed,
+        all_listed: watched.all_pods_listed,
+        touch,
+        contact: context.contact.clone(),
+    };
+    let watch = watch.run(scope.clone(), watched.pod_writer, shutdown);
+    parts.spawn("the watch of pods", watch);
 }
 
 /// What compares the store with the cluster, and so must have seen all of it.
