@@ -90,7 +90,7 @@ pub fn overhead_node(scale: Scale) {
 /// Microseconds of a call of korelogger in Python, median; against writing 700 bytes to the run's standard output.
 pub fn korelogger_python(scale: Scale) {
     inside("korelogger_call", || {
-        korelogger(scale, "korelogger_call", "python")
+        korelogger(scale, "korelogger_call", "python");
     });
 }
 

@@ -314,8 +314,8 @@ pub trait Store: Retention + 'static {
 
     // --- pods and streams
 
-    /// Remembers a pod. The first word on a UID stands.
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError>;
+    /// Remembers a pod. The first word on a UID stands, and is returned.
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError>;
 
     /// The checkpoint of each stream, created at offset 0 where the pod is known and the container is the script's;
     /// none where it is not.

@@ -65,12 +65,10 @@ impl MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
-        self.state()
-            .pods
-            .entry(pod.uid.clone())
-            .or_insert_with(|| pod.clone());
-        Ok(())
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError> {
+        let mut state = self.state();
+        let known = state.pods.entry(pod.uid.clone());
+        Ok(known.or_insert_with(|| pod.clone()).clone())
     }
 
     async fn open_streams(&self, streams: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {

@@ -2,6 +2,7 @@
 //! each works in a namespace of its own.
 
 mod access;
+mod adopted;
 mod calling;
 mod cli;
 mod crds;

@@ -281,14 +281,13 @@ impl Store for PostgresStore {
         deployments::list(&mut Writing(&mut *self.0.pool.acquire().await?), script, limit).await
     }
 
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
-        if streams::pods(&self.0.pool, &[&pod.uid])
-            .await?
-            .contains_key(&pod.uid)
-        {
-            return Ok(());
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError> {
+        let mut known = streams::pods(&self.0.pool, &[&pod.uid]).await?;
+        if let Some(known) = known.remove(&pod.uid) {
+            return Ok(known);
         }
-        in_transaction!(self.0, |c| streams::register_pod(c, pod))
+        in_transaction!(self.0, |c| streams::register_pod(c, pod))?;
+        Ok(pod.clone())
     }
 
     async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {

@@ -260,18 +260,17 @@ impl Store for SqliteStore {
         deployments::list(&mut Writing(&mut *self.0.lookups.acquire().await?), script, limit).await
     }
 
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
-        if streams::pods(&self.0.lookups, [pod.uid.as_str()].into_iter())
-            .await?
-            .contains_key(&pod.uid)
-        {
-            return Ok(());
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError> {
+        let mut known = streams::pods(&self.0.lookups, [pod.uid.as_str()].into_iter()).await?;
+        if let Some(known) = known.remove(&pod.uid) {
+            return Ok(known);
         }
-        let pod = pod.clone();
+        let new = pod.clone();
         self.0
             .writer
-            .write(move |c| Box::pin(async move { streams::register_pod(c, &pod).await }))
-            .await
+            .write(move |c| Box::pin(async move { streams::register_pod(c, &new).await }))
+            .await?;
+        Ok(pod.clone())
     }
 
     async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
