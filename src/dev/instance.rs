@@ -1,0 +1,280 @@
+//! One runner process.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use serde::Deserialize;
+use tokio::{
+    process::{Child, ChildStdin, Command},
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use uuid::Uuid;
+
+use super::{pump::Pump, shared::Shared};
+use crate::{
+    api::labels,
+    ingest::wire::StreamKey,
+    runner::{Function, STORED_PATH},
+    store::PodRecord,
+};
+
+/// How often a runner is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a runner's last prints may take to be stored once it has ended.
+const LAST_PRINTS: Duration = Duration::from_secs(10);
+/// Variables with this beginning are the runner's options; it is given its own.
+const OURS: &str = "SCRIPTSCOPE_";
+/// But for those that name the interpreters.
+const INTERPRETERS: [&str; 2] = ["SCRIPTSCOPE_PYTHON", "SCRIPTSCOPE_NODE"];
+
+/// What a version runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// A folder of the version's own.
+    pub folder: PathBuf,
+    /// The copy of the project.
+    pub app: PathBuf,
+    /// Where its packages are, if it asks for some that Python has to be told of.
+    pub packages: Option<PathBuf>,
+}
+
+/// A runner.
+pub struct Instance {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    pump: JoinHandle<String>,
+    token: mpsc::Receiver<String>,
+    reason: PathBuf,
+}
+
+/// What a runner does.
+#[derive(Debug)]
+pub enum Event {
+    /// It has ended.
+    Exited(Option<ExitStatus>),
+    /// Its last record is stored, and it waits to be told so.
+    LastRecordStored {
+        /// What it waits for.
+        token: String,
+    },
+}
+
+/// How a runner ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// As its parent sees it.
+    pub status: Option<ExitStatus>,
+    /// Its last words.
+    pub reason: String,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    functions: Vec<Function>,
+}
+
+impl Instance {
+    /// Starts a runner as the container of `pod` that was restarted so many times before.
+    pub async fn start(shared: &Shared, pod: &PodRecord, place: &Place, restart: u32) -> io::Result<Self> {
+        let address = somewhere();
+        let reason = place.folder.join(format!("reason-{restart}"));
+        let key = StreamKey {
+            namespace: pod.script.namespace.clone(),
+            pod: pod.name.clone(),
+            pod_uid: pod.uid.clone(),
+            container: labels::CONTAINER.to_owned(),
+            restart,
+        };
+        shared
+            .ingest
+            .states(&super::pump::reader(), std::slice::from_ref(&key))
+            .await
+            .map_err(io::Error::other)?;
+        let token = shared.farewells.expect(&pod.uid);
+        let mut command = command(shared, place)?;
+        command
+            .arg(format!("--listen={address}"))
+            .arg("--termination-log")
+            .arg(&reason)
+            .arg(format!("--deployment-id={}", pod.deployment_id))
+            .arg(format!("--version={}", pod.version));
+        let mut child = command.spawn()?;
+        let pump = Pump::new(
+            Arc::clone(&shared.ingest),
+            shared.printer.clone(),
+            key,
+            pod.version,
+        );
+        let missing = || io::Error::other("a pipe is missing");
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        Ok(Self {
+            address,
+            stdin: child.stdin.take(),
+            child,
+            pump: tokio::spawn(pump.run(stdout, stderr)),
+            token,
+            reason,
+        })
+    }
+
+    /// What it does next.
+    pub async fn event(&mut self) -> Event {
+        tokio::select! {
+            status = self.child.wait() => Event::Exited(status.ok()),
+            Some(token) = self.token.recv() => Event::LastRecordStored { token },
+        }
+    }
+
+    /// Lets runs in progress end, then the runner.
+    pub fn drain(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Ends runs in progress.
+    pub fn cut(&mut self) {
+        self.drain();
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.drain();
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Without an id it has ended.
+        if let Some(id) = self.child.id() {
+            let _ = killpg(Pid::from_raw(id.cast_signed()), signal);
+        }
+    }
+
+    /// Stores what is left once the process has ended.
+    pub async fn conclude(mut self, status: Option<ExitStatus>) -> Ended {
+        // Whatever it has left behind.
+        self.signal(Signal::SIGKILL);
+        let last = match timeout(LAST_PRINTS, &mut self.pump).await {
+            Ok(last) => last.unwrap_or_default(),
+            Err(_) => {
+                self.pump.abort();
+                String::new()
+            }
+        };
+        // From within a sandbox no file gets out.
+        let reason = fs::read_to_string(&self.reason).unwrap_or(last);
+        Ended { status, reason }
+    }
+}
+
+/// Waits until the runner at `address` takes calls; its functions.
+pub async fn ready(http: &reqwest::Client, address: SocketAddr) -> Vec<Function> {
+    loop {
+        let asked = http.get(format!("http://{address}/readyz")).send().await;
+        if asked.is_ok_and(|answer| answer.status().is_success()) {
+            let listed = http.get(format!("http://{address}/functions")).send().await;
+            if let Ok(listed) = listed
+                && let Ok(listing) = listed.json::<Listing>().await
+            {
+                return listing.functions;
+            }
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Tells a runner that its last record is stored.
+pub async fn tell_stored(http: &reqwest::Client, address: SocketAddr, token: String) {
+    let told = http
+        .post(format!("http://{address}{STORED_PATH}"))
+        .body(token)
+        .send()
+        .await;
+    if let Err(error) = told {
+        tracing::debug!(%error, "A runner could not be told that its last record is stored.");
+    }
+}
+
+/// An address of this machine alone which nobody guesses: a page of another site could send calls to one that it knows.
+fn somewhere() -> SocketAddr {
+    let [a, b, c, .., d, e] = Uuid::new_v4().into_bytes();
+    let port = 20_000 + u16::from_be_bytes([d, e]) % 40_000;
+    SocketAddr::from((Ipv4Addr::new(127, a, b, c.clamp(1, 254)), port))
+}
+
+fn command(shared: &Shared, place: &Place) -> io::Result<Command> {
+    let binary = std::env::current_exe()?;
+    let settings = &shared.settings;
+    let mut command = match &settings.sandbox {
+        None => Command::new(binary),
+        Some(sandbox) => {
+            let mut command = Command::new(sandbox.program());
+            command.args(sandbox.arguments(&place.app)).arg(binary);
+            // What it would leave in the machine's.
+            command.env("TMPDIR", &shared.scratch);
+            command
+        }
+    };
+    command
+        .args(["--log=warn", "runner", "--attended", "--app"])
+        .arg(&place.app)
+        .arg("--home")
+        .arg(shared.scratch.join(HOME))
+        .arg(format!("--runtime={}", shared.project.runtime.name()))
+        .arg(format!("--timeout-seconds={}", settings.timeout))
+        .arg(format!("--concurrency={}", settings.concurrency));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with(OURS) && !INTERPRETERS.contains(&&*text) {
+            command.env_remove(&name);
+        }
+    }
+    command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+    if let Some(packages) = &place.packages {
+        command.env("PYTHONPATH", python_path(settings, packages));
+    }
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C is for this process, which ends runners in order.
+        .process_group(0)
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+/// The script's packages come before whatever else is there.
+fn python_path(settings: &super::shared::Settings, packages: &std::path::Path) -> std::ffi::OsString {
+    let given = settings
+        .environment
+        .iter()
+        .rev()
+        .find(|(name, _)| name == "PYTHONPATH");
+    let before = match given {
+        Some((_, value)) => Some(value.into()),
+        None => std::env::var_os("PYTHONPATH"),
+    };
+    let mut path = packages.as_os_str().to_owned();
+    if let Some(before) = before.filter(|before| !before.is_empty()) {
+        path.push(":");
+        path.push(before);
+    }
+    path
+}
+
+/// Folder of the workers, in that of this process.
+pub const HOME: &str = "home";
