@@ -175,11 +175,13 @@ impl Deployer {
     {
         match packages::prepare(&self.shared).await {
             Ok(None) => {}
-            Ok(Some(packages)) => match self.shared.project.runtime {
-                Runtime::Python => place.packages = Some(packages),
-                // Where Node looks after the project's own.
-                Runtime::Node => symlink(packages, place.folder.join("node_modules"))?,
-            },
+            Ok(Some(packages)) => {
+                if self.shared.settings.runtime == Runtime::Node {
+                    // Where Node looks after the project's own.
+                    symlink(&packages, place.folder.join("node_modules"))?;
+                }
+                place.packages = Some(packages);
+            }
             Err(error) => return Ok(Err(error.to_string())),
         }
         Ok(Ok(Version::start(&self.shared, deployment, place)))

@@ -1,9 +1,11 @@
 //! One runner process.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     fs, io,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -22,11 +24,15 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{pump::Pump, shared::Shared};
+use super::{
+    pump::Pump,
+    sandbox::{Process, Sandbox},
+    shared::{Settings, Shared},
+};
 use crate::{
     api::labels,
     ingest::wire::StreamKey,
-    runner::{Function, STORED_PATH},
+    runner::{Function, Runtime, STORED_PATH},
     store::PodRecord,
 };
 
@@ -46,7 +52,7 @@ pub struct Place {
     pub folder: PathBuf,
     /// The copy of the project.
     pub app: PathBuf,
-    /// Where its packages are, if it asks for some that Python has to be told of.
+    /// Where its packages are, if it asks for some.
     pub packages: Option<PathBuf>,
 }
 
@@ -59,6 +65,8 @@ pub struct Instance {
     pump: JoinHandle<String>,
     token: mpsc::Receiver<String>,
     reason: PathBuf,
+    /// Where it runs, if not as it is, and the name that it has there.
+    container: Option<(Sandbox, String)>,
 }
 
 /// What a runner does.
@@ -91,7 +99,9 @@ impl Instance {
     /// Starts a runner as the container of `pod` that was restarted so many times before.
     pub async fn start(shared: &Shared, pod: &PodRecord, place: &Place, restart: u32) -> io::Result<Self> {
         let address = somewhere();
-        let reason = place.folder.join(format!("reason-{restart}"));
+        let words = place.folder.join("words");
+        fs::create_dir_all(&words)?;
+        let reason = words.join(restart.to_string());
         let key = StreamKey {
             namespace: pod.script.namespace.clone(),
             pod: pod.name.clone(),
@@ -105,13 +115,43 @@ impl Instance {
             .await
             .map_err(io::Error::other)?;
         let token = shared.farewells.expect(&pod.uid);
-        let mut command = command(shared, place)?;
+        let binary = std::env::current_exe()?;
+        let arguments = arguments(shared, place, pod, address, &reason);
+        let environment = environment(&shared.settings, place.packages.as_deref());
+        let mut container = None;
+        let mut command = match &shared.settings.sandbox {
+            None => {
+                let mut command = Command::new(&binary);
+                command.args(&arguments).env_clear().envs(environment);
+                command
+            }
+            Some(sandbox) => {
+                let id = Uuid::now_v7().simple().to_string();
+                let process = Process {
+                    arguments: std::iter::once(binary.as_os_str())
+                        .chain(arguments.iter().map(OsString::as_os_str))
+                        .collect(),
+                    environment: &environment,
+                    folder: &place.app,
+                    readable: [&*binary, &*shared.scratch, &*shared.project.folder]
+                        .into_iter()
+                        .chain(place.packages.as_deref())
+                        .collect(),
+                    writable: &words,
+                };
+                let mut command = Command::new(sandbox.program());
+                command.args(sandbox.prepare(&id, &place.folder.join(&id), &process)?);
+                container = Some((sandbox.clone(), id));
+                command
+            }
+        };
         command
-            .arg(format!("--listen={address}"))
-            .arg("--termination-log")
-            .arg(&reason)
-            .arg(format!("--deployment-id={}", pod.deployment_id))
-            .arg(format!("--version={}", pod.version));
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C is for this process, which ends runners in order.
+            .process_group(0)
+            .kill_on_drop(true);
         let mut child = command.spawn()?;
         let pump = Pump::new(
             Arc::clone(&shared.ingest),
@@ -129,6 +169,7 @@ impl Instance {
             pump: tokio::spawn(pump.run(stdout, stderr)),
             token,
             reason,
+            container,
         })
     }
 
@@ -148,7 +189,19 @@ impl Instance {
     /// Ends runs in progress.
     pub fn cut(&mut self) {
         self.drain();
-        self.signal(Signal::SIGTERM);
+        match &self.container {
+            None => self.signal(Signal::SIGTERM),
+            Some((sandbox, id)) => {
+                let mut command = Command::new(sandbox.program());
+                let command = command
+                    .args(sandbox.terminate(id))
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null());
+                if let Err(error) = command.stdin(Stdio::null()).spawn() {
+                    tracing::warn!(%error, "A sandbox could not be told to end.");
+                }
+            }
+        }
     }
 
     /// Ends it at once.
@@ -175,7 +228,7 @@ impl Instance {
                 String::new()
             }
         };
-        // From within a sandbox no file gets out.
+        // It tells by a file why the script can not be used.
         let reason = fs::read_to_string(&self.reason).unwrap_or(last);
         Ended { status, reason }
     }
@@ -216,65 +269,55 @@ fn somewhere() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, a, b, c.clamp(1, 254)), port))
 }
 
-fn command(shared: &Shared, place: &Place) -> io::Result<Command> {
-    let binary = std::env::current_exe()?;
+fn arguments(
+    shared: &Shared,
+    place: &Place,
+    pod: &PodRecord,
+    address: SocketAddr,
+    reason: &Path,
+) -> Vec<OsString> {
     let settings = &shared.settings;
-    let mut command = match &settings.sandbox {
-        None => Command::new(binary),
-        Some(sandbox) => {
-            let mut command = Command::new(sandbox.program());
-            command.args(sandbox.arguments(&place.app)).arg(binary);
-            // What it would leave in the machine's.
-            command.env("TMPDIR", &shared.scratch);
-            command
-        }
-    };
-    command
-        .args(["--log=warn", "runner", "--attended", "--app"])
-        .arg(&place.app)
-        .arg("--home")
-        .arg(shared.scratch.join(HOME))
-        .arg(format!("--runtime={}", shared.project.runtime.name()))
-        .arg(format!("--timeout-seconds={}", settings.timeout))
-        .arg(format!("--concurrency={}", settings.concurrency));
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with(OURS) && !INTERPRETERS.contains(&&*text) {
-            command.env_remove(&name);
-        }
-    }
-    command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
-    if let Some(packages) = &place.packages {
-        command.env("PYTHONPATH", python_path(settings, packages));
-    }
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // Ctrl-C is for this process, which ends runners in order.
-        .process_group(0)
-        .kill_on_drop(true);
-    Ok(command)
+    let mut arguments: Vec<OsString> = ["--log=warn", "runner", "--attended", "--app"]
+        .map(Into::into)
+        .into();
+    arguments.push(place.app.clone().into());
+    arguments.extend(["--home".into(), shared.scratch.join(HOME).into()]);
+    arguments.extend(["--termination-log".into(), reason.into()]);
+    let rest = [
+        format!("--runtime={}", shared.project.runtime.name()),
+        format!("--timeout-seconds={}", settings.timeout),
+        format!("--concurrency={}", settings.concurrency),
+        format!("--listen={address}"),
+        format!("--deployment-id={}", pod.deployment_id),
+        format!("--version={}", pod.version),
+    ];
+    arguments.extend(rest.map(Into::into));
+    arguments
 }
 
-/// The script's packages come before whatever else is there.
-fn python_path(settings: &super::shared::Settings, packages: &std::path::Path) -> std::ffi::OsString {
-    let given = settings
-        .environment
-        .iter()
-        .rev()
-        .find(|(name, _)| name == "PYTHONPATH");
-    let before = match given {
-        Some((_, value)) => Some(value.into()),
-        None => std::env::var_os("PYTHONPATH"),
-    };
-    let mut path = packages.as_os_str().to_owned();
-    if let Some(before) = before.filter(|before| !before.is_empty()) {
-        path.push(":");
-        path.push(before);
+/// This process's environment without what is the runner's, and what the author adds. The script's packages come before
+/// whatever else there is.
+fn environment(settings: &Settings, packages: Option<&Path>) -> Vec<(OsString, OsString)> {
+    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os()
+        .filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            !name.starts_with(OURS) || INTERPRETERS.contains(&&*name)
+        })
+        .collect();
+    let given = settings.environment.iter();
+    variables.extend(given.map(|(name, value)| (name.into(), value.into())));
+    if let Some(packages) = packages.filter(|_| settings.runtime == Runtime::Python) {
+        let path = variables.entry(PYTHON_PATH.into()).or_default();
+        let rest = std::mem::replace(path, packages.into());
+        if !rest.is_empty() {
+            path.push(":");
+            path.push(rest);
+        }
     }
-    path
+    variables.into_iter().collect()
 }
 
+/// Where Python looks for packages.
+const PYTHON_PATH: &str = "PYTHONPATH";
 /// Folder of the workers, in that of this process.
 pub const HOME: &str = "home";

@@ -225,6 +225,7 @@ async fn shared(args: &Args, scratch: &TempDir, function_port: u16) -> Result<Sh
     let folder = scratch.path().to_owned();
     let project = Project::find(&args.folder, args.runtime, database.as_deref())?;
     let settings = Settings {
+        runtime: project.runtime,
         timeout: args.timeout,
         concurrency: args.concurrency,
         environment: environment::variables(&args.env, &args.env_file)?,

@@ -2,15 +2,18 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
+    fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use rustix::process::geteuid;
+use serde_json::{Value, json};
 
 /// The command.
 const RUNSC: &str = "runsc";
+/// What a container is described in.
+const CONFIG: &str = "config.json";
 
 /// There is no gVisor.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,21 @@ pub struct Sandbox {
     state: PathBuf,
 }
 
+/// A process that is to run in a sandbox.
+#[derive(Debug)]
+pub struct Process<'a> {
+    /// Its program and arguments.
+    pub arguments: Vec<&'a OsStr>,
+    /// Its environment.
+    pub environment: &'a [(OsString, OsString)],
+    /// Where it begins.
+    pub folder: &'a Path,
+    /// What it has to see, wherever that is.
+    pub readable: Vec<&'a Path>,
+    /// Where what it writes gets out.
+    pub writable: &'a Path,
+}
+
 impl Sandbox {
     /// gVisor as PATH has it. What it remembers lies in `folder`.
     pub fn find(folder: &Path) -> Result<Self, NoSandbox> {
@@ -37,8 +55,18 @@ impl Sandbox {
             .ok_or(NoSandbox)?;
         Ok(Self {
             runsc,
-            state: folder.join("runsc"),
+            state: folder.join(RUNSC),
         })
+    }
+
+    /// Writes down what is to run in a sandbox of its own: its description goes to the folder `bundle`. The command that runs
+    /// it, without its program.
+    pub fn prepare(&self, id: &str, bundle: &Path, process: &Process<'_>) -> io::Result<Vec<OsString>> {
+        fs::create_dir_all(bundle)?;
+        fs::write(bundle.join(CONFIG), description(process).to_string())?;
+        let mut arguments = self.arguments();
+        arguments.extend(["run".into(), "--bundle".into(), bundle.into(), id.into()]);
+        Ok(arguments)
     }
 
     /// The program.
@@ -46,20 +74,69 @@ impl Sandbox {
         &self.runsc
     }
 
-    /// Its arguments, before those of what is to be run. The sandbox sees this machine's files as they are and can change
-    /// none; what it writes is its own and goes with it.
-    pub fn arguments(&self, working_folder: &Path) -> Vec<OsString> {
-        let mut arguments: Vec<OsString> = Vec::new();
-        if !geteuid().is_root() {
-            arguments.push("--rootless".into());
-        }
-        arguments.extend(["--root".into(), self.state.clone().into()]);
-        // The runner is reached through the machine's own loopback. Limits of memory and CPU are the cluster's business.
-        arguments.extend(["--network=host", "--ignore-cgroups", "do", "-quiet", "-cwd"].map(Into::into));
-        arguments.push(working_folder.into());
-        arguments.push("--".into());
+    /// The arguments that ask the process in a sandbox to end.
+    pub fn terminate(&self, id: &str) -> Vec<OsString> {
+        let mut arguments = self.arguments();
+        arguments.extend(["kill".into(), id.into(), "TERM".into()]);
         arguments
     }
+
+    /// What holds for every use. Without rights of its own, so that it does the same for everybody; in the machine's network,
+    /// where the runner is called. Limits of memory and CPU are the cluster's business.
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = [
+            "--rootless",
+            "--network=host",
+            "--ignore-cgroups",
+            "--overlay2=none",
+        ]
+        .map(Into::into)
+        .into();
+        arguments.extend(["--root".into(), self.state.clone().into()]);
+        arguments
+    }
+}
+
+/// A container in which this machine's files can be read and not changed, with temporary folders of its own.
+fn description(process: &Process<'_>) -> Value {
+    let arguments: Vec<_> = process
+        .arguments
+        .iter()
+        .map(|text| text.to_string_lossy())
+        .collect();
+    let environment: Vec<_> = process
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()))
+        .collect();
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc"}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}),
+        json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/var/tmp", "type": "tmpfs", "source": "tmpfs"}),
+    ];
+    let bind = |path: &Path, option: &str| {
+        let path = path.to_string_lossy();
+        json!({"destination": path, "type": "bind", "source": path, "options": ["rbind", option]})
+    };
+    // Some of these are below a temporary folder.
+    mounts.extend(process.readable.iter().map(|path| bind(path, "ro")));
+    mounts.push(bind(process.writable, "rw"));
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": arguments,
+            "env": environment,
+            "cwd": process.folder.to_string_lossy(),
+            "capabilities": {},
+            "noNewPrivileges": true,
+        },
+        "root": {"path": "/", "readonly": true},
+        "mounts": mounts,
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]},
+    })
 }
 
 fn is_program(path: &Path) -> bool {

@@ -17,6 +17,7 @@ use crate::{
         wire::StreamKey,
     },
     model::ScriptKey,
+    runner::Runtime,
     store::{Gap, PodRecord, Store},
 };
 
@@ -26,6 +27,8 @@ pub const NAMESPACE: &str = "dev";
 /// What runners are started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Language of the script.
+    pub runtime: Runtime,
     /// Seconds that a run may take.
     pub timeout: u64,
     /// Runs at once.
