@@ -32,6 +32,8 @@ use crate::{
 
 /// How long until a project that could not be read is read again; it may have changed just then.
 const AGAIN: Duration = Duration::from_millis(200);
+/// So many attempts later it did not, and people are told.
+const PASSING: u32 = 5;
 
 /// Why nothing can be deployed any more.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +73,15 @@ impl Deployer {
     }
 
     /// Deploys now, and again with each save that changes something.
-    pub async fn run(mut self, saved: Arc<Notify>) -> Result<(), DeployError> {
+    pub async fn run(mut self, saved: Option<Arc<Notify>>) -> Result<(), DeployError> {
+        let Some(saved) = saved else {
+            self.deploy(&Notify::new()).await?;
+            return std::future::pending().await;
+        };
         loop {
             self.deploy(&saved).await?;
-            loop {
+            while !self.has_changed().await {
                 saved.notified().await;
-                if self.has_changed().await {
-                    break;
-                }
             }
         }
     }
@@ -113,11 +116,7 @@ impl Deployer {
         };
         let outcome = tokio::select! {
             ready = ready => ready.unwrap_or_else(|_| Err("its runner was ended".to_owned())),
-            () = self.overtaken(saved) => {
-                // What was waited for here is yet to be deployed.
-                saved.notify_one();
-                Err("a later save came before it was ready".to_owned())
-            }
+            () = self.overtaken(saved) => Err("a later save came before it was ready".to_owned()),
         };
         match outcome {
             Ok(ready) => self.took_over(&deployment, version, ready, began).await,
@@ -140,7 +139,7 @@ impl Deployer {
 
     /// A copy of the project as it is now.
     async fn copy(&mut self) -> Result<Place, DeployError> {
-        loop {
+        for attempt in 0_u32.. {
             let folder = self.shared.scratch.join(Uuid::now_v7().simple().to_string());
             let (project, app) = (self.shared.project.clone(), folder.join("app"));
             let copied = tokio::task::spawn_blocking(move || copy(&project, app)).await;
@@ -159,10 +158,14 @@ impl Deployer {
                     if matches!(error, ProjectError::TooLarge(_)) {
                         return Err(io::Error::other(error.to_string()).into());
                     }
+                    if attempt == PASSING {
+                        self.shared.printer.problem(&format!("{error}; trying again.")).await;
+                    }
                     sleep(AGAIN).await;
                 }
             }
         }
+        Err(io::Error::other("the project can not be copied").into())
     }
 
     /// Installs packages and starts a runner; why not, where the script is at fault.

@@ -193,16 +193,7 @@ async fn serve(args: &Args) -> Result<ExitCode, DevError> {
         loopback::open(&url(ports[0]));
     }
 
-    let saved = Arc::new(Notify::new());
-    if !args.no_reload {
-        let (mut watcher, saved) = (Watcher::new(&shared.project), Arc::clone(&saved));
-        tokio::spawn(async move {
-            loop {
-                watcher.changed().await;
-                saved.notify_one();
-            }
-        });
-    }
+    let saved = (!args.no_reload).then(|| watch_project(&shared.project));
     let deployer = Deployer::new(Arc::clone(&shared), object, url(ports[1]));
     let outcome = tokio::select! {
         Err(error) = deployer.run(saved) => Err(error),
@@ -218,6 +209,19 @@ async fn serve(args: &Args) -> Result<ExitCode, DevError> {
     outcome?;
     scratch.close()?;
     Ok(code)
+}
+
+/// Whoever waits for a save is told.
+fn watch_project(project: &Project) -> Arc<Notify> {
+    let saved = Arc::new(Notify::new());
+    let (mut watcher, told) = (Watcher::new(project), Arc::clone(&saved));
+    tokio::spawn(async move {
+        loop {
+            watcher.changed().await;
+            told.notify_one();
+        }
+    });
+    saved
 }
 
 async fn shared(args: &Args, scratch: &TempDir, function_port: u16) -> Result<Shared, DevError> {

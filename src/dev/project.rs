@@ -131,7 +131,7 @@ impl Project {
             hash.update(file.path.as_os_str().as_encoded_bytes());
             hash.update([0]);
             if file.is_link {
-                let target = fs::read_link(&path).map_err(at(&path))?;
+                let target = path.canonicalize().map_err(at(&path))?;
                 hash.update(target.as_os_str().as_encoded_bytes());
             } else {
                 let mut content = fs::File::open(&path).map_err(at(&path))?;
@@ -326,6 +326,11 @@ mod tests {
         let copied = Project::find(&copy, None, None).unwrap();
         assert_eq!(copied.fingerprint().unwrap(), before);
         assert!(copy.join("node_modules/a/index.js").exists() && !copy.join("venv").exists());
+        symlink("lib", folder.path().join("linked")).unwrap();
+        let linked = project.fingerprint().unwrap();
+        let second = folder.path().join(".second");
+        project.copy(&second).unwrap();
+        assert_eq!(project.at(&second).fingerprint().unwrap(), linked);
         fs::write(folder.path().join("lib/rates.py"), "EUR = 2").unwrap();
         assert_ne!(project.fingerprint().unwrap(), before);
     }
