@@ -173,25 +173,26 @@ impl Calls {
     }
 
     /// A connection to whoever takes the call.
-    async fn connect(&self) -> Result<(TcpStream, SocketAddr, TaskTrackerToken), Refusal> {
+    async fn connect(&self) -> Result<(TcpStream, Arc<Target>, TaskTrackerToken), Refusal> {
         loop {
             let (target, token) = self.take().await?;
             if let Ok(stream) = TcpStream::connect(target.address).await {
-                return Ok((stream, target.address, token));
+                return Ok((stream, target, token));
             }
-            // It has ended, and that is about to be noticed.
-            let mut desk = self.desk.subscribe();
-            let gone = desk.wait_for(|desk| {
-                !desk
-                    .current
-                    .as_ref()
-                    .is_some_and(|current| Arc::ptr_eq(current, &target))
-            });
-            timeout(NOTICED, gone)
-                .await
-                .map_err(|_| Refusal::Broken)?
-                .map_err(|_| Refusal::Closing)?;
+            if !self.gone(&target).await {
+                return Err(Refusal::Broken);
+            }
         }
+    }
+
+    /// Waits until it is known that a runner which does not answer has ended; false if it has not.
+    async fn gone(&self, target: &Arc<Target>) -> bool {
+        let mut desk = self.desk.subscribe();
+        let gone = desk.wait_for(|desk| {
+            let current = desk.current.as_ref();
+            !current.is_some_and(|current| Arc::ptr_eq(current, target))
+        });
+        timeout(NOTICED, gone).await.is_ok()
     }
 
     /// Runners that were replaced and still have runs, the latest first.
@@ -220,8 +221,15 @@ async fn pass_on(State(calls): State<Arc<Calls>>, request: Request) -> Result<Re
     }
     // What is asked of a run has no body.
     let again = request.uri().path().starts_with(RUNS).then(|| bare(&request));
-    let (stream, address, _under_way) = calls.connect().await?;
-    let response = ask(stream, address, request).await?;
+    let (stream, target, _under_way) = calls.connect().await?;
+    let response = match ask(stream, target.address, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            // Who calls again now finds another one.
+            calls.gone(&target).await;
+            return Err(error);
+        }
+    };
     let unknown = [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&response.status());
     if let Some(again) = again.filter(|_| unknown) {
         for target in calls.earlier() {

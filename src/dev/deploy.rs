@@ -159,7 +159,10 @@ impl Deployer {
                         return Err(io::Error::other(error.to_string()).into());
                     }
                     if attempt == PASSING {
-                        self.shared.printer.problem(&format!("{error}; trying again.")).await;
+                        self.shared
+                            .printer
+                            .problem(&format!("{error}; trying again."))
+                            .await;
                     }
                     sleep(AGAIN).await;
                 }

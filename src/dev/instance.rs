@@ -42,8 +42,6 @@ const POLL: Duration = Duration::from_millis(10);
 const LAST_PRINTS: Duration = Duration::from_secs(10);
 /// Variables with this beginning are the runner's options; it is given its own.
 const OURS: &str = "SCRIPTSCOPE_";
-/// But for those that name the interpreters.
-const INTERPRETERS: [&str; 2] = ["SCRIPTSCOPE_PYTHON", "SCRIPTSCOPE_NODE"];
 
 /// What a version runs.
 #[derive(Clone, Debug)]
@@ -264,9 +262,9 @@ pub async fn tell_stored(http: &reqwest::Client, address: SocketAddr, token: Str
 
 /// An address of this machine alone which nobody guesses: a page of another site could send calls to one that it knows.
 fn somewhere() -> SocketAddr {
-    let [a, b, c, .., d, e] = Uuid::new_v4().into_bytes();
-    let port = 20_000 + u16::from_be_bytes([d, e]) % 40_000;
-    SocketAddr::from((Ipv4Addr::new(127, a, b, c.clamp(1, 254)), port))
+    let [second, third, fourth, .., high, low] = Uuid::new_v4().into_bytes();
+    let port = 20_000 + u16::from_be_bytes([high, low]) % 40_000;
+    SocketAddr::from((Ipv4Addr::new(127, second, third, fourth.clamp(1, 254)), port))
 }
 
 fn arguments(
@@ -283,8 +281,13 @@ fn arguments(
     arguments.push(place.app.clone().into());
     arguments.extend(["--home".into(), shared.scratch.join(HOME).into()]);
     arguments.extend(["--termination-log".into(), reason.into()]);
+    let interpreter = match settings.runtime {
+        Runtime::Python => "--python",
+        Runtime::Node => "--node",
+    };
+    arguments.extend([interpreter.into(), settings.interpreter.clone()]);
     let rest = [
-        format!("--runtime={}", shared.project.runtime.name()),
+        format!("--runtime={}", settings.runtime.name()),
         format!("--timeout-seconds={}", settings.timeout),
         format!("--concurrency={}", settings.concurrency),
         format!("--listen={address}"),
@@ -299,10 +302,7 @@ fn arguments(
 /// whatever else there is.
 fn environment(settings: &Settings, packages: Option<&Path>) -> Vec<(OsString, OsString)> {
     let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os()
-        .filter(|(name, _)| {
-            let name = name.to_string_lossy();
-            !name.starts_with(OURS) || INTERPRETERS.contains(&&*name)
-        })
+        .filter(|(name, _)| !name.to_string_lossy().starts_with(OURS))
         .collect();
     let given = settings.environment.iter();
     variables.extend(given.map(|(name, value)| (name.into(), value.into())));

@@ -10,6 +10,7 @@ mod environment;
 mod framing;
 mod hints;
 mod instance;
+mod interpreter;
 mod packages;
 mod print;
 mod project;
@@ -230,6 +231,7 @@ async fn shared(args: &Args, scratch: &TempDir, function_port: u16) -> Result<Sh
     let project = Project::find(&args.folder, args.runtime, database.as_deref())?;
     let settings = Settings {
         runtime: project.runtime,
+        interpreter: interpreter::find(project.runtime, &project.folder).await,
         timeout: args.timeout,
         concurrency: args.concurrency,
         environment: environment::variables(&args.env, &args.env_file)?,

@@ -1,7 +1,7 @@
 //! The packages that a script asks for: installed as in its pod, and kept for the next time.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -56,7 +56,7 @@ pub enum PackagesError {
 
 /// The folder with the project's packages, installed if they are not there; none where it asks for none.
 pub async fn prepare(shared: &Shared) -> Result<Option<PathBuf>, PackagesError> {
-    let project = &shared.project;
+    let (project, interpreter) = (&shared.project, &*shared.settings.interpreter);
     let manager = match project.runtime {
         Runtime::Python => Manager::Pip,
         Runtime::Node => Manager::Npm,
@@ -66,14 +66,14 @@ pub async fn prepare(shared: &Shared) -> Result<Option<PathBuf>, PackagesError> 
     }
     let cache = cache_folder(&shared.scratch);
     fs::create_dir_all(&cache)?;
-    let place = cache.join(key(project, manager)?);
+    let place = cache.join(key(project, manager, interpreter)?);
     if place.is_dir() {
         // For those who look how long ago it was used.
         let _ = fs::File::open(&place).and_then(|folder| folder.set_modified(SystemTime::now()));
         return Ok(Some(place));
     }
     remove_old(&cache, SystemTime::now());
-    require(manager).await?;
+    require(manager, interpreter).await?;
     let manifest = manager.manifest();
     shared.printer.aside(&format!("Installing {manifest}.")).await;
     let scratch = tempfile::Builder::new().prefix("install-").tempdir_in(&cache)?;
@@ -105,11 +105,11 @@ fn cache_folder(scratch: &Path) -> PathBuf {
 }
 
 /// Names what would be installed: by the files that say so, the project that they may refer to, and the interpreter.
-fn key(project: &Project, manager: Manager) -> io::Result<String> {
+fn key(project: &Project, manager: Manager, interpreter: &OsStr) -> io::Result<String> {
     let mut hash = Sha256::new();
     hash.update(manager.name());
     hash.update(project.folder.as_os_str().as_encoded_bytes());
-    hash.update(interpreter(manager).as_encoded_bytes());
+    hash.update(interpreter.as_encoded_bytes());
     let mut names: Vec<OsString> = fs::read_dir(&project.folder)?
         .filter_map(|entry| Some(entry.ok()?.file_name()))
         .filter(|name| counts(manager, &name.to_string_lossy()))
@@ -140,20 +140,11 @@ fn counts(manager: Manager, name: &str) -> bool {
     }
 }
 
-fn interpreter(manager: Manager) -> OsString {
-    let (variable, otherwise) = match manager {
-        Manager::Pip => ("SCRIPTSCOPE_PYTHON", "python3"),
-        Manager::Npm => ("SCRIPTSCOPE_NODE", "node"),
-    };
-    std::env::var_os(variable).unwrap_or_else(|| otherwise.into())
-}
-
-async fn require(manager: Manager) -> Result<(), PackagesError> {
+async fn require(manager: Manager, interpreter: &OsStr) -> Result<(), PackagesError> {
     let (mut command, missing, remedy) = match manager {
         Manager::Pip => {
-            let python = interpreter(manager);
-            let missing = format!("{}'s pip", python.to_string_lossy());
-            let mut command = Command::new(python);
+            let missing = format!("the pip of {}", interpreter.to_string_lossy());
+            let mut command = Command::new(interpreter);
             command.args(["-c", "import pip"]);
             (
                 command,
@@ -195,8 +186,6 @@ async fn install(shared: &Shared, manager: Manager, scratch: &Path) -> Result<()
         .arg(scratch.join(INSTALLED))
         .arg("--scratch")
         .arg(scratch)
-        .arg("--python")
-        .arg(interpreter(Manager::Pip))
         .arg("--termination-log")
         .arg(&reason)
         .envs(
@@ -211,6 +200,9 @@ async fn install(shared: &Shared, manager: Manager, scratch: &Path) -> Result<()
         .stderr(Stdio::null())
         .process_group(0)
         .kill_on_drop(true);
+    if manager == Manager::Pip {
+        command.arg("--python").arg(&shared.settings.interpreter);
+    }
     let mut child = command.spawn()?;
     if let Some(stdout) = child.stdout.take() {
         show(shared, stdout).await?;
@@ -264,11 +256,11 @@ mod tests {
         write("requirements.txt", "-r requirements-base.txt\n");
         write("requirements-base.txt", "a==1\n");
         let project = Project::find(folder.path(), None, None).unwrap();
-        let first = key(&project, Manager::Pip).unwrap();
+        let first = key(&project, Manager::Pip, "python3".as_ref()).unwrap();
         write("main.py", "x = 1");
-        assert_eq!(key(&project, Manager::Pip).unwrap(), first);
+        assert_eq!(key(&project, Manager::Pip, "python3".as_ref()).unwrap(), first);
         write("requirements-base.txt", "a==2\n");
-        assert_ne!(key(&project, Manager::Pip).unwrap(), first);
+        assert_ne!(key(&project, Manager::Pip, "python3".as_ref()).unwrap(), first);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -29,6 +30,8 @@ pub const NAMESPACE: &str = "dev";
 pub struct Settings {
     /// Language of the script.
     pub runtime: Runtime,
+    /// What runs it.
+    pub interpreter: OsString,
     /// Seconds that a run may take.
     pub timeout: u64,
     /// Runs at once.
