@@ -23,7 +23,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use crate::loopback::LocalSite;
 
 /// How long a call waits for a version that can take it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a runner that can not be reached has until it must be known to have ended.
 const NOTICED: Duration = Duration::from_secs(2);
 /// Paths that are not the callers' business.

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     api::labels,
     ingest::wire::StreamKey,
-    runner::{Function, Runtime, STORED_PATH},
+    runner::{Function, Runtime, STORED_PATH, kill_marked},
     store::PodRecord,
 };
 
@@ -42,6 +42,8 @@ const POLL: Duration = Duration::from_millis(10);
 const LAST_PRINTS: Duration = Duration::from_secs(10);
 /// Variables with this beginning are the runner's options; it is given its own.
 const OURS: &str = "SCRIPTSCOPE_";
+/// The variable by which a runner's processes are found.
+const MARK: &str = "_SCRIPTSCOPE_DEV_RUNNER";
 
 /// What a version runs.
 #[derive(Clone, Debug)]
@@ -63,6 +65,8 @@ pub struct Instance {
     pump: JoinHandle<String>,
     token: mpsc::Receiver<String>,
     reason: PathBuf,
+    /// What all its processes have in their environment.
+    mark: String,
     /// Where it runs, if not as it is, and the name that it has there.
     container: Option<(Sandbox, String)>,
 }
@@ -115,7 +119,9 @@ impl Instance {
         let token = shared.farewells.expect(&pod.uid);
         let binary = std::env::current_exe()?;
         let arguments = arguments(shared, place, pod, address, &reason);
-        let environment = environment(&shared.settings, place.packages.as_deref());
+        let mut environment = environment(&shared.settings, place.packages.as_deref());
+        let mark = Uuid::now_v7().simple().to_string();
+        environment.push((MARK.into(), mark.clone().into()));
         let mut container = None;
         let mut command = match &shared.settings.sandbox {
             None => {
@@ -167,6 +173,7 @@ impl Instance {
             pump: tokio::spawn(pump.run(stdout, stderr)),
             token,
             reason,
+            mark: format!("{MARK}={mark}"),
             container,
         })
     }
@@ -217,14 +224,14 @@ impl Instance {
 
     /// Stores what is left once the process has ended.
     pub async fn conclude(mut self, status: Option<ExitStatus>) -> Ended {
-        // Whatever it has left behind.
-        self.signal(Signal::SIGKILL);
-        let last = match timeout(LAST_PRINTS, &mut self.pump).await {
-            Ok(last) => last.unwrap_or_default(),
-            Err(_) => {
-                self.pump.abort();
-                String::new()
-            }
+        // Whatever it has left behind, such as the workers of one that was killed.
+        let mark = std::mem::take(&mut self.mark);
+        let _ = tokio::task::spawn_blocking(move || kill_marked(&mark)).await;
+        let last = if let Ok(last) = timeout(LAST_PRINTS, &mut self.pump).await {
+            last.unwrap_or_default()
+        } else {
+            self.pump.abort();
+            String::new()
         };
         // It tells by a file why the script can not be used.
         let reason = fs::read_to_string(&self.reason).unwrap_or(last);

@@ -9,7 +9,7 @@ use crate::runner::Runtime;
 /// How long it may take to say where it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The interpreter that the variable SCRIPTSCOPE_PYTHON or SCRIPTSCOPE_NODE names, or else the one on PATH: the program
+/// The interpreter that the variable `SCRIPTSCOPE_PYTHON` or `SCRIPTSCOPE_NODE` names, or else the one on PATH: the program
 /// itself, since what is on PATH may be a script that looks for it, which takes long in a sandbox and depends on the folder.
 /// Where it can not be run, its name: whoever runs it says why.
 pub async fn find(runtime: Runtime, folder: &Path) -> OsString {

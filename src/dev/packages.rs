@@ -129,7 +129,8 @@ fn key(project: &Project, manager: Manager, interpreter: &OsStr) -> io::Result<S
 fn counts(manager: Manager, name: &str) -> bool {
     match manager {
         Manager::Pip => {
-            (name.starts_with("requirements") || name.starts_with("constraints")) && name.ends_with(".txt")
+            let stem = name.strip_suffix(".txt").unwrap_or_default();
+            stem.starts_with("requirements") || stem.starts_with("constraints")
         }
         Manager::Npm => {
             matches!(

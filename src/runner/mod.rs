@@ -53,6 +53,7 @@ pub(crate) use function::{Function, Parameter};
 pub use hash_keys::{HashKeysArgs, HashKeysError, hash_keys};
 pub(crate) use install::install_workers;
 pub use install::{InstallArgs, InstallError, install};
+pub(crate) use process::kill_marked;
 
 use self::{
     keys::Keys,
@@ -222,7 +223,7 @@ async fn left_alone(attended: bool) {
         left.cancelled().await;
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Waits until the operator has said that the last record is stored.

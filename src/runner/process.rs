@@ -139,7 +139,11 @@ impl Drop for Process {
 
 /// Kills every process whose environment holds this cookie, wherever it has moved to. Reads /proc.
 pub fn kill_all_with(cookie: &str) {
-    let entry = format!("{COOKIE}={cookie}");
+    kill_marked(&format!("{COOKIE}={cookie}"));
+}
+
+/// Kills every process that has this entry, `NAME=value`, in its environment. Reads /proc.
+pub fn kill_marked(entry: &str) {
     for _ in 0..SWEEPS {
         let found = processes_with(entry.as_bytes());
         if found.is_empty() {

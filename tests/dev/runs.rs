@@ -1,9 +1,16 @@
 //! Runs and who may start them.
 
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
 use reqwest::header::HeaderMap;
 use serde_json::json;
+use tokio::time::sleep;
 
-use crate::harness::{Dev, MAIN, project, texts};
+use crate::harness::{Dev, MAIN, PATIENCE, project, texts};
 
 #[tokio::test]
 async fn a_run_is_answered_shown_and_stored() {
@@ -92,20 +99,49 @@ async fn other_sites_are_not_let_in() {
     dev.interrupted();
 }
 
+const ENDS: &str = r#"
+import os, signal, time
+
+def end(path):
+    with open(path + ".pid", "w") as file:
+        file.write(str(os.getpid()))
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+def greet():
+    return "hello"
+"#;
+
 #[tokio::test]
 async fn a_runner_that_ends_by_itself_is_started_again() {
-    let text = format!(
-        "{MAIN}\nimport os, signal\ndef end():\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)\n"
-    );
-    let folder = project(&[("main.py", &text)]);
+    let folder = project(&[("main.py", ENDS)]);
+    let other = tempfile::tempdir().unwrap();
+    let word = other.path().join("now");
     let dev = Dev::start(folder.path(), &[]).ready().await;
-    let (status, _) = dev.try_call("end", json!({})).await;
-    assert_eq!(status, 502);
-    assert_eq!(
-        dev.call("greet", json!({"name": "ada"})).await["result"],
-        "hello, ada"
-    );
+    let url = format!("{}/functions/end?mode=async", dev.functions);
+    let begun = dev.http.post(url).json(&json!({ "path": word })).send().await;
+    assert_eq!(begun.unwrap().status(), 202);
+    let limit = Instant::now() + PATIENCE;
+    while dev.api("/runs").await["items"].as_array().unwrap().is_empty() {
+        assert!(Instant::now() < limit);
+        sleep(Duration::from_millis(5)).await;
+    }
+    let pid = dev
+        .until(|_| {
+            let pid = fs::read_to_string(other.path().join("now.pid")).ok();
+            pid.filter(|pid| !pid.is_empty())
+        })
+        .await;
+    fs::write(&word, "").unwrap();
+    dev.says("The runner of version 1 ended by itself").await;
+    assert_eq!(dev.call("greet", json!({})).await["result"], "hello");
     let runs = dev.rows("/runs", 2).await;
     assert_eq!(texts(&runs, "reason"), ["", "LostContact"]);
+    // What ran is no more, though nobody was left who could end it.
+    // An init that is slow to take its leave may still list it, without a command line.
+    let command = Path::new("/proc").join(pid).join("cmdline");
+    assert_eq!(fs::read(command).unwrap_or_default(), b"");
     dev.interrupted();
 }
