@@ -16,11 +16,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 pub const MAIN: &str = r#"
 import time
 import korelogger
@@ -123,7 +123,10 @@ impl Dev {
             })
             .await;
         let url = line.split(' ').next_back().unwrap();
-        self.functions = url.split("/functions/").next().unwrap().to_owned();
+        url.split("/functions/")
+            .next()
+            .unwrap()
+            .clone_into(&mut self.functions);
         self
     }
 
@@ -242,7 +245,9 @@ pub fn read(pipe: impl Read + Send + 'static, output: &Arc<Mutex<String>>) {
     let output = Arc::clone(output);
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            output.lock().unwrap().push_str(&format!("{line}\n"));
+            let mut output = output.lock().unwrap();
+            output.push_str(&line);
+            output.push('\n');
         }
     });
 }
