@@ -197,10 +197,11 @@ impl Project {
             } else {
                 metadata.clone()
             };
+            if target.is_dir() && is_foreign(&path, &name.to_string_lossy()) {
+                continue;
+            }
             if target.is_dir() && !metadata.is_symlink() {
-                if !is_foreign(&path, &name.to_string_lossy()) {
-                    self.walk(&path, tree)?;
-                }
+                self.walk(&path, tree)?;
             } else if target.is_dir() || target.is_file() {
                 let is_link = target.is_dir();
                 tree.bytes += if is_link { 0 } else { target.len() };
