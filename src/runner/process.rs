@@ -181,6 +181,27 @@ impl Drop for Process {
     }
 }
 
+/// Kills every process that has this entry, `NAME=value`, in its environment, wherever it has moved to; looks again until
+/// there is none. Reads /proc, and blocks.
+pub fn kill_marked(entry: &str) {
+    let deadline = Instant::now() + SWEEPING;
+    let is_marked = |pid: &i32| {
+        parent(*pid).is_some()
+            && environment(*pid)
+                .split(|byte| *byte == 0)
+                .any(|e| e == entry.as_bytes())
+    };
+    while Instant::now() < deadline {
+        let found: Vec<i32> = all().filter(is_marked).collect();
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
 /// Every process there is, from /proc.
 fn all() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
