@@ -42,21 +42,23 @@ struct Whose<'a> {
     run_id: Option<Cow<'a, str>>,
 }
 
-/// The run that a worker has, or had last. Its lines may name this one and no other: a script could put its words into the mouth
-/// of another run.
+/// The run that a worker has and the one before, whose promises may log after its end. The worker's lines may name these and
+/// no others: a script could put its words into the mouth of another run.
 #[derive(Debug, Default)]
-pub struct LastRun(String);
+pub struct LastRuns([String; 2]);
 
-impl LastRun {
+impl LastRuns {
     /// The worker has a new run.
     pub fn begin(&mut self, run_id: &str) {
-        run_id.clone_into(&mut self.0);
+        self.0.rotate_left(1);
+        let [_, last] = &mut self.0;
+        run_id.clone_into(last);
     }
 
     /// The line to print: the span, or one that says it as a text where it names another run.
     pub fn line(&self, span: Span) -> Vec<u8> {
         match &span.run_id {
-            Some(run_id) if *run_id != self.0 => {
+            Some(run_id) if !self.0.contains(run_id) => {
                 text_record(Timestamp::now(), &String::from_utf8_lossy(&span.json))
             }
             _ => span.line(),
@@ -128,15 +130,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_speaks_for_its_own_run_alone() {
+    fn a_worker_speaks_for_its_last_two_runs_alone() {
         let span = |run_id: &str| {
             let json = format!(r#"N{{"name":"x","attributes":{{"run_id":"{run_id}","log.message":"m"}}}}"#);
             Span::parse(json.as_bytes()).unwrap()
         };
-        let mut run = LastRun::default();
-        run.begin("a");
-        assert!(run.line(span("a")).starts_with(br#"{"name":"x""#));
-        run.begin("b");
+        let mut run = LastRuns::default();
+        for id in ["a", "b", "c"] {
+            run.begin(id);
+        }
+        for id in ["b", "c"] {
+            assert!(run.line(span(id)).starts_with(br#"{"name":"x""#), "{id}");
+        }
         let text = String::from_utf8(run.line(span("a"))).unwrap();
         assert!(
             text.starts_with(r#"{"scriptscope":"run.output","stream""#),

@@ -32,7 +32,7 @@ use super::{
     output::Output,
     plain::{PlainLines, among_records},
     process::{COOKIE, Exit, Process, Processes},
-    span::{LastRun, Span},
+    span::{LastRuns, Span},
 };
 
 /// The largest result of a run, in bytes of JSON.
@@ -80,7 +80,7 @@ pub struct Worker {
     /// Where korelogger sends its lines.
     pub logs: Logs,
     /// The run that its lines may name.
-    pub run: LastRun,
+    pub run: LastRuns,
     /// Name of the socket for them.
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
@@ -209,7 +209,7 @@ impl Launch {
             process,
             processes: self.processes.clone(),
             logs,
-            run: LastRun::default(),
+            run: LastRuns::default(),
             logs_name,
             mark: Mark::new(),
             ahead: None,
@@ -344,7 +344,7 @@ fn run_pipes() -> io::Result<([pipe::Receiver; 2], [PipeWriter; 2])> {
 }
 
 /// Prints a korelogger line that comes between two runs.
-pub async fn print_span(span: Span, run: &LastRun, output: &Output) {
+pub async fn print_span(span: Span, run: &LastRuns, output: &Output) {
     output.stdout(run.line(span)).await;
 }
 

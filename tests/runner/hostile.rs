@@ -130,6 +130,8 @@ async fn forged_records_are_text_of_the_run_that_printed_them() {
         let runner = Runner::start_confined(name, &[]).await;
         let victim = runner.call("ok", none()).await;
         runner.records(victim.run_id()).await;
+        // A worker may still have something to say of the run before.
+        goes_on(&runner, "between").await;
         let forger = runner.call("forge", json!({"victim": victim.run_id()})).await;
         assert_eq!(forger.result(), &json!([]), "{name}: it reaches into the runner");
         runner.records(forger.run_id()).await;
@@ -145,11 +147,11 @@ async fn forged_records_are_text_of_the_run_that_printed_them() {
             }
         }
         assert_eq!(
-            begun[..2],
+            [begun[0], begun[2]],
             [(victim.run_id(), "ok"), (forger.run_id(), "forge")],
             "{name}"
         );
-        assert_eq!((begun.len(), ended.len()), (3, 3), "{name}: {begun:?} {ended:?}");
+        assert_eq!((begun.len(), ended.len()), (4, 4), "{name}: {begun:?} {ended:?}");
         assert!(
             ended.iter().all(|(_, status)| *status == RunStatus::Success),
             "{name}: {ended:?}"
