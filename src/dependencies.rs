@@ -173,12 +173,11 @@ pub fn install(args: &Args) -> Result<Installed, DependenciesError> {
     };
     empty(&args.to).map_err(io(&args.to))?;
     match args.manager {
-        _ if !args.app.join(args.manager.manifest()).is_file() => Ok(Installed::Nothing),
+        manager if !has_work(manager, &args.app)? => Ok(Installed::Nothing),
         Manager::Pip => {
             with_pip(args)?;
             Ok(Installed::Packages)
         }
-        Manager::Npm if !npm_has_work(&args.app)? => Ok(Installed::Nothing),
         Manager::Npm => {
             prepare_npm(&args.app, &args.to).map_err(io(&args.to))?;
             let cache = args.scratch.join(NPM_CACHE);
@@ -190,6 +189,15 @@ pub fn install(args: &Args) -> Result<Installed, DependenciesError> {
             make_importable(&args.to).map_err(io(&args.to))?;
             Ok(Installed::Packages)
         }
+    }
+}
+
+/// Whether the project asks for packages that it does not bring.
+pub fn has_work(manager: Manager, app: &Path) -> Result<bool, DependenciesError> {
+    let asks = app.join(manager.manifest()).is_file();
+    match manager {
+        Manager::Npm if asks => npm_has_work(app),
+        _ => Ok(asks),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use scriptscope::{agent, api, cli, dependencies, fetch, operator, runner, telemetry};
+use scriptscope::{agent, api, cli, dependencies, dev, fetch, operator, runner, telemetry};
 
 /// Batches are large and short-lived; the C library's allocator gives their memory back to the system and takes it
 /// again each time, at the price of a page fault every 4 KiB.
@@ -42,6 +42,8 @@ struct Cli {
 enum Role {
     #[command(flatten)]
     User(Box<cli::Verb>),
+    /// Run a script on this machine without a cluster: calls, dashboard, and a new version with every save.
+    Dev(Box<dev::Args>),
     /// Run the operator: controllers, ingest, store, dashboard.
     Operator(Box<operator::Args>),
     /// Run the node agent: tail the logs of script pods and ship them to the operator.
@@ -66,14 +68,15 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = parse();
-    let default = if matches!(cli.role, Role::User(_)) {
-        "error"
-    } else {
-        "info"
+    let default = match cli.role {
+        Role::User(_) => "error",
+        Role::Dev(_) => "warn",
+        _ => "info",
     };
     telemetry::init(cli.log.as_deref().unwrap_or(default), cli.log_format);
     let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
         Role::User(verb) => return cli::run(*verb, command()),
+        Role::Dev(args) => return dev::run(&args),
         Role::Operator(args) => operator::run(*args).map_err(Into::into),
         Role::Agent(args) => agent::run(args).map_err(Into::into),
         Role::Runner(args) => runner::run(*args).map_err(Into::into),

@@ -72,6 +72,10 @@ impl PodDirectory for Pods {
         self.0.get(pod_uid).cloned().unwrap_or(PodKnowledge::Unseen)
     }
 
+    fn is_collected(&self, pod_uid: &str) -> bool {
+        pod_uid != "uid-released"
+    }
+
     fn may_be_on(&self, pod_uid: &str, node: &str) -> bool {
         pod_uid != "uid-elsewhere" || node != NODE
     }
@@ -286,6 +290,22 @@ async fn streams_are_followed_ignored_or_asked_about_again() {
             StreamState::Unknown
         ]
     );
+}
+
+#[tokio::test]
+async fn a_pod_that_is_collected_no_more_is_ignored_though_the_store_knows_it() {
+    let server = serve(Pods::default(), None).await;
+    let released = key("released");
+    server.register(&released).await;
+    let results = server
+        .batch(&[chunk(&released, 0, "2026-01-02T03:04:05Z stdout F 1\n")])
+        .await;
+    assert_eq!(results, [ChunkResult::Unknown]);
+    assert!(server.messages(&released).is_empty());
+    let question = streams_request(NODE, std::slice::from_ref(&released));
+    let (_, body) = server.post(STREAMS_PATH, TOKEN, question).await;
+    let answer: StreamsResponse = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer.streams, [StreamState::Ignore]);
 }
 
 #[tokio::test]
@@ -627,13 +647,19 @@ async fn a_line_overtakes_the_backlog_of_another_pod() {
     server.register(&quiet.key).await;
     let agent = start_agent(&server, folder.path());
     let stored = |key: &StreamKey| server.store.stream(key).records.len();
-    while stored(&busy.key) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    quiet.print(1);
-    while stored(&quiet.key) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let begins = async |key: &StreamKey| {
+        while stored(key) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let both = async {
+        begins(&busy.key).await;
+        quiet.print(1);
+        begins(&quiet.key).await;
+    };
+    tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .expect("both are read");
     assert!(stored(&busy.key) < 10_000, "the line had to wait for the backlog");
     agent.task.abort();
 }

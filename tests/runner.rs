@@ -5,8 +5,12 @@
 mod asynchronous;
 #[path = "runner/calls.rs"]
 mod calls;
+#[path = "runner/examples.rs"]
+mod examples;
 #[path = "runner/harness.rs"]
 mod harness;
+#[path = "runner/hostile.rs"]
+mod hostile;
 #[path = "runner/keys.rs"]
 mod keys;
 #[path = "runner/lifecycle.rs"]

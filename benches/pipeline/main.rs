@@ -24,6 +24,7 @@ mod postgres;
 mod report;
 mod retention;
 mod runs;
+mod sandbox;
 mod search;
 #[path = "../../tests/common/testbed.rs"]
 #[allow(dead_code)] // shared with the fault tests
@@ -60,6 +61,10 @@ const BENCHES: &[Bench] = &[
     ("rss_idle", memory::idle),
     ("rss_ingest", ingest::rss),
     ("rss_export", memory::export),
+    ("runner_overhead_p50", sandbox::overhead_python),
+    ("runner_overhead_p50_node", sandbox::overhead_node),
+    ("korelogger_call", sandbox::korelogger_python),
+    ("korelogger_call_node", sandbox::korelogger_node),
 ];
 
 fn main() {

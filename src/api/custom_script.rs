@@ -58,8 +58,54 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("!has(self.runtime) || self.runtime != 'node' || !has(self.source) || !has(self.source.inline) || 'main.js' in self.source.inline")
     .message("spec.source.inline needs a file main.js, the entry point")
     .field_path(".source"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.runtime)")
+    .message("spec.runtime has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".runtime"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.runtimeImage)")
+    .message("spec.runtimeImage has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".runtimeImage"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.resources)")
+    .message("spec.resources has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".resources"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.serviceAccountName)")
+    .message("spec.serviceAccountName has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".serviceAccountName"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.endpoint)")
+    .message("spec.endpoint has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".endpoint"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.env) || size(self.env) == 0")
+    .message("spec.env has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".env"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.envFrom) || size(self.envFrom) == 0")
+    .message("spec.envFrom has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".envFrom"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.imagePullSecrets) || size(self.imagePullSecrets) == 0")
+    .message("spec.imagePullSecrets has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".imagePullSecrets"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.runtimeClassName) || self.runtimeClassName == 'gvisor'")
+    .message("spec.runtimeClassName has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".runtimeClassName"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.timeoutSeconds) || self.timeoutSeconds == 60")
+    .message("spec.timeoutSeconds has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".timeoutSeconds"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.concurrency) || self.concurrency == 1")
+    .message("spec.concurrency has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".concurrency"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.replicas) || (self.replicas.min == 1 && !has(self.replicas.max) && self.replicas.targetCPUUtilization == 75)")
+    .message("spec.replicas has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".replicas"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.logging) || self.logging.standard == 'AfterCompletion'")
+    .message("spec.logging has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".logging"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || !has(self.capture) || (self.capture.input && self.capture.output && self.capture.maxBytes == 262144)")
+    .message("spec.capture has no meaning with spec.workload, whose pods its owner sets up; remove it")
+    .field_path(".capture"))]
+#[x_kube(validation = Rule::new("has(self.workload) == has(oldSelf.workload)")
+    .message("spec.workload can not be given to a script that exists, nor taken from it: delete the CustomScript, whose runs and logs \
+        stay, and create it anew under the same name"))]
 pub struct CustomScriptSpec {
-    /// Whether the script's pods should run. `Undeployed` takes the pods away and keeps every run and log line.
+    /// Whether the script's pods should run. `Undeployed` takes the pods away and keeps every run and log line; a Deployment
+    /// named in `workload` is left alone, and what it prints is not collected meanwhile.
     #[serde(default)]
     pub desired_state: DesiredState,
     /// Language of the source.
@@ -73,7 +119,8 @@ pub struct CustomScriptSpec {
     /// be called. Packages that requirements.txt or package.json name are installed before the script starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// A Deployment that exists and is only observed, instead of `runtime` and `source`.
+    /// A Deployment of any kind that exists and is only observed, instead of `runtime` and `source`: nothing is ever changed
+    /// about it. Each of its pod templates is a version. What its pods print is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
     /// Environment variables of the script.
@@ -209,9 +256,10 @@ pub struct NameRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
-    /// The Deployment whose pods are observed.
+    /// The Deployment whose pods are observed, in the same namespace. It may come later.
     pub deployment_ref: NameRef,
-    /// Container whose output is the script's. Default: the first.
+    /// Container whose output is the script's. Default: the only one, or the one that the pod template's annotation
+    /// kubectl.kubernetes.io/default-container names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub container: Option<String>,
@@ -346,7 +394,7 @@ pub struct CustomScriptStatus {
     /// Generation of the object that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where to call it, within the cluster.
+    /// Where to call it, within the cluster; absent with `spec.workload`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Ready: it can be called. Progressing: a deployment is under way. Stored: what it prints reaches the store.
@@ -396,6 +444,33 @@ pub struct DeploymentStatus {
     /// When it failed, was replaced or was undeployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
+    /// How long it took from startedAt to deployedAt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_microseconds: Option<i64>,
+    /// Field manager that changed the spec last when it began, such as kubectl-edit. The API server does not keep users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+    /// Why it began, and what it changed compared with the version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeStatus>,
+}
+
+/// What a version changed. Paths of fields only, never values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeStatus {
+    /// Such as: first deployment, spec changed, redeploy requested, rollback to 3.
+    pub cause: String,
+    /// The first fields of the spec that changed, such as env.RATE and source.inline.main.py.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// How many more fields changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more_fields: Option<i64>,
+    /// User that ran scriptscope rollback, as that command wrote it down. Whoever may change this object could have written
+    /// another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
 }
 
 /// Figures for machines: whole numbers, durations in microseconds over successful runs.

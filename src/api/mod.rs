@@ -30,6 +30,8 @@ pub mod labels {
     pub const CONTAINER: &str = "script";
     /// Annotation of a `CustomScript`: any new value of it is a new deployment of the same thing.
     pub const REDEPLOY: &str = "scriptscope.dev/redeploy";
+    /// Annotation of a `CustomScript`: what `scriptscope rollback` did last, JSON.
+    pub const ROLLBACK: &str = "scriptscope.dev/rollback";
 }
 
 /// Condition types; the only ones used.
@@ -76,8 +78,16 @@ pub mod reasons {
     /// Event: the retention asked for makes no sense; nothing is deleted.
     pub const INVALID_RETENTION: &str = "InvalidRetention";
 
-    /// Adoption of Deployments is not there yet.
-    pub const WORKLOAD_NOT_SUPPORTED: &str = "WorkloadNotSupported";
+    /// `spec.workload` names a Deployment that does not exist.
+    pub const WORKLOAD_MISSING: &str = "WorkloadMissing";
+    /// The adopted Deployment is scaled to zero.
+    pub const WORKLOAD_AT_ZERO: &str = "WorkloadScaledToZero";
+    /// Another `CustomScript` adopts the Deployment already.
+    pub const WORKLOAD_TAKEN: &str = "WorkloadTaken";
+    /// The Deployment is one that can not be adopted.
+    pub const WORKLOAD_REFUSED: &str = "WorkloadRefused";
+    /// `spec.workload.container` names no container, or none where there are several.
+    pub const WORKLOAD_CONTAINER: &str = "WorkloadContainerMissing";
     /// `spec.source.configMapRef` names no `ConfigMap`.
     pub const CONFIG_MAP_MISSING: &str = "ConfigMapMissing";
     /// The source has no entry point (`main.py`, `main.js`).

@@ -6,7 +6,11 @@ use anstyle::{AnsiColor, Style};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
-use kube::client::Body;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject},
+    client::Body,
+};
 use serde_json::{Map, Value};
 use tokio::net::TcpStream;
 
@@ -16,10 +20,14 @@ use super::{
     cluster::Cluster,
     error::{CliError, with_causes},
     output::{Out, plain, plain_lines},
+    rollback::adopted,
     rows::text,
     tunnel::{self, Stream},
 };
-use crate::{api::labels, model::SourceType};
+use crate::{
+    api::{CustomScript, labels},
+    model::SourceType,
+};
 
 /// Arguments of `invoke`.
 #[derive(clap::Args, Clone, Debug)]
@@ -161,6 +169,7 @@ async fn through_api(
     }
     let cluster = Cluster::new(place);
     let (client, namespace) = (cluster.client().await?, cluster.namespace().await?);
+    refuse_adopted(&client, &namespace, script).await?;
     let labels = format!("{}={script}", labels::SCRIPT);
     let missing = |found| match found {
         0 => format!(
@@ -199,6 +208,21 @@ async fn through_api(
         )));
     }
     Ok((status, body))
+}
+
+/// Says of a script that adopts a Deployment that there is nothing to call. Whoever may not read the script hears of its pods.
+async fn refuse_adopted(client: &Client, namespace: &str, script: &str) -> Result<(), CliError> {
+    let kind = ApiResource::erase::<CustomScript>(&());
+    let scripts: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+    let Ok(Some(object)) = scripts.get_opt(script).await else {
+        return Ok(());
+    };
+    adopted(&object.data["spec"]).map_or(Ok(()), |deployment| {
+        Err(CliError::Failed(format!(
+            "{script} adopts Deployment {deployment} and has no functions to call: what that prints is recorded, and its runs are \
+             begun by whatever calls it"
+        )))
+    })
 }
 
 /// A connection to an address, and the address as a header says it.

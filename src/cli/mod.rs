@@ -15,7 +15,7 @@ mod filter;
 mod follow;
 mod invoke;
 mod logs;
-mod output;
+pub(crate) mod output;
 mod rollback;
 mod rows;
 mod runs;

@@ -8,7 +8,10 @@ use kube::{
 use serde_json::{Map, Value, json};
 
 use super::{Verbs, api::script_path, args::Place, error::CliError, output::Out, rows::text};
-use crate::{api::CustomScript, operator::custom_script::recorded::version_members};
+use crate::{
+    api::{CustomScript, labels},
+    operator::custom_script::{change::Rollback, recorded::version_members},
+};
 
 /// The name of this command as a manager of fields.
 const FIELD_MANAGER: &str = "scriptscope-rollback";
@@ -57,6 +60,14 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
     let kind = ApiResource::erase::<CustomScript>(&());
     let scripts: Api<DynamicObject> = Api::namespaced_with(client, &verbs.namespace, &kind);
     let object = scripts.get(&args.script).await?;
+    if let Some(deployment) = adopted(&object.data["spec"]) {
+        return Err(CliError::Failed(not_ours(
+            &args.script,
+            deployment,
+            &verbs.namespace,
+            wanted,
+        )));
+    }
     let current = object.data["spec"].as_object().cloned().unwrap_or_default();
     let undeployed = text(&object.data["spec"], "desiredState") == "Undeployed";
     let Some(spec) = patch_to(version_members(current), wanted) else {
@@ -71,7 +82,10 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
         .collect::<Vec<_>>()
         .join(", ");
     // Should somebody else change the object in between, nothing is overwritten.
-    let change = json!({"metadata": {"resourceVersion": object.resource_version()}, "spec": spec});
+    let note = note(&verbs, args.to, latest).await?;
+    let metadata =
+        json!({"resourceVersion": object.resource_version(), "annotations": {labels::ROLLBACK: note}});
+    let change = json!({"metadata": metadata, "spec": spec});
     let parameters = PatchParams {
         dry_run: args.dry_run,
         field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -109,6 +123,33 @@ pub async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
     }
 }
 
+/// What the history says of this: managed fields have no user's name, so it is written down here, as the operator knows it.
+async fn note(verbs: &Verbs, to: i64, from: i64) -> Result<String, CliError> {
+    let who = verbs.api.json("/api/v1/whoami", &[]).await?;
+    let by = Some(text(&who, "username")).filter(|name| !name.is_empty());
+    let rollback = Rollback {
+        to,
+        from,
+        by: by.map(str::to_owned),
+    };
+    serde_json::to_string(&rollback).map_err(|error| CliError::Failed(error.to_string()))
+}
+
+/// The Deployment that a script adopts, if it does.
+pub fn adopted(spec: &Value) -> Option<&str> {
+    spec["workload"]["deploymentRef"]["name"].as_str()
+}
+
+/// Who can go back where a Deployment is adopted, and how.
+fn not_ours(script: &str, deployment: &str, namespace: &str, wanted: &Map<String, Value>) -> String {
+    let revision = wanted.get("revision").and_then(Value::as_u64);
+    let to = revision.map_or_else(String::new, |revision| format!(" --to-revision={revision}"));
+    format!(
+        "{script} adopts Deployment {deployment}, which ScriptScope never changes; go back with kubectl -n {namespace} rollout \
+         undo deployment/{deployment}{to}, and that is the next version; nothing was changed"
+    )
+}
+
 /// The merge patch that makes the one of the other; none where they are the same.
 fn patch_to(from: Map<String, Value>, to: &Map<String, Value>) -> Option<Map<String, Value>> {
     let mut patch = Map::new();
@@ -139,6 +180,19 @@ mod tests {
 
     fn patch(from: &Value, to: &Value) -> Option<Value> {
         patch_to(from.as_object().unwrap().clone(), to.as_object().unwrap()).map(Value::Object)
+    }
+
+    #[test]
+    fn an_adopted_deployment_is_taken_back_by_who_owns_it() {
+        let spec = json!({"workload": {"deploymentRef": {"name": "web"}}});
+        assert_eq!(adopted(&spec), Some("web"));
+        assert_eq!(adopted(&json!({"runtime": "python"})), None);
+        let wanted = json!({"revision": 4});
+        let message = not_ours("shop", "web", "prod", wanted.as_object().unwrap());
+        assert!(
+            message.contains("kubectl -n prod rollout undo deployment/web --to-revision=4,"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -51,6 +51,11 @@ pub trait PodDirectory: Send + Sync + 'static {
     /// What is known of the pod with this UID in this namespace. Must not block.
     fn knows(&self, namespace: &str, pod_uid: &str) -> PodKnowledge;
 
+    /// Whether what the pod prints is to be stored, where the store knows it: a script may cease to adopt it. Must not block.
+    fn is_collected(&self, _pod_uid: &str) -> bool {
+        true
+    }
+
     /// Whether the pod runs on this node, for all that is known; an agent of another node may not speak for it. Must not
     /// block.
     fn may_be_on(&self, _pod_uid: &str, _node: &str) -> bool {

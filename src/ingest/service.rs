@@ -201,8 +201,12 @@ impl Ingest {
         self
     }
 
-    /// Whether the agent may speak for the pod of this stream, where both nodes are known.
+    /// Whether the agent may speak for the pod of this stream: one that is collected, and where both nodes are known, of its
+    /// own.
     fn may_speak(&self, agent: &AgentIdentity, stream: &StreamKey) -> bool {
+        if !self.directory.is_collected(&stream.pod_uid) {
+            return false;
+        }
         let node = agent.node.as_deref();
         let may = node.is_none_or(|node| self.directory.may_be_on(&stream.pod_uid, node));
         if !may {

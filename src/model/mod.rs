@@ -20,6 +20,6 @@ pub use filter::{Column, Condition, Filter, FilterError, Match, Operator, millis
 pub use log_gap::LogGap;
 pub use log_line::{LogId, LogLevel, LogLine};
 pub use run::{Run, RunDetail, RunError, RunStatus, SourceType, UnknownName};
-pub use script::{DeployedSpec, Deployment, DeploymentState, ScriptKey};
+pub use script::{Change, DeployedSpec, Deployment, DeploymentState, KeptSpec, ScriptKey};
 pub use series::{Bucket, Count, Step};
 pub use time_range::{Preset, TimeRange, TimeRangeError, parse_age};

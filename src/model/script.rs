@@ -51,17 +51,65 @@ pub struct Deployment {
     pub deployed_at: Option<Timestamp>,
     /// When it failed, was replaced or was undeployed.
     pub ended_at: Option<Timestamp>,
+    /// Who asked for it, as the API server names field managers, where it says so.
+    pub changed_by: Option<String>,
+    /// What it changed; none of versions from before this was kept.
+    pub change: Option<Change>,
+    /// Whether one can go back to it.
+    pub spec_kept: bool,
+}
+
+impl Deployment {
+    /// How long it took until it served, in microseconds.
+    pub fn duration_micros(&self) -> Option<i64> {
+        let length = self.deployed_at?.duration_since(self.started_at);
+        i64::try_from(length.as_micros()).ok()
+    }
+}
+
+/// Why there is a version, and what of the spec is not as it was in the version before. Never a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// For people, such as `first deployment`, `spec changed`, `rollback to 3`.
+    pub cause: String,
+    /// The first of the fields that changed, as paths such as `env.RATE` and `source.inline.main.py`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// How many more fields changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_fields: usize,
+    /// User that the command which asked for it says it was run by. Whoever may change the object could have written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// What is written down of a version when it begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptSpec {
+    /// The members of the object's spec that make a version, JSON, with the source as it was.
+    pub spec: String,
+    /// See [`Deployment::changed_by`].
+    pub changed_by: Option<String>,
+    /// See [`Deployment::change`].
+    pub change: Change,
+    /// What the spec does not have but the next version is compared with, JSON.
+    pub beside: String,
 }
 
 /// What made a version: enough to go back to it.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default)]
 pub struct DeployedSpec {
     /// The members of the object's spec that make a version, with the source as it was; none of versions from before
     /// these were kept.
     pub spec: Option<Box<serde_json::value::RawValue>>,
-    /// Who asked for it, as the API server names field managers, where it says so.
-    pub changed_by: Option<String>,
+    /// See [`KeptSpec::beside`].
+    pub beside: Option<String>,
 }
 
 /// State of one deployment attempt.

@@ -8,16 +8,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
-    runtime::{
-        events::{Event, EventType, Recorder, Reporter},
-        reflector,
-    },
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use super::{api_logs::Collection, custom_script::Images, health::Part};
+use super::{
+    adoption::Adoptions, api_logs::Collection, custom_script::Images, health::Part, script_pods::ScriptPods,
+};
 use crate::{metrics::Metrics, store::Store};
 
 /// How old the store's word on its health may get.
@@ -84,10 +83,12 @@ pub struct Context {
     pub recorder: Recorder,
     /// Images of the pods.
     pub images: Images,
-    /// Every pod with the label of a script.
-    pub pods: reflector::Store<Pod>,
-    /// Begun when every such pod has been listed.
+    /// The pods of scripts.
+    pub pods: ScriptPods,
+    /// Begun when every pod with the label of a script has been listed.
     pub pods_listed: Part,
+    /// Who adopts which Deployment.
+    pub adoptions: Arc<Adoptions>,
     /// Contact with the API server.
     pub contact: Contact,
     /// When this process began.
@@ -103,7 +104,8 @@ impl Context {
         store: Arc<dyn Store>,
         metrics: Metrics,
         images: Images,
-        (pods, pods_listed): (reflector::Store<Pod>, Part),
+        (pods, pods_listed): (ScriptPods, Part),
+        adoptions: Arc<Adoptions>,
         identity: Option<String>,
     ) -> Self {
         let reporter = Reporter {
@@ -119,6 +121,7 @@ impl Context {
             images,
             pods,
             pods_listed,
+            adoptions,
             contact: Contact::default(),
             started: Timestamp::now(),
             collection: Collection::default(),

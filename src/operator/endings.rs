@@ -47,6 +47,8 @@ pub struct Closing {
 /// What is known about a pod with runs in progress.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
+    /// The container whose output is the script's.
+    pub container: &'a str,
     /// When the oldest of these runs began.
     pub oldest: Timestamp,
     /// The pod, while it exists.
@@ -76,15 +78,15 @@ pub struct Gone {
 
 impl Gone {
     /// The pod was seen to go at `since`.
-    pub fn seen(pod: &Pod, since: Timestamp) -> Self {
-        let end = container(pod).and_then(|status| terminated(status.state.as_ref()));
+    pub fn seen(pod: &Pod, name: &str, since: Timestamp) -> Self {
+        let end = container(pod, name).and_then(|status| terminated(status.state.as_ref()));
         let finished = end.and_then(|end| end.finished_at.as_ref()).map(|time| time.0);
         Self {
             since,
             ended: finished.filter(|time| *time < since).unwrap_or(since),
-            ending: Some(ending(pod)),
-            instances: Some(instances(pod)),
-            timeout: timeout(pod),
+            ending: Some(ending(pod, name)),
+            instances: Some(instances(pod, name)),
+            timeout: timeout(pod, name),
         }
     }
 
@@ -101,8 +103,10 @@ impl Gone {
 }
 
 /// How many times the container has begun. A start that failed is none.
-fn instances(pod: &Pod) -> u32 {
-    let Some(status) = container(pod) else { return 0 };
+fn instances(pod: &Pod, name: &str) -> u32 {
+    let Some(status) = container(pod, name) else {
+        return 0;
+    };
     let ran = |state: Option<&ContainerState>| {
         let running = state.is_some_and(|state| state.running.is_some());
         let reason = terminated(state).map(|end| end.reason.as_deref().unwrap_or_default());
@@ -115,9 +119,9 @@ fn instances(pod: &Pod) -> u32 {
     }
 }
 
-/// Whether the container has ended for good or until its restart.
+/// Whether the container of a managed script has ended for good or until its restart.
 pub fn has_ended(pod: &Pod) -> bool {
-    container(pod).is_some_and(|status| terminated(status.state.as_ref()).is_some())
+    container(pod, labels::CONTAINER).is_some_and(|status| terminated(status.state.as_ref()).is_some())
 }
 
 /// Which restarts of a pod that is gone were not read to their end; none while more may arrive.
@@ -127,8 +131,8 @@ pub fn settlement(gone: &Gone, delivery: &Delivery<'_>, now: Timestamp) -> Optio
     (unread.is_empty() || is_late).then_some(unread)
 }
 
-/// How a pod ended, from the last that was seen of it.
-pub fn ending(pod: &Pod) -> Ending {
+/// How a pod ended, from the last that was seen of it. `name` is that of its container.
+pub fn ending(pod: &Pod, name: &str) -> Ending {
     let status = pod.status.as_ref();
     let message = status.and_then(|s| s.message.clone());
     let disrupted = status
@@ -136,7 +140,7 @@ pub fn ending(pod: &Pod) -> Ending {
         .into_iter()
         .flatten()
         .find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
-    if let Some(end) = container(pod).and_then(|c| terminated(c.state.as_ref()))
+    if let Some(end) = container(pod, name).and_then(|c| terminated(c.state.as_ref()))
         && end.reason.as_deref() == Some("OOMKilled")
     {
         return exited(end);
@@ -151,7 +155,7 @@ pub fn ending(pod: &Pod) -> Ending {
     if pod.metadata.deletion_timestamp.is_some() {
         return Ending::new("PodDeleted", "the pod was deleted before the run had ended");
     }
-    container(pod)
+    container(pod, name)
         .and_then(|c| terminated(c.state.as_ref()))
         .map_or_else(
             || Ending::new("PodDeleted", "the pod went before the run had ended"),
@@ -201,7 +205,7 @@ fn overdue(facts: &Facts<'_>, timeout: SignedDuration, now: Timestamp) -> Option
 }
 
 fn in_pod(facts: &Facts<'_>, pod: &Pod, now: Timestamp) -> Option<Closing> {
-    let status = container(pod);
+    let status = container(pod, facts.container);
     let state = status.and_then(|s| s.state.as_ref());
     let running = state
         .and_then(|s| s.running.as_ref())
@@ -223,7 +227,11 @@ fn in_pod(facts: &Facts<'_>, pod: &Pod, now: Timestamp) -> Option<Closing> {
         && (facts.delivery.is_complete(restart) || is_given_up(facts, before, now))
     {
         return Some(Closing {
-            ending: if pod_failed(pod) { ending(pod) } else { exited(end) },
+            ending: if pod_failed(pod) {
+                ending(pod, facts.container)
+            } else {
+                exited(end)
+            },
             time: end.finished_at.as_ref().map_or(now, |t| t.0),
             begun_before: before,
         });
@@ -231,7 +239,7 @@ fn in_pod(facts: &Facts<'_>, pod: &Pod, now: Timestamp) -> Option<Closing> {
     Some(Closing {
         ending: lost("no end of the run arrived within its timeout and a minute"),
         time: now,
-        begun_before: overdue(facts, timeout(pod), now)?,
+        begun_before: overdue(facts, timeout(pod, facts.container), now)?,
     })
 }
 
@@ -256,22 +264,19 @@ fn exited(end: &ContainerStateTerminated) -> Ending {
     )
 }
 
-fn container(pod: &Pod) -> Option<&ContainerStatus> {
+fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    statuses.iter().find(|status| status.name == labels::CONTAINER)
+    statuses.iter().find(|status| status.name == name)
 }
 
 fn terminated(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
     state?.terminated.as_ref()
 }
 
-/// The script's timeout, as the pod was told.
-fn timeout(pod: &Pod) -> SignedDuration {
+/// The script's timeout, as the pod was told. Nobody tells an adopted one; its runs may take as long as any.
+fn timeout(pod: &Pod, name: &str) -> SignedDuration {
     let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice());
-    let container = containers
-        .unwrap_or_default()
-        .iter()
-        .find(|c| c.name == labels::CONTAINER);
+    let container = containers.unwrap_or_default().iter().find(|c| c.name == name);
     let told = container
         .and_then(|c| c.env.as_ref())
         .into_iter()
@@ -324,6 +329,7 @@ mod tests {
 
     fn facts<'a>(oldest: &str, pod: Option<&'a Pod>) -> Facts<'a> {
         Facts {
+            container: "script",
             oldest: at(oldest),
             pod,
             gone: None,
@@ -427,7 +433,7 @@ mod tests {
             Some(serde_json::from_value(json!("2025-05-14T12:00:00Z")).unwrap());
         let mut facts = facts("12:00:00", None);
         let reason = |facts: &Facts<'_>| judge(facts, at("12:10:00")).unwrap().ending.reason;
-        facts.gone = Some(gone("12:00:30", Some(ending(&deleted))));
+        facts.gone = Some(gone("12:00:30", Some(ending(&deleted, "script"))));
         assert_eq!(reason(&facts), "PodDeleted");
         facts.wanted = false;
         assert_eq!(reason(&facts), "Undeployed");
@@ -500,7 +506,7 @@ mod tests {
 
     #[test]
     fn containers_that_never_began_have_nothing_to_read() {
-        let count = |pod: &Pod| Gone::seen(pod, at("12:00:00")).instances;
+        let count = |pod: &Pod| Gone::seen(pod, "script", at("12:00:00")).instances;
         let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
         assert_eq!(count(&pod(&json!({}))), Some(0));
         assert_eq!(
@@ -515,7 +521,7 @@ mod tests {
             count(&with_container(&running_since("11:00:00"), &json!({}))),
             Some(2)
         );
-        let end = Gone::seen(&with_container(&killed, &json!({})), at("12:00:00"));
+        let end = Gone::seen(&with_container(&killed, &json!({})), "script", at("12:00:00"));
         assert_eq!(end.ended, at("11:00:00"));
     }
 }

@@ -1,6 +1,8 @@
 //! The operator: controllers of both kinds, and the wiring of ingest, store and web into one process.
 
+mod adoption;
 pub mod api_logs;
+mod claims;
 mod client_ca;
 pub mod context;
 pub mod custom_script;
@@ -14,6 +16,7 @@ pub mod pod_index;
 pub mod pods;
 mod retention;
 pub mod script_export;
+mod script_pods;
 mod servers;
 mod stuck_runs;
 mod watches;
@@ -41,6 +44,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    adoption::{AdoptionWatch, Adoptions},
     api_logs::{ApiLogs, Collection},
     context::Context,
     custom_script::Images,
@@ -49,6 +53,7 @@ use self::{
     pod_index::PodIndex,
     pods::PodWatch,
     script_export::ExportContext,
+    script_pods::ScriptPods,
     stuck_runs::Watchman,
 };
 use crate::{
@@ -250,7 +255,10 @@ pub async fn serve(
     let pods_listed = readiness.expect("list of pods");
     let (scripts, script_writer) = reflector::store::<CustomScript>();
     let (pods, pod_writer) = reflector::store::<Pod>();
+    let all_pods_listed = Part::default();
     let (touch, touched) = mpsc::channel(BUFFER);
+    let pods = ScriptPods::new(pods);
+    let adoptions = Arc::new(Adoptions::new(&args.namespace, scripts.clone()));
     let index = Arc::new(PodIndex::new(scope.clone()));
     let images = args.images();
     let metrics = Metrics::new();
@@ -270,6 +278,7 @@ pub async fn serve(
         metrics,
         images,
         (pods, pods_listed.clone()),
+        adoptions,
         args.pod_name.clone(),
     );
     let context = Arc::new(context.collecting(args.collection));
@@ -287,20 +296,14 @@ pub async fn serve(
     }
     kinds.ready();
 
-    let watch = PodWatch {
-        client: client.clone(),
-        store: store.clone(),
-        index: index.clone(),
+    let watched = Watched {
         scripts: scripts.clone(),
         scripts_listed: scripts_listed.clone(),
         pods_listed: pods_listed.clone(),
-        touch,
-        contact: context.contact.clone(),
+        all_pods_listed: all_pods_listed.clone(),
+        pod_writer,
     };
-    parts.spawn(
-        "the watch of pods",
-        watch.run(scope.clone(), pod_writer, shutdown.clone()),
-    );
+    watch_pods(&mut parts, &context, &scope, (&index, touch), watched);
     let changes = custom_script::changes(&scope, client, script_writer, scripts_listed.clone());
     let controller = custom_script::run(
         context.clone(),
@@ -336,7 +339,7 @@ pub async fn serve(
         scripts: scripts.clone(),
         notices,
     };
-    let seen = (scripts_listed, pods_listed);
+    let seen = [scripts_listed, pods_listed, all_pods_listed];
     let comparing = compare(context, scope, scripts, watchman, limits, seen, shutdown.clone());
     let stop = parts.shutdown.clone();
     parts.spawn("the comparison with the store", async move {
@@ -347,6 +350,54 @@ pub async fn serve(
     result
 }
 
+/// What the watches of pods read and fill.
+struct Watched {
+    scripts: reflector::Store<CustomScript>,
+    scripts_listed: Part,
+    pods_listed: Part,
+    all_pods_listed: Part,
+    pod_writer: reflector::store::Writer<Pod>,
+}
+
+/// Begins to watch the pods of managed scripts and of adopted Deployments.
+fn watch_pods(
+    parts: &mut Parts,
+    context: &Arc<Context>,
+    scope: &Scope,
+    (index, touch): (&Arc<PodIndex>, mpsc::Sender<custom_script::ScriptRef>),
+    watched: Watched,
+) {
+    let claimed = Part::default();
+    let adoption = AdoptionWatch {
+        client: context.client.clone(),
+        store: context.store.clone(),
+        index: index.clone(),
+        pods: context.pods.clone(),
+        adoptions: context.adoptions.clone(),
+        scripts_listed: watched.scripts_listed.clone(),
+        claimed: claimed.clone(),
+        touch: touch.clone(),
+        contact: context.contact.clone(),
+    };
+    let shutdown = parts.shutdown.clone();
+    parts.spawn("the watch of adopted Deployments", adoption.run(shutdown.clone()));
+    let watch = PodWatch {
+        client: context.client.clone(),
+        store: context.store.clone(),
+        index: index.clone(),
+        pods: context.pods.clone(),
+        scripts: watched.scripts,
+        scripts_listed: watched.scripts_listed,
+        pods_listed: watched.pods_listed,
+        claimed,
+        all_listed: watched.all_pods_listed,
+        touch,
+        contact: context.contact.clone(),
+    };
+    let watch = watch.run(scope.clone(), watched.pod_writer, shutdown);
+    parts.spawn("the watch of pods", watch);
+}
+
 /// What compares the store with the cluster, and so must have seen all of it.
 async fn compare(
     context: Arc<Context>,
@@ -354,11 +405,12 @@ async fn compare(
     scripts: reflector::Store<CustomScript>,
     watchman: Watchman,
     limits: retention::Limits,
-    (scripts_listed, pods_listed): (Part, Part),
+    seen: [Part; 3],
     shutdown: CancellationToken,
 ) {
-    scripts_listed.wait().await;
-    pods_listed.wait().await;
+    for part in seen {
+        part.wait().await;
+    }
     tokio::join!(
         custom_script::figures::run(context.clone(), scripts.clone(), shutdown.clone()),
         watchman.run(shutdown.clone()),

@@ -10,8 +10,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::PartialObjectMeta, runtime::watcher::Event};
 
-use super::{Scope, endings::Gone};
-use crate::api::labels;
+use super::{
+    Scope,
+    claims::{Claims, Place},
+    endings::Gone,
+};
+use crate::{api::labels, model::ScriptKey};
 
 /// Annotation of the API's mirror of a static pod: the UID under which the node knows it.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -38,10 +42,14 @@ pub struct PodIndex {
 
 #[derive(Debug, Default)]
 struct Pods {
-    /// UIDs that are a script's.
-    scripts: HashSet<String>,
-    /// UIDs that are not.
-    others: HashSet<String>,
+    /// UIDs that are a script's, and the container whose output is the script's.
+    scripts: HashMap<String, String>,
+    /// Who adopts which Deployment.
+    claims: Claims,
+    /// UIDs that are a script's since that one adopts their Deployment.
+    adopted: HashMap<String, (Place, ScriptKey)>,
+    /// UIDs that are not, and whether they have the label all the same.
+    others: HashMap<String, bool>,
     /// UIDs of pods that are gone, in order, to be forgotten.
     leaving: VecDeque<(Instant, String)>,
     /// UIDs in a list that is not complete yet: of the pods with the label, and of all.
@@ -75,13 +83,25 @@ impl PodIndex {
     /// What is known about the pod with this UID. Waits for nothing.
     pub fn knowledge(&self, uid: &str) -> Knowledge {
         let pods = self.lock();
-        if pods.scripts.contains(uid) {
+        if pods.scripts.contains_key(uid) {
             Knowledge::Script
-        } else if pods.others.contains(uid) {
+        } else if pods.others.contains_key(uid) {
             Knowledge::NotAScript
         } else {
             Knowledge::Unseen
         }
+    }
+
+    /// The container of a script's pod whose output is the script's.
+    pub fn container(&self, uid: &str) -> Option<String> {
+        self.lock().scripts.get(uid).cloned()
+    }
+
+    /// Whether what the pod prints is stored, if the store knows it: not, once its Deployment is adopted no more. A pod with
+    /// the label goes with its script, and is read to its end.
+    pub fn is_collected(&self, uid: &str) -> bool {
+        let pods = self.lock();
+        pods.scripts.contains_key(uid) || pods.others.get(uid).is_none_or(|is_labelled| *is_labelled)
     }
 
     /// Whether pods of this namespace are watched at all; where not, no pod is a script's.
@@ -99,7 +119,7 @@ impl PodIndex {
         let pods = self.lock();
         let unsettled = pods.gone.keys().filter(|uid| !pods.settled.contains(*uid));
         unsettled
-            .filter(|uid| pods.scripts.contains(*uid))
+            .filter(|uid| pods.scripts.contains_key(*uid))
             .cloned()
             .collect()
     }
@@ -127,27 +147,93 @@ impl PodIndex {
                 pods.others.remove(&uid);
                 pods.nodes.remove(&uid);
                 pods.settled.remove(&uid);
+                pods.adopted.remove(&uid);
             }
         }
         let Pods { gone, scripts, .. } = &mut *pods;
-        gone.retain(|uid, _| needed.contains(uid) || scripts.contains(uid));
+        gone.retain(|uid, _| needed.contains(uid) || scripts.contains_key(uid));
     }
 
     pub(super) fn is_known(&self, uid: &str) -> bool {
         let pods = self.lock();
-        pods.scripts.contains(uid) || pods.others.contains(uid)
+        pods.scripts.contains_key(uid) || pods.others.contains_key(uid)
     }
 
     pub(super) fn is_gone(&self, uid: &str) -> bool {
         self.lock().gone.contains_key(uid)
     }
 
-    pub(super) fn add_script(&self, uid: &str) {
-        self.lock().scripts.insert(uid.to_owned());
+    pub(super) fn add_script(&self, uid: &str, container: &str) {
+        self.lock().scripts.insert(uid.to_owned(), container.to_owned());
     }
 
-    pub(super) fn add_other(&self, uid: &str) {
-        self.lock().others.insert(uid.to_owned());
+    /// The pod is of an adopted Deployment, if that script still adopts it.
+    pub(super) fn add_adopted(&self, uid: &str, container: &str, place: Place, script: ScriptKey) {
+        let mut pods = self.lock();
+        if pods.claims.holder(&place) == Some(&script) {
+            pods.scripts.insert(uid.to_owned(), container.to_owned());
+            pods.adopted.insert(uid.to_owned(), (place, script));
+        }
+    }
+
+    /// Who adopts what from now on. What pods print whose Deployment is not the same script's any more is stored no longer.
+    pub(super) fn claim(&self, claims: Claims) {
+        let mut pods = self.lock();
+        let Pods {
+            scripts,
+            others,
+            adopted,
+            ..
+        } = &mut *pods;
+        adopted.retain(|uid, (place, script)| {
+            let stays = claims.holder(place) == Some(script);
+            if !stays {
+                scripts.remove(uid);
+                others.insert(uid.clone(), false);
+            }
+            stays
+        });
+        pods.claims = claims;
+    }
+
+    /// A pod of a Deployment that is adopted now and was not before is to be looked into.
+    pub(super) fn reconsider(&self, pod: &Pod) {
+        let mut pods = self.lock();
+        if let Some(uid) = &pod.metadata.uid
+            && pods.claims.of_pod(&pod.metadata).is_some()
+        {
+            pods.others.remove(uid);
+        }
+    }
+
+    /// An event about a pod of a Deployment that a script adopts; `container` is the script's, as far as known.
+    pub(super) fn note_adopted(&self, event: &Event<Pod>, container: Option<&str>) {
+        match event {
+            Event::Apply(pod) | Event::InitApply(pod) => {
+                if let Some(uid) = pod.metadata.uid.as_deref() {
+                    self.note_node(uid, pod);
+                }
+            }
+            Event::Delete(pod) => {
+                if let Some(uid) = pod.metadata.uid.clone() {
+                    self.note_gone(uid, pod, container);
+                }
+            }
+            Event::Init | Event::InitDone => {}
+        }
+    }
+
+    fn note_gone(&self, uid: String, pod: &Pod, container: Option<&str>) {
+        let mut pods = self.lock();
+        let known = pods.scripts.get(&uid).map(String::as_str);
+        let container = known.or(container).unwrap_or(labels::CONTAINER);
+        let gone = Gone::seen(pod, container, Timestamp::now());
+        pods.leave([uid.clone()]);
+        pods.gone.insert(uid, gone);
+    }
+
+    pub(super) fn add_other(&self, uid: &str, is_labelled: bool) {
+        self.lock().others.insert(uid.to_owned(), is_labelled);
     }
 
     fn lock(&self) -> MutexGuard<'_, Pods> {
@@ -162,7 +248,8 @@ impl PodIndex {
             Event::InitDone => {
                 let mut pods = self.lock();
                 let listed = std::mem::take(&mut pods.listed);
-                let missed: Vec<_> = pods.others.difference(&listed).cloned().collect();
+                let known = pods.others.keys().chain(pods.adopted.keys());
+                let missed: Vec<_> = known.filter(|uid| !listed.contains(*uid)).cloned().collect();
                 return pods.leave(missed);
             }
         };
@@ -173,17 +260,18 @@ impl PodIndex {
             }
             if matches!(event, Event::Delete(_)) {
                 self.lock().leave([uid.clone()]);
-            } else if !pod.labels().contains_key(labels::SCRIPT) {
-                self.add_other(uid);
+            } else if !pod.labels().contains_key(labels::SCRIPT) && !self.may_be_adopted(pod) {
+                self.add_other(uid, false);
             }
         }
     }
 
-    fn note_labelled_pod(&self, uid: &str, pod: &Pod, is_listed: bool) {
+    fn may_be_adopted(&self, pod: &PartialObjectMeta<Pod>) -> bool {
+        self.lock().claims.of_pod(&pod.metadata).is_some()
+    }
+
+    fn note_node(&self, uid: &str, pod: &Pod) {
         let mut pods = self.lock();
-        if is_listed {
-            pods.listed_labelled.insert(uid.to_owned());
-        }
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
         // It never changes once it is set.
         if let Some(node) = node
@@ -198,14 +286,14 @@ impl PodIndex {
         match event {
             Event::Apply(pod) | Event::InitApply(pod) => {
                 let uid = pod.metadata.uid.as_deref()?;
-                self.note_labelled_pod(uid, pod, matches!(event, Event::InitApply(_)));
+                self.note_node(uid, pod);
+                if matches!(event, Event::InitApply(_)) {
+                    self.lock().listed_labelled.insert(uid.to_owned());
+                }
                 (!self.is_known(uid)).then(|| pod.clone())
             }
             Event::Delete(pod) => {
-                let uid = pod.metadata.uid.clone()?;
-                let mut pods = self.lock();
-                pods.leave([uid.clone()]);
-                pods.gone.insert(uid, Gone::seen(pod, Timestamp::now()));
+                self.note_gone(pod.metadata.uid.clone()?, pod, None);
                 None
             }
             Event::Init => {
@@ -215,7 +303,8 @@ impl PodIndex {
             Event::InitDone => {
                 let mut pods = self.lock();
                 let listed = std::mem::take(&mut pods.listed_labelled);
-                let missed: Vec<_> = pods.scripts.difference(&listed).cloned().collect();
+                let known = pods.scripts.keys().filter(|uid| !pods.adopted.contains_key(*uid));
+                let missed: Vec<_> = known.filter(|uid| !listed.contains(*uid)).cloned().collect();
                 pods.leave(missed);
                 None
             }

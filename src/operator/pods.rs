@@ -33,6 +33,7 @@ use super::{
     health::Part,
     origins::{Known, Origins, controller, kind, origin},
     pod_index::PodIndex,
+    script_pods::ScriptPods,
     watches::{self, WatchBackoff},
 };
 use crate::{
@@ -55,6 +56,8 @@ pub struct PodWatch {
     pub store: Arc<dyn store::Store>,
     /// What is kept.
     pub index: Arc<PodIndex>,
+    /// The pods of scripts.
+    pub pods: ScriptPods,
     /// The scripts there are.
     pub scripts: Store<CustomScript>,
     /// Begun when all of them have been listed.
@@ -64,6 +67,10 @@ pub struct PodWatch {
     pub touch: mpsc::Sender<ScriptRef>,
     /// To begin when every pod with the label has been listed.
     pub pods_listed: Part,
+    /// Begun when it is known which Deployments are adopted; before that, their pods would look like nobody's.
+    pub claimed: Part,
+    /// To begin when every pod has been listed.
+    pub all_listed: Part,
     /// Told when the API server can not be reached.
     pub contact: Contact,
 }
@@ -75,6 +82,7 @@ impl PodWatch {
         let client = self.client.clone();
         let index = self.index.clone();
         let (listed, touch, contact) = (self.pods_listed.clone(), self.touch.clone(), self.contact.clone());
+        let (pods, claimed, all_listed) = (self.pods.clone(), self.claimed.clone(), self.all_listed.clone());
         let watches = async {
             tokio::join!(
                 watch_labelled(
@@ -84,7 +92,10 @@ impl PodWatch {
                     (&index, &listed, &contact),
                     (sender, touch)
                 ),
-                watch_any(&scope, client, &index, &contact),
+                async {
+                    claimed.wait().await;
+                    watch_any(&scope, client, (&index, &pods, &all_listed), &contact).await;
+                },
             )
         };
         let scripts = self.scripts_listed.clone();
@@ -138,12 +149,21 @@ fn script_of(pod: &Pod) -> Option<ScriptRef> {
     Some(ObjectRef::new(name).within(&pod.namespace()?))
 }
 
-async fn watch_any(scope: &Scope, client: Client, index: &PodIndex, contact: &Contact) {
+async fn watch_any(
+    scope: &Scope,
+    client: Client,
+    (index, pods, listed): (&PodIndex, &ScriptPods, &Part),
+    contact: &Contact,
+) {
     let api: Api<PartialObjectMeta<Pod>> = scope.api(client);
     let events = watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
     let mut events = pin!(events);
     while let Some(event) = next(&mut events, contact).await {
+        pods.note_any(&event);
         index.note_any(&event);
+        if matches!(event, Event::InitDone) {
+            listed.ready();
+        }
     }
 }
 
@@ -181,12 +201,12 @@ async fn identify(watch: &PodWatch, origins: &Origins, pod: Pod) {
     while !watch.index.is_known(uid) {
         match tokio::time::timeout(TIMEOUT, identify_once(watch, origins, &pod)).await {
             Ok(Ok(Some(record))) => {
-                watch.index.add_script(uid);
+                watch.index.add_script(uid, &record.container);
                 tracing::debug!(pod = record.name, script = %record.script, version = record.version, "A pod was registered.");
                 return;
             }
             Ok(Ok(None)) => {
-                watch.index.add_other(uid);
+                watch.index.add_other(uid, true);
                 tracing::warn!(
                     namespace = pod.namespace(),
                     pod = pod.name_any(),

@@ -243,12 +243,7 @@ impl Keeper {
             .limits
             .max_store_bytes
             .and_then(|max| fair_share(&sizes.iter().map(Storage::total).collect::<Vec<_>>(), max.0));
-        let mut pods: HashMap<String, Vec<String>> = HashMap::new();
-        for pod in self.context.pods.state() {
-            if let (Some(namespace), Some(uid)) = (pod.namespace(), pod.uid()) {
-                pods.entry(namespace).or_default().push(uid);
-            }
-        }
+        let pods = self.context.pods.present();
         let mut more = false;
         for key in keys {
             let object = self.object(&key);

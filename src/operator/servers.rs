@@ -94,11 +94,17 @@ impl PodDirectory for PodIndex {
         }
         match self.knowledge(pod_uid) {
             Knowledge::Script => PodKnowledge::Script {
-                container: labels::CONTAINER.to_owned(),
+                container: self
+                    .container(pod_uid)
+                    .unwrap_or_else(|| labels::CONTAINER.to_owned()),
             },
             Knowledge::NotAScript => PodKnowledge::NotAScript,
             Knowledge::Unseen => PodKnowledge::Unseen,
         }
+    }
+
+    fn is_collected(&self, pod_uid: &str) -> bool {
+        Self::is_collected(self, pod_uid)
     }
 
     fn may_be_on(&self, pod_uid: &str, node: &str) -> bool {

@@ -117,6 +117,14 @@ impl Watchman {
         pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&record.uid))
     }
 
+    /// Whether an adopted pod exists of which no more is known yet.
+    fn is_to_be_seen(&self, record: &PodRecord) -> bool {
+        let script = ObjectRef::new(&record.script.name).within(&record.script.namespace);
+        let script = self.scripts.get(&script);
+        script.is_some_and(|script| script.spec.workload.is_some())
+            && self.context.pods.is_present(&record.uid)
+    }
+
     /// How a pod went that is no more.
     fn gone(&self, memory: &mut Memory, record: &PodRecord) -> Gone {
         if let Some(gone) = self.index.gone(&record.uid) {
@@ -126,7 +134,10 @@ impl Watchman {
         let timeout = || {
             let script = ObjectRef::new(&record.script.name).within(&record.script.namespace);
             let script = self.scripts.get(&script);
-            script.map(|script| SignedDuration::from_secs(i64::from(script.spec.timeout_seconds)))
+            // What adopted pods do nobody ends.
+            script
+                .filter(|script| script.spec.workload.is_none())
+                .map(|script| SignedDuration::from_secs(i64::from(script.spec.timeout_seconds)))
         };
         missed
             .or_insert_with(|| Gone::missed(Timestamp::now(), timeout()))
@@ -142,7 +153,11 @@ impl Watchman {
     ) -> Result<(), StoreError> {
         let now = Timestamp::now();
         let pod = self.pod(record);
+        if pod.is_none() && self.is_to_be_seen(record) {
+            return Ok(());
+        }
         let facts = Facts {
+            container: &record.container,
             oldest,
             pod: pod.as_deref(),
             gone: pod.is_none().then(|| self.gone(memory, record)),
@@ -172,7 +187,10 @@ impl Watchman {
         memory.swept = Some(Instant::now());
         memory.unsettled = all
             .into_iter()
-            .filter(|record| self.index.watches(&record.script.namespace) && self.pod(record).is_none())
+            .filter(|record| {
+                let is_watched = self.index.watches(&record.script.namespace);
+                is_watched && self.pod(record).is_none() && !self.is_to_be_seen(record)
+            })
             .map(|record| (record.uid.clone(), record))
             .collect();
         // Others were settled before, or never registered.

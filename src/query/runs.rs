@@ -16,23 +16,33 @@ use crate::{
 pub trait Dialect: Database + Sized {
     /// SQL after the name of the table `runs r` that makes a planner read the runs in progress alone.
     const IN_PROGRESS: &'static str;
+    /// SQL after a query that keeps other transactions from changing what it finds until this one ends. Empty where only one
+    /// writes at a time.
+    const LOCK: &'static str;
 
     /// Binds a whole number.
     fn number(sql: &mut QueryBuilder<Self>, value: i64);
     /// Binds a text.
     fn text(sql: &mut QueryBuilder<Self>, value: String);
+    /// Binds bytes.
+    fn bytes(sql: &mut QueryBuilder<Self>, value: Vec<u8>);
     /// Appends the test whether SQL text `text` has `part` in it, whatever the case of ASCII letters and of no others.
     fn contains(sql: &mut QueryBuilder<Self>, text: &str, part: String);
 }
 
 impl Dialect for Sqlite {
     const IN_PROGRESS: &'static str = " INDEXED BY runs_in_progress";
+    const LOCK: &'static str = "";
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);
     }
 
     fn text(sql: &mut QueryBuilder<Self>, value: String) {
+        sql.push_bind(value);
+    }
+
+    fn bytes(sql: &mut QueryBuilder<Self>, value: Vec<u8>) {
         sql.push_bind(value);
     }
 
@@ -69,12 +79,17 @@ fn pattern(part: &str) -> String {
 
 impl Dialect for Postgres {
     const IN_PROGRESS: &'static str = "";
+    const LOCK: &'static str = " FOR NO KEY UPDATE";
 
     fn number(sql: &mut QueryBuilder<Self>, value: i64) {
         sql.push_bind(value);
     }
 
     fn text(sql: &mut QueryBuilder<Self>, value: String) {
+        sql.push_bind(value);
+    }
+
+    fn bytes(sql: &mut QueryBuilder<Self>, value: Vec<u8>) {
         sql.push_bind(value);
     }
 

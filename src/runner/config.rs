@@ -99,6 +99,9 @@ pub struct Args {
     /// File for the reason when the script can not be used. Default: Kubernetes' own, if it is there.
     #[arg(long, env = "SCRIPTSCOPE_TERMINATION_LOG")]
     pub termination_log: Option<PathBuf>,
+    /// Stop when standard input ends. Whoever holds its other end sends no calls after that.
+    #[arg(long, hide = true)]
+    pub attended: bool,
 }
 
 /// When prints are recorded.

@@ -58,20 +58,26 @@ const FILES: [(&str, &str); 22] = files![
 /// Copies this binary and the workers; a file appears only when it is whole.
 pub fn install(args: &InstallArgs) -> Result<(), InstallError> {
     let binary = args.to.join("scriptscope");
-    let named = |path: &Path| {
-        let path = path.to_owned();
-        move |source| InstallError { path, source }
-    };
     fs::create_dir_all(&args.to).map_err(named(&args.to))?;
     place(&binary, 0o755, |new| {
         fs::copy(std::env::current_exe()?, new).map(drop)
     })
     .map_err(named(&binary))?;
+    install_workers(&args.to)
+}
+
+/// Writes the workers alone into a folder.
+pub fn install_workers(to: &Path) -> Result<(), InstallError> {
     for (name, text) in FILES {
-        let path = args.to.join(name);
+        let path = to.join(name);
         write_text(&path, text).map_err(named(&path))?;
     }
     Ok(())
+}
+
+fn named(path: &Path) -> impl FnOnce(io::Error) -> InstallError {
+    let path = path.to_owned();
+    move |source| InstallError { path, source }
 }
 
 fn write_text(path: &Path, text: &str) -> io::Result<()> {

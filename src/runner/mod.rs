@@ -49,8 +49,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Args, Logging, Runtime, STOP_SECONDS};
+pub(crate) use function::{Function, Parameter};
 pub use hash_keys::{HashKeysArgs, HashKeysError, hash_keys};
+pub(crate) use install::install_workers;
 pub use install::{InstallArgs, InstallError, install};
+pub(crate) use process::kill_marked;
 
 use self::{
     keys::Keys,
@@ -173,8 +176,10 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         never,
     ));
 
+    let mut forgotten = FORGOTTEN;
     tokio::select! {
         () = signals.next() => {}
+        () = left_alone(args.attended) => forgotten = Duration::ZERO,
         Some(error) = slots.failed.recv() => {
             slots.tasks.shutdown().await;
             output.flush().await;
@@ -182,7 +187,7 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         }
         Ok(error) = &mut broken => return Err(RunnerError::Output(error)),
     }
-    let (leave_after, leave_by) = (Instant::now() + FORGOTTEN, Instant::now() + args.linger());
+    let (leave_after, leave_by) = (Instant::now() + forgotten, Instant::now() + args.linger());
     stopper.enter(Phase::Leaving);
     tokio::select! {
         () = sleep_until(leave_after) => {}
@@ -199,8 +204,26 @@ async fn serve(args: &Args) -> Result<Option<String>, RunnerError> {
         () = told(&last_word) => {}
         () = sleep_until(leave_by) => {}
         () = signals.next() => {}
+        // Nobody is left who could read it.
+        Ok(_) = &mut broken => {}
     }
     Ok(None)
+}
+
+/// Ready when standard input has ended, for a runner that is `attended`.
+async fn left_alone(attended: bool) {
+    let left = CancellationToken::new();
+    let guard = left.clone().drop_guard();
+    if attended {
+        // A thread, since standard input may be anything; it ends with the process.
+        std::thread::spawn(move || {
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            drop(guard);
+        });
+        left.cancelled().await;
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits until the operator has said that the last record is stored.

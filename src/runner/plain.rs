@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use memchr::{memchr, memmem, memrchr};
 
-use super::records::OutputRecord;
+use super::{records::OutputRecord, span::Span};
 
 /// Bytes of a line; a longer one is cut into several.
 const MAX_LINE: usize = 256 << 10;
@@ -40,25 +40,37 @@ impl PlainLines {
     }
 }
 
-/// Whole lines of standard output, fit to stand among the runner's records: one that could be read as a record is put
-/// into one, as text.
+/// Whole lines of standard output, fit to stand among the runner's records: one that could be read as a record, as the first
+/// line of one, or as a log line of a run, is put into a record, as text.
 pub fn among_records(lines: Vec<u8>, now: Timestamp) -> Vec<u8> {
-    let key = memmem::Finder::new(br#""scriptscope""#);
-    if key.find(&lines).is_none() {
+    if memchr(b'{', &lines).is_none() {
         return lines;
     }
     let mut fit = Vec::with_capacity(2 * lines.len());
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
-        if key.find(line).is_none() {
+        if is_dangerous(line) {
+            let text = String::from_utf8_lossy(line);
+            fit.append(&mut text_record(now, text.trim_end_matches(['\r', '\n'])));
+        } else {
             fit.extend_from_slice(line);
-            continue;
         }
-        let text = String::from_utf8_lossy(line);
-        let mut record = OutputRecord::new(None, "stdout");
-        record.push(now, text.trim_end_matches(['\r', '\n']));
-        fit.append(&mut record.finish());
     }
     fit
+}
+
+fn is_dangerous(line: &[u8]) -> bool {
+    let has = |key: &[u8]| memmem::find(line, key).is_some();
+    if has(br#""scriptscope""#) || line.trim_ascii_end() == b"{" {
+        return true;
+    }
+    line.starts_with(b"{") && has(br#""log.message""#) && !Span::names_no_run(line)
+}
+
+/// A record with one line of text that belongs to no run.
+pub fn text_record(now: Timestamp, text: &str) -> Vec<u8> {
+    let mut record = OutputRecord::new(None, "stdout");
+    record.push(now, text);
+    record.finish()
 }
 
 #[cfg(test)]
@@ -87,6 +99,22 @@ mod tests {
         assert_eq!(record["scriptscope"], "run.output");
         assert_eq!(record["lines"][0][1], forged);
         assert!(record.get("run_id").is_none());
+    }
+
+    #[test]
+    fn a_print_that_looks_like_a_line_of_a_run_is_text() {
+        let span = |run: &str| format!(r#"{{"name":"x","attributes":{{{run}"log.message":"m"}}}}"#);
+        let (own, forged) = (span(""), span(r#""run_id":"r","#));
+        // Over many lines, as console exporters print: without its beginning it is nothing.
+        let lines = format!("{own}\n{forged}\n{{\n\"attributes\": {{\"run_id\": \"r\"}}\n}}\n").into_bytes();
+        let fit = String::from_utf8(among_records(lines, Timestamp::UNIX_EPOCH)).unwrap();
+        let all: Vec<&str> = fit.lines().collect();
+        assert_eq!((all.len(), all[0]), (5, own.as_str()));
+        for (at, text) in [(1, forged.as_str()), (2, "{")] {
+            let record: serde_json::Value = serde_json::from_str(all[at]).unwrap();
+            assert_eq!(record["scriptscope"], "run.output");
+            assert_eq!(record["lines"][0][1], text);
+        }
     }
 
     #[test]

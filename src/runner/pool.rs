@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::sleep,
 };
 
@@ -319,6 +319,8 @@ impl Slot {
             .await;
             shared.note_duration(report.duration);
             shared.tell(job, report);
+            // The caller gets its answer first.
+            yield_now().await;
             if !reusable || worker.prepare().await.is_err() {
                 return;
             }
@@ -342,7 +344,7 @@ impl Slot {
                     tracing::warn!(?exit, "A worker ended between two runs and is replaced.");
                     return None;
                 }
-                span = worker.logs.next() => print_span(span, &self.shared.output).await,
+                span = worker.logs.next() => print_span(span, &worker.run, &self.shared.output).await,
                 job = self.shared.queue.next() => return Some(job),
             }
         }

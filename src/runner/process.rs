@@ -10,7 +10,7 @@ use std::{
     path::Path,
     process::{Child, Command},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -30,8 +30,8 @@ use tokio::{
 
 /// Environment variable that every process of a worker inherits, by which it is found.
 pub const COOKIE: &str = "SCRIPTSCOPE_RUN_WORKER";
-/// How often leftovers are looked for: a process may start another while it is being killed.
-const SWEEPS: usize = 5;
+/// How long leftovers are looked for: a process may start others while it is being killed.
+const SWEEPING: Duration = Duration::from_secs(10);
 /// How long a killed process may take to end; only one that the kernel holds takes long.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -83,6 +83,50 @@ impl Processes {
         table.insert(pid, sender);
         let pid = Pid::from_raw(pid);
         Ok((child, Process { pid, exit }))
+    }
+
+    /// Kills every process whose environment holds this cookie, wherever it has moved to, and every orphan that has no
+    /// cookie any more. Goes on until there is none: they may multiply while they are killed. Reads /proc.
+    pub async fn kill_all_with(&self, cookie: &str) {
+        let deadline = Instant::now() + SWEEPING;
+        loop {
+            let found = self.leftovers(cookie);
+            for pid in &found {
+                let _ = kill(*pid, Signal::SIGKILL);
+            }
+            if found.is_empty() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(
+                    processes = found.len(),
+                    "Processes that a worker has left do not end."
+                );
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn leftovers(&self, cookie: &str) -> Vec<Pid> {
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let entry = format!("{COOKIE}={cookie}");
+        // Held, so that no worker is met before it is known.
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_left = |pid: i32| {
+            if pid == own || table.contains_key(&pid) {
+                return false;
+            }
+            let environment = environment(pid);
+            let mut entries = environment.split(|byte| *byte == 0);
+            let marked = entries.find(|entry| entry.starts_with(COOKIE.as_bytes()));
+            match marked {
+                Some(found) => found == entry.as_bytes() && parent(pid).is_some(),
+                // Whoever clears its environment to get away is an orphan, and all orphans come here.
+                None => parent(pid) == Some(own),
+            }
+        };
+        all().filter(|pid| is_left(*pid)).map(Pid::from_raw).collect()
     }
 }
 
@@ -137,30 +181,41 @@ impl Drop for Process {
     }
 }
 
-/// Kills every process whose environment holds this cookie, wherever it has moved to. Reads /proc.
-pub fn kill_all_with(cookie: &str) {
-    let entry = format!("{COOKIE}={cookie}");
-    for _ in 0..SWEEPS {
-        let found = processes_with(entry.as_bytes());
+/// Kills every process that has this entry, `NAME=value`, in its environment, wherever it has moved to; looks again until
+/// there is none. Reads /proc, and blocks.
+pub fn kill_marked(entry: &str) {
+    let deadline = Instant::now() + SWEEPING;
+    let is_marked = |pid: &i32| {
+        parent(*pid).is_some()
+            && environment(*pid)
+                .split(|byte| *byte == 0)
+                .any(|e| e == entry.as_bytes())
+    };
+    while Instant::now() < deadline {
+        let found: Vec<i32> = all().filter(is_marked).collect();
         if found.is_empty() {
             return;
         }
         for pid in found {
-            let _ = kill(pid, Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
 
-fn processes_with(entry: &[u8]) -> Vec<Pid> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|found| found.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| environment(*pid).split(|b| *b == 0).any(|e| e == entry))
-        .map(Pid::from_raw)
-        .collect()
+/// Every process there is, from /proc.
+fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|found| found.file_name().to_str()?.parse().ok())
+}
+
+/// The parent of a process, if that has not ended.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(parent)
 }
 
 /// The environment a process was started with; empty for one that has ended or is somebody else's.

@@ -1,6 +1,6 @@
 //! One run: a call given to a worker, everything it prints taken in, its records printed.
 
-use std::{io, time::Duration};
+use std::{io, iter, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ const LIVE_BATCH: Duration = Duration::from_millis(100);
 const PIPES_END: Duration = Duration::from_millis(20);
 /// The same after the worker was killed, since the processes it had started end after it.
 const KILLED_PIPES_END: Duration = Duration::from_millis(300);
+/// Spans that are printed with one write, at most; one is below [`MAX_DATAGRAM`](super::span::MAX_DATAGRAM).
+const SPANS_AT_ONCE: usize = 16;
 /// A pipe holds at most so many bytes; whatever comes beyond them was printed after the run's end.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -69,28 +71,30 @@ struct Reply {
     leftover: Option<String>,
 }
 
-/// A stream of the run; without a pipe once it is at its end.
+/// A stream of the run.
 struct Stream {
-    pipe: Option<pipe::Receiver>,
+    pipe: pipe::Receiver,
+    is_open: bool,
     buffer: Vec<u8>,
     capture: Capture,
 }
 
 impl Stream {
-    fn new(reader: io::PipeReader, buffer: Vec<u8>, capture: Capture) -> io::Result<Self> {
-        Ok(Self {
-            pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
+    fn new(pipe: pipe::Receiver, buffer: Vec<u8>, capture: Capture) -> Self {
+        Self {
+            pipe,
+            is_open: true,
             buffer,
             capture,
-        })
+        }
     }
 
-    /// Reads; 0 at the end of the stream. Never ready without a pipe.
+    /// Reads; 0 at the end of the stream. Never ready after it.
     async fn read(&mut self) -> usize {
-        match &mut self.pipe {
-            Some(pipe) => pipe.read(&mut self.buffer).await.unwrap_or(0),
-            None => std::future::pending().await,
+        if !self.is_open {
+            return std::future::pending().await;
         }
+        self.pipe.read(&mut self.buffer).await.unwrap_or(0)
     }
 }
 
@@ -166,11 +170,12 @@ impl<'a> Running<'a> {
                 source_type: call.caller.source_type.to_string(),
             },
         })?;
+        worker.run.begin(&call.run_id);
         let arguments = call.arguments.get().as_bytes();
         let [stdout, stderr] = timeout(settings.timeout, worker.give(&header, arguments)).await??;
         Ok(Self {
-            stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark))?,
-            stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr())?,
+            stdout: Stream::new(stdout, take_buffer(worker, 0), Capture::stdout(&worker.mark)),
+            stderr: Stream::new(stderr, take_buffer(worker, 1), Capture::stderr()),
             worker,
             settings,
             output,
@@ -190,7 +195,7 @@ impl<'a> Running<'a> {
                 () = sleep_until(deadline) => return End::Timeout,
                 () = stop.killing() => return End::Undeployed,
                 () = self.cancel.cancelled() => return End::Cancelled,
-                span = self.worker.logs.next() => self.take_span(span).await,
+                span = self.worker.logs.next() => self.print_spans([span]).await,
                 frame = self.worker.channel.receive() => match frame {
                     Ok(Some(frame)) => return End::Reply(frame),
                     Ok(None) => return End::Exited,
@@ -219,35 +224,45 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// False when the run has printed too much.
-    async fn take_span(&mut self, span: Span) -> bool {
-        let fits = span.len() <= self.budget;
-        self.budget = self.budget.saturating_sub(span.len());
-        if fits {
-            if let Some(echo) = &span.echo {
-                self.echoes.expect(&echo.id, &echo.level, &echo.message);
+    /// Prints spans, many with one write. False when the run has printed too much.
+    async fn print_spans(&mut self, spans: impl IntoIterator<Item = Span>) -> bool {
+        let mut lines = Vec::new();
+        let mut all_fit = true;
+        for span in spans {
+            let fits = span.len() <= self.budget;
+            self.budget = self.budget.saturating_sub(span.len());
+            all_fit &= fits;
+            if fits {
+                if let Some(echo) = &span.echo {
+                    self.echoes.expect(&echo.id, &echo.level, &echo.message);
+                }
+                lines.extend(self.worker.run.line(span));
             }
-            self.output.stdout(span.line()).await;
         }
-        fits
+        if !lines.is_empty() {
+            self.output.stdout(lines).await;
+        }
+        all_fit
     }
 
     /// Spans that have arrived. A span is sent before its mark is written, so those of all marks read so far are here.
     async fn take_spans(&mut self) -> bool {
         let mut fits = true;
-        while let Some(span) = self.worker.logs.arrived() {
-            fits &= self.take_span(span).await;
+        loop {
+            let logs = &mut self.worker.logs;
+            let arrived: Vec<Span> = iter::from_fn(|| logs.arrived()).take(SPANS_AT_ONCE).collect();
+            if arrived.is_empty() {
+                return fits;
+            }
+            fits &= self.print_spans(arrived).await;
         }
-        fits
     }
 
     async fn take_stdout(&mut self, read: usize) -> bool {
-        let mut fits = self.take_spans().await;
+        let mut fits = read == 0 || self.take_spans().await;
         fits &= take(&mut self.stdout, read, &mut self.echoes, &mut self.budget);
-        for span in self.echoes.take_spans() {
-            fits &= self.take_span(span).await;
-        }
-        fits
+        let spans = self.echoes.take_spans();
+        fits & self.print_spans(spans).await
     }
 
     fn take_stderr(&mut self, read: usize) -> bool {
@@ -274,8 +289,7 @@ impl<'a> Running<'a> {
     async fn drain(&mut self, patience: Duration) -> bool {
         let limit = Instant::now() + patience;
         let mut taken = 0;
-        self.take_spans().await;
-        while (self.stdout.pipe.is_some() || self.stderr.pipe.is_some()) && taken < 2 * PIPE_BYTES {
+        while (self.stdout.is_open || self.stderr.is_open) && taken < 2 * PIPE_BYTES {
             tokio::select! {
                 biased;
                 read = self.stdout.read() => {
@@ -290,7 +304,7 @@ impl<'a> Running<'a> {
             }
         }
         self.take_spans().await;
-        self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
+        !self.stdout.is_open && !self.stderr.is_open
     }
 
     /// The run's result, and whether its worker can go on.
@@ -360,6 +374,7 @@ impl<'a> Running<'a> {
         self.stdout.capture.end(now, &mut self.budget);
         self.flush(true).await;
         self.worker.read_buffers = [self.stdout.buffer, self.stderr.buffer];
+        self.worker.ended = Some([self.stdout.pipe, self.stderr.pipe]);
         (self.stdout.capture.into_head(), self.stderr.capture.into_head())
     }
 }
@@ -376,7 +391,7 @@ fn take_buffer(worker: &mut Worker, index: usize) -> Vec<u8> {
 /// Takes in what was read of a stream; false when that is too much.
 fn take(stream: &mut Stream, read: usize, echoes: &mut Echoes, budget: &mut usize) -> bool {
     if read == 0 {
-        stream.pipe = None;
+        stream.is_open = false;
         return true;
     }
     let chunk = stream.buffer.get(..read).unwrap_or_default();

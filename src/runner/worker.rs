@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, PipeReader, PipeWriter},
+    io::{self, PipeWriter},
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
@@ -31,8 +31,8 @@ use super::{
     logs::Logs,
     output::Output,
     plain::{PlainLines, among_records},
-    process::{COOKIE, Exit, Process, Processes, kill_all_with},
-    span::Span,
+    process::{COOKIE, Exit, Process, Processes},
+    span::{LastRuns, Span},
 };
 
 /// The largest result of a run, in bytes of JSON.
@@ -76,14 +76,19 @@ pub struct Worker {
     pub channel: Channel,
     /// The process.
     pub process: Process,
+    processes: Processes,
     /// Where korelogger sends its lines.
     pub logs: Logs,
+    /// The run that its lines may name.
+    pub run: LastRuns,
     /// Name of the socket for them.
     pub logs_name: String,
     /// Tells where in standard output korelogger's lines belong.
     pub mark: Mark,
-    /// The pipes of the next run, if the worker has their other ends.
-    ahead: Option<[PipeReader; 2]>,
+    /// The pipes of the next run.
+    ahead: Option<RunPipes>,
+    /// The pipes of the last run, which take a while to close.
+    pub ended: Option<[pipe::Receiver; 2]>,
     /// Hold what runs print.
     pub read_buffers: [Vec<u8>; 2],
     cookie: String,
@@ -202,10 +207,13 @@ impl Launch {
         Ok(Worker {
             channel,
             process,
+            processes: self.processes.clone(),
             logs,
+            run: LastRuns::default(),
             logs_name,
             mark: Mark::new(),
             ahead: None,
+            ended: None,
             read_buffers: [vec![0; READ_BYTES], vec![0; READ_BYTES]],
             cookie,
             prints,
@@ -247,7 +255,7 @@ impl Launch {
         let reply = loop {
             tokio::select! {
                 biased;
-                span = worker.logs.next() => print_span(span, &self.output).await,
+                span = worker.logs.next() => print_span(span, &worker.run, &self.output).await,
                 frame = worker.channel.receive() => break frame,
                 () = sleep_until(deadline) => {
                     let seconds = LOAD_TIMEOUT.as_secs();
@@ -256,7 +264,7 @@ impl Launch {
             }
         };
         while let Some(span) = worker.logs.arrived() {
-            print_span(span, &self.output).await;
+            print_span(span, &worker.run, &self.output).await;
         }
         let Some(frame) = reply.ok().flatten() else {
             // The socket closes a little before the process is gone.
@@ -274,39 +282,42 @@ impl Launch {
 }
 
 impl Worker {
-    /// Gives a Node worker the pipes of its next run, which takes it about as long as a short run does. Python takes them
-    /// with the call.
+    /// Closes the pipes of the last run and makes those of the next one, so that no call has to wait for it. A Node worker gets them now, which takes it about
+    /// as long as a short run does; Python takes them with the call.
     pub async fn prepare(&mut self) -> io::Result<()> {
+        self.ended = None;
         if self.ahead.is_none() {
             let (readers, writers) = run_pipes()?;
-            if self
+            let sent = self
                 .channel
                 .send_handles(&writers.each_ref().map(AsFd::as_fd))
-                .await?
-            {
-                self.ahead = Some(readers);
-            }
+                .await?;
+            self.ahead = Some(RunPipes {
+                readers,
+                writers: (!sent).then_some(writers),
+            });
         }
         Ok(())
     }
 
     /// Gives it a call; the reading ends of the run's standard output and error. Whatever outlives a run can not print into
     /// another one, whose pipes it does not have, and the end of these says that nothing does.
-    pub async fn give(&mut self, header: &[u8], arguments: &[u8]) -> io::Result<[PipeReader; 2]> {
-        if let Some(readers) = self.ahead.take() {
-            self.channel.send_with(header, arguments, &[]).await?;
-            return Ok(readers);
-        }
-        let (readers, writers) = run_pipes()?;
-        let writers = writers.each_ref().map(AsFd::as_fd);
-        self.channel.send_with(header, arguments, &writers).await?;
-        Ok(readers)
+    pub async fn give(&mut self, header: &[u8], arguments: &[u8]) -> io::Result<[pipe::Receiver; 2]> {
+        self.prepare().await?;
+        let pipes = self.ahead.take().ok_or(io::ErrorKind::NotConnected)?;
+        let writers = pipes
+            .writers
+            .as_ref()
+            .map(|ends| ends.each_ref().map(AsFd::as_fd));
+        let writers = writers.as_ref().map_or(&[][..], |ends| ends);
+        self.channel.send_with(header, arguments, writers).await?;
+        Ok(pipes.readers)
     }
 
     /// Ends the process and everything that it has started, and prints what they still had to say.
     pub async fn end(mut self) {
         self.process.kill().await;
-        kill_all_with(&self.cookie);
+        self.processes.kill_all_with(&self.cookie).await;
         for print in &mut self.prints {
             if timeout(LAST_PRINTS, &mut *print).await.is_err() {
                 print.abort();
@@ -315,15 +326,26 @@ impl Worker {
     }
 }
 
-fn run_pipes() -> io::Result<([PipeReader; 2], [PipeWriter; 2])> {
-    let (stdout, stdout_writer) = io::pipe()?;
-    let (stderr, stderr_writer) = io::pipe()?;
-    Ok(([stdout, stderr], [stdout_writer, stderr_writer]))
+/// A run's standard output and error, and their writing ends unless the worker has them.
+#[derive(Debug)]
+struct RunPipes {
+    readers: [pipe::Receiver; 2],
+    writers: Option<[PipeWriter; 2]>,
 }
 
-/// Prints a korelogger line that belongs to no run of its worker's.
-pub async fn print_span(span: Span, output: &Output) {
-    output.stdout(span.line()).await;
+fn run_pipes() -> io::Result<([pipe::Receiver; 2], [PipeWriter; 2])> {
+    let (stdout, stdout_writer) = io::pipe()?;
+    let (stderr, stderr_writer) = io::pipe()?;
+    let readers = [
+        pipe::Receiver::from_owned_fd(stdout.into())?,
+        pipe::Receiver::from_owned_fd(stderr.into())?,
+    ];
+    Ok((readers, [stdout_writer, stderr_writer]))
+}
+
+/// Prints a korelogger line that comes between two runs.
+pub async fn print_span(span: Span, run: &LastRuns, output: &Output) {
+    output.stdout(run.line(span)).await;
 }
 
 /// Gives a process these descriptors under [`NODE_FDS`].

@@ -5,6 +5,7 @@
 
 mod batch;
 mod changes;
+mod deployments;
 pub mod digest;
 mod endings;
 mod payload;
@@ -28,8 +29,8 @@ use crate::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogId, LogLine,
-        Run, RunDetail, ScriptKey, Step, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogId,
+        LogLine, Run, RunDetail, ScriptKey, Step, TimeRange, VersionFigures,
     },
     query::TimeLimit,
 };
@@ -298,14 +299,8 @@ pub trait Store: Retention + 'static {
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// Keeps what made a version, JSON, and who asked for it. The first word on a version stands.
-    async fn keep_spec(
-        &self,
-        script: &ScriptKey,
-        version: i64,
-        spec: &str,
-        changed_by: Option<&str>,
-    ) -> Result<(), StoreError>;
+    /// Keeps what made a version. The first word on a version stands.
+    async fn keep_spec(&self, script: &ScriptKey, version: i64, kept: &KeptSpec) -> Result<(), StoreError>;
 
     /// What made a version; none where there is no such version (any more).
     async fn deployed_spec(
@@ -319,8 +314,8 @@ pub trait Store: Retention + 'static {
 
     // --- pods and streams
 
-    /// Remembers a pod. The first word on a UID stands.
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError>;
+    /// Remembers a pod. The first word on a UID stands, and is returned.
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError>;
 
     /// The checkpoint of each stream, created at offset 0 where the pod is known and the container is the script's;
     /// none where it is not.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use sqlx::{Column, Row, TypeInfo, postgres::PgRow, sqlite::SqliteRow};
 
-use super::{PodRecord, StoreError, batch::Owner, optional_time, payload, run_changes::StoredRun, time};
+use super::{PodRecord, StoreError, batch::Owner, run_changes::StoredRun};
 use crate::{
     ingest::wire::Position,
-    model::{DeployedSpec, Deployment, DeploymentState, RunStatus, ScriptKey},
+    model::{RunStatus, ScriptKey},
 };
 
 /// Columns of a row by their names.
@@ -64,16 +64,6 @@ fn code<T>(row: &impl Fields, name: &str, from: fn(u8) -> Option<T>) -> Result<T
         .ok_or_else(|| StoreError::Corrupt(format!("the {name} {code} of a run")))
 }
 
-/// What made a version.
-pub fn deployed_spec(packed: Option<&[u8]>, changed_by: Option<String>) -> Result<DeployedSpec, StoreError> {
-    let spec = packed.map(payload::unpack).transpose()?;
-    let spec = spec.map(serde_json::value::RawValue::from_string).transpose();
-    Ok(DeployedSpec {
-        spec: spec.map_err(|_| StoreError::Corrupt("the spec of a version".to_owned()))?,
-        changed_by,
-    })
-}
-
 /// A run as events are applied to it.
 pub fn stored_run(row: &impl Fields) -> Result<StoredRun, StoreError> {
     Ok(StoredRun {
@@ -115,21 +105,5 @@ pub fn position(row: &impl Fields) -> Result<Position, StoreError> {
         offset: unsigned("committed_offset")?,
         file: row.text("file")?,
         file_start: unsigned("file_start")?,
-    })
-}
-
-/// A deployment.
-pub fn deployment(row: &impl Fields) -> Result<Deployment, StoreError> {
-    let state = row.text("state")?;
-    Ok(Deployment {
-        version: row.number("version")?,
-        deployment_id: row.text("deployment_id")?,
-        state: DeploymentState::parse(&state)
-            .ok_or_else(|| StoreError::Corrupt(format!("the deployment state {state:?}")))?,
-        reason: row.optional_text("reason")?,
-        fingerprint: row.text("fingerprint")?,
-        started_at: time(row.number("started_at")?)?,
-        deployed_at: optional_time(row.optional_number("deployed_at")?)?,
-        ended_at: optional_time(row.optional_number("ended_at")?)?,
     })
 }

@@ -12,7 +12,7 @@ use super::{
     query::{self, parsed},
     readable::{RunsOf, SpecOf},
 };
-use crate::model::{DeployedSpec, Deployment, ScriptKey};
+use crate::model::{Deployment, ScriptKey};
 
 /// Versions shown where nothing is said, and at most.
 const DEFAULT_LIMIT: usize = 20;
@@ -46,16 +46,15 @@ pub(super) async fn list(
     if deployments.is_empty() {
         state.require_script(&script).await?;
     }
-    let mut items = Vec::with_capacity(deployments.len());
-    for deployment in deployments {
-        let made_of = state.store.deployed_spec(&script, deployment.version).await?;
-        let made_of = made_of.unwrap_or_default();
-        let mut item = json!(deployment);
-        item["changedBy"] = json!(made_of.changed_by);
-        item["specKept"] = json!(made_of.spec.is_some());
-        items.push(item);
-    }
+    let items: Vec<Value> = deployments.iter().map(shown).collect();
     Ok(Json(json!({ "items": items })))
+}
+
+/// A version with how long it took until it served.
+pub(super) fn shown(deployment: &Deployment) -> Value {
+    let mut item = json!(deployment);
+    item["durationMicros"] = json!(deployment.duration_micros());
+    item
 }
 
 pub(super) async fn one(
@@ -69,21 +68,17 @@ pub(super) async fn one(
         state.require_script(&script).await?;
         return Err(no_version(&state, &script, version).await?);
     };
-    let deployment = deployment(&state, &script, version).await?;
-    let DeployedSpec { spec, changed_by } = made_of;
-    let mut json = json!(deployment);
-    json["spec"] = json!(spec);
-    json["changedBy"] = json!(changed_by);
+    let all = state.store.deployments(&script, usize::MAX).await?;
+    let mut found = all
+        .into_iter()
+        .skip_while(|deployment| deployment.version != version);
+    let Some(deployment) = found.next() else {
+        return Err(no_version(&state, &script, version).await?);
+    };
+    let mut json = shown(&deployment);
+    json["previousVersion"] = json!(found.next().map(|before| before.version));
+    json["spec"] = json!(made_of.spec);
     Ok(Json(json))
-}
-
-async fn deployment(
-    state: &WebState,
-    script: &ScriptKey,
-    version: i64,
-) -> Result<Option<Deployment>, ApiError> {
-    let all = state.store.deployments(script, usize::MAX).await?;
-    Ok(all.into_iter().find(|deployment| deployment.version == version))
 }
 
 async fn no_version(state: &WebState, script: &ScriptKey, version: i64) -> Result<ApiError, ApiError> {

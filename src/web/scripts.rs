@@ -168,7 +168,7 @@ pub(super) async fn one(
     let figures = state.store.figures(&script).await?;
     let mut summary = summary(&state, &script, &figures);
     summary["byVersion"] = json!(versions);
-    summary["deployments"] = json!(deployments);
+    summary["deployments"] = deployments.iter().map(super::deployments::shown).collect();
     Ok(Json(summary))
 }
 

@@ -11,9 +11,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        self, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
-        client::danger::HandshakeSignatureValid,
-        crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+        self, DistinguishedName, ServerConfig,
+        crypto::CryptoProvider,
         pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime},
         server::danger::{ClientCertVerified, ClientCertVerifier},
     },
@@ -21,6 +20,7 @@ use tokio_rustls::{
 };
 
 use super::certificates::{Chain, provider};
+use crate::key_proof::signature_checks;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -104,27 +104,5 @@ impl ClientCertVerifier for HasTheKey {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    signature_checks!();
 }

@@ -13,8 +13,8 @@ use scriptscope::{
         wire::{Position, StreamKey},
     },
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
-        RunDetail, ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
+        Run, RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
     store::{
         Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogPosition, LogQuery,
@@ -65,12 +65,10 @@ impl MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
-        self.state()
-            .pods
-            .entry(pod.uid.clone())
-            .or_insert_with(|| pod.clone());
-        Ok(())
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError> {
+        let mut state = self.state();
+        let known = state.pods.entry(pod.uid.clone());
+        Ok(known.or_insert_with(|| pod.clone()).clone())
     }
 
     async fn open_streams(&self, streams: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
@@ -143,7 +141,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn keep_spec(&self, _: &ScriptKey, _: i64, _: &str, _: Option<&str>) -> Result<(), StoreError> {
+    async fn keep_spec(&self, _: &ScriptKey, _: i64, _: &KeptSpec) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -155,10 +155,36 @@ async fn a_rollback_is_a_new_version_with_the_old_source() {
         "\"old\""
     );
     let versions = run(&["versions", "pay", "-n", namespace]).await;
+    let third = versions.lines().nth(1).unwrap();
     assert!(
-        versions.lines().nth(1).unwrap().contains("scriptscope-rollback"),
+        third.contains("(claimed, by scriptscope-rollback)")
+            && third.contains("rollback to 1: source.inline.main.py, timeoutSeconds"),
         "{versions}"
     );
+    assert!(
+        versions.lines().nth(3).unwrap().contains("first deployment"),
+        "{versions}"
+    );
+    let shown = run(&["versions", "pay", "3", "-n", namespace]).await;
+    assert!(
+        shown.contains("-    return 'new'\n+    return 'old'\n"),
+        "{shown}"
+    );
+    // What somebody changes later is not said to be this user's.
+    script.patch(&json!({"spec": {"timeoutSeconds": 8}})).await;
+    let later = eventually("version 4 begins", Duration::from_secs(60), || async {
+        let status = script.object().await["status"].clone();
+        match status["deployments"][0].clone() {
+            latest if latest["version"] == 4 && !latest["change"].is_null() => Ok(latest),
+            latest => Err(latest.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(
+        later["change"],
+        json!({"cause": "spec changed", "fields": ["timeoutSeconds"]})
+    );
+    assert_eq!(later["changedBy"], "kubectl-patch");
 }
 
 /// With the token of a service account that may read one namespace and use the tunnel.

@@ -75,6 +75,49 @@ async fn bad_input_is_refused_with_the_fields_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_means_nothing_for_an_adopted_deployment_is_refused_with_the_fields_name() {
+    let script = Script::new("adoptcrds", "adopter").await;
+    let adopter = |more: Value| {
+        let mut manifest = script.manifest("", &json!({"runtime": null, "source": null}));
+        manifest["spec"]["workload"] = json!({"deploymentRef": {"name": "web"}});
+        for (key, value) in more.as_object().unwrap() {
+            manifest["spec"][key] = value.clone();
+        }
+        manifest
+    };
+    for (field, value) in [
+        ("runtime", json!("python")),
+        ("runtimeImage", json!("a:1")),
+        ("env", json!([{"name": "A", "value": "1"}])),
+        ("envFrom", json!([{"configMapRef": {"name": "c"}}])),
+        ("resources", json!({"limits": {"cpu": "1"}})),
+        ("runtimeClassName", json!("")),
+        ("serviceAccountName", json!("a")),
+        ("imagePullSecrets", json!([{"name": "s"}])),
+        ("timeoutSeconds", json!(5)),
+        ("replicas", json!({"min": 2})),
+        ("concurrency", json!(2)),
+        ("endpoint", json!({})),
+        ("logging", json!({"standard": "Live"})),
+        ("capture", json!({"input": false})),
+    ] {
+        let message = refused(&adopter(json!({field: value}))).await;
+        let says = format!("spec.{field} has no meaning with spec.workload");
+        assert!(message.contains(&says), "{field}: {message}");
+    }
+    apply(&adopter(
+        json!({"retention": {"logs": "7d"}, "desiredState": "Undeployed"}),
+    ))
+    .await
+    .unwrap();
+    // A script stays what it is.
+    let mut managed = script.manifest("def f():\n    pass\n", &json!({}));
+    managed["spec"]["workload"] = Value::Null;
+    let message = refused(&managed).await;
+    assert!(message.contains("spec.workload can not be given"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kubectl_explains_the_fields() {
     let text = try_kubectl(&["explain", "customscript.spec.timeoutSeconds"], None)
         .await

@@ -2,12 +2,17 @@
 //! each works in a namespace of its own.
 
 mod access;
+mod adopted;
 mod calling;
 mod cli;
 mod crds;
+mod crowd;
 mod deployment;
+mod examples;
 mod export;
 mod harness;
+mod history;
+mod hostile;
 mod node;
 mod restart;
 mod rollout;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::harness::{SYSTEM, Script, eventually, kubectl, rest};
+use crate::harness::{SYSTEM, Script, apply, eventually, kubectl, rest};
 
 const COUNTER: &str = r#"
 import korelogger
@@ -273,4 +273,124 @@ async fn what_no_agent_ever_read_is_a_gap() {
         },
     )
     .await;
+}
+
+/// Forgets, in the operator's own database, what it has of a script's versions above one, as an older copy would.
+const FORGET: &str = r#"
+import sqlite3, sys
+namespace, name, version = sys.argv[1], sys.argv[2], int(sys.argv[3])
+db = sqlite3.connect("/data/scriptscope.db")
+script = db.execute("SELECT id FROM scripts WHERE namespace = ? AND name = ?", (namespace, name)).fetchone()[0]
+streams = "SELECT id FROM streams WHERE pod_uid IN (SELECT uid FROM pods WHERE script_id = ? AND version > ?)"
+db.execute(f"DELETE FROM runs WHERE stream_id IN ({streams})", (script, version))
+db.execute(f"DELETE FROM streams WHERE id IN ({streams})", (script, version))
+for table in ("pods", "deployments"):
+    print(table, db.execute(f"DELETE FROM {table} WHERE script_id = ? AND version > ?", (script, version)).rowcount)
+db.commit()
+"#;
+
+/// How many operators there are to be.
+async fn operators(count: &str) {
+    kubectl(&[
+        "-n",
+        SYSTEM,
+        "scale",
+        "deployment/scriptscope",
+        &format!("--replicas={count}"),
+    ])
+    .await;
+    eventually(
+        "the operator is as it was told",
+        Duration::from_secs(120),
+        || async {
+            let running = pods(SYSTEM, "app.kubernetes.io/component=operator").await;
+            let path = "jsonpath={.status.readyReplicas}";
+            let ready = kubectl(&["-n", SYSTEM, "get", "deployment/scriptscope", "-o", path]).await;
+            if running.len().to_string() == count && (ready == count || (count == "0" && ready.is_empty())) {
+                Ok(())
+            } else {
+                Err(format!("{running:?} {ready}"))
+            }
+        },
+    )
+    .await;
+}
+
+/// The operator is away while this exists, and comes back with it, also when the test failed.
+struct NoOperator;
+
+impl Drop for NoOperator {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("kubectl")
+            .args(["-n", SYSTEM, "scale", "deployment/scriptscope", "--replicas=1"])
+            .stdout(std::process::Stdio::null())
+            .status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_go_on_after_the_database_was_put_back_to_an_older_copy() {
+    let script = Script::new("restored", "restored").await;
+    let version = |n: u32| format!("def f():\n    return {n}\n");
+    for n in 1..=3 {
+        script.deploy(&version(n), json!({})).await;
+    }
+    assert_eq!(script.object().await["status"]["version"], 3);
+
+    let away = NoOperator;
+    operators("0").await;
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "scriptscope"}}]);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "restore", "namespace": SYSTEM},
+        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "volumes": volumes,
+                 "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
+                 "containers": [{"name": "restore", "image": "localhost/python:3.11",
+                     "command": ["python3", "-c", FORGET, script.namespace, script.name, "1"],
+                     "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}});
+    apply(&pod).await.unwrap();
+    let said = eventually("the copy is older", Duration::from_secs(60), || async {
+        let phase = kubectl(&[
+            "-n",
+            SYSTEM,
+            "get",
+            "pod",
+            "restore",
+            "-o",
+            "jsonpath={.status.phase}",
+        ])
+        .await;
+        match phase.as_str() {
+            "Succeeded" => Ok(kubectl(&["-n", SYSTEM, "logs", "restore"]).await),
+            "Failed" => panic!("{}", kubectl(&["-n", SYSTEM, "logs", "restore"]).await),
+            _ => Err(phase),
+        }
+    })
+    .await;
+    kubectl(&["-n", SYSTEM, "delete", "pod", "restore"]).await;
+    assert!(said.contains("deployments 2"), "{said}");
+    drop(away);
+    operators("1").await;
+
+    // What runs is begun anew under the next number, since the store knows nothing of it any more.
+    let status = eventually(
+        "a version above all that there were",
+        Duration::from_secs(120),
+        || async {
+            let status = script.object().await["status"].clone();
+            let version = status["version"].as_i64().unwrap();
+            assert!(version >= 3, "the number went backwards: {status}");
+            if version == 4 && status["phase"] == "Deployed" {
+                Ok(status)
+            } else {
+                Err(status.to_string())
+            }
+        },
+    )
+    .await;
+    let cause = status["deployments"][0]["change"]["cause"].as_str().unwrap();
+    assert_eq!(cause, "begun anew: the store has forgotten versions 2 to 3");
+    let answer = script.call("f", json!({})).await;
+    assert_eq!(answer.body["result"], 3);
+    assert_eq!(script.ended_run(answer.run_id()).await["deploymentVersion"], 4);
+    script.deploy(&version(5), json!({})).await;
+    assert_eq!(script.object().await["status"]["version"], 5);
 }

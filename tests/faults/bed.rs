@@ -238,7 +238,10 @@ impl Bed {
             proxy: Proxy::start().await?,
             faults: 0,
             seen: BTreeMap::new(),
-            client: reqwest::Client::new(),
+            client: reqwest::Client::builder()
+                .timeout(PATIENCE)
+                .build()
+                .map_err(io::Error::other)?,
             folder,
         };
         bed.start_server().await;
@@ -425,8 +428,10 @@ impl Bed {
         for agent in self.agents.iter().flatten() {
             send(agent, Signal::SIGTERM);
         }
+        let deadline = Instant::now() + PATIENCE;
         for mut agent in self.agents.drain(..).flatten() {
             while matches!(agent.0.try_wait(), Ok(None)) {
+                assert!(Instant::now() < deadline, "an agent does not stop");
                 sleep(LOOK).await;
             }
         }

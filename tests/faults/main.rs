@@ -35,7 +35,7 @@ use fastrand::Rng;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use bed::{Backend, Bed};
@@ -46,6 +46,8 @@ use testbed::Stored;
 
 /// Pods of a run; those that delete pods have as many more that come later.
 const PODS: usize = 3;
+/// A case that takes longer hangs.
+const CASE_LIMIT: Duration = Duration::from_mins(10);
 const TELL_EVERY: Duration = Duration::from_mins(1);
 const ROTATE_EVERY: Duration = Duration::from_millis(100);
 /// Rotations of a container while nothing unread may be removed.
@@ -91,7 +93,10 @@ async fn run() -> ExitCode {
         };
         tasks.spawn(async move {
             // In a task of its own, so that a panic in it is the failure of this case.
-            let case = tokio::spawn(async move { one(case, seed, length, &clusters).await });
+            let case = tokio::spawn(async move {
+                let limit = timeout(CASE_LIMIT, one(case, seed, length, &clusters));
+                limit.await.unwrap_or_else(|late| Err(io::Error::other(late)))
+            });
             let outcome = case.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
             drop(slot);
             (place, seed, outcome)

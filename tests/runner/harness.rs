@@ -2,7 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{BufRead, BufReader, Read},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, LazyLock, Mutex},
@@ -17,6 +22,8 @@ use nix::{
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+/// A user that has no files and no rights.
+const NOBODY: u32 = 65_534;
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -130,10 +137,56 @@ pub async fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T 
     }
 }
 
+/// A client whose calls end, so that a test never hangs on an answer.
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(PATIENCE * 2).build().unwrap()
+}
+
 impl Runner {
     /// A runner that is ready.
     pub async fn start(name: &str, environment: &[(&str, &str)]) -> Self {
-        let mut child = command(&script(name), environment).spawn().unwrap();
+        Self::start_in(&script(name), environment).await
+    }
+
+    /// One for the script in a folder.
+    pub async fn start_in(app: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::begin_with(command(app, environment)).await
+    }
+
+    /// The same under a user of no rights, as in a pod: one that runs as root could reach everything.
+    #[allow(dead_code)] // only some of the tests ask for it
+    pub async fn start_confined(name: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = command(&script(name), environment);
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            // Where that user can read them, wherever the tree lies.
+            let app = HOME.path().join("scripts").join(name);
+            fs::create_dir_all(&app).unwrap();
+            for file in fs::read_dir(script(name)).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), app.join(file.file_name())).unwrap();
+            }
+            fs::set_permissions(HOME.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            let mut confined = Command::new(HOME.path().join("scriptscope"));
+            let variables = command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?)));
+            confined
+                .arg("runner")
+                .envs(variables)
+                .env("SCRIPTSCOPE_APP", &app)
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .uid(NOBODY)
+                .gid(NOBODY);
+            command = confined;
+        }
+        Self::begin_with(command).await
+    }
+
+    async fn begin_with(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let lines = collect(child.stdout.take().unwrap());
         let errors = collect(child.stderr.take().unwrap());
         let address = eventually("the runner listens", || {
@@ -147,13 +200,9 @@ impl Runner {
             url: format!("http://{address}"),
             lines,
             errors,
-            http: reqwest::Client::new(),
+            http: client(),
         };
-        let deadline = Instant::now() + PATIENCE;
-        while runner.get("/readyz").await != 200 {
-            assert!(Instant::now() < deadline, "not ready: {:?}", runner.errors());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        runner.answers("/readyz", 200).await;
         runner
     }
 
@@ -165,6 +214,19 @@ impl Runner {
     pub async fn get(&self, path: &str) -> u16 {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
         response.status().as_u16()
+    }
+
+    /// Waits until a path answers with this status.
+    pub async fn answers(&self, path: &str, status: u16) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.get(path).await != status {
+            assert!(
+                Instant::now() < deadline,
+                "{path} never answers {status}: {:?}",
+                self.errors()
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Says that the record with this token is stored, as the operator does.

@@ -52,7 +52,7 @@ async fn a_stopping_runner_lets_runs_end() {
     .await;
     let waiting = runner.calls("ok", &none());
     runner.signal(Signal::SIGTERM);
-    while runner.get("/readyz").await != 503 {}
+    runner.answers("/readyz", 503).await;
     assert_eq!(waiting.await.unwrap().0, 503);
     let refused = runner.call("ok", none()).await;
     assert_eq!(
@@ -107,7 +107,7 @@ async fn calls_that_still_come_when_a_runner_is_asked_to_stop_are_taken() {
     let runner = Runner::start("rough", &[]).await;
     let began = Instant::now();
     runner.signal(Signal::SIGTERM);
-    while runner.get("/readyz").await != 503 {}
+    runner.answers("/readyz", 503).await;
     // A Service may send calls here for two seconds.
     while began.elapsed() < Duration::from_millis(1_500) {
         let answer = runner.call("ok", none()).await;

@@ -3,7 +3,6 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    time::Duration,
 };
 
 use serde_json::json;
@@ -76,9 +75,7 @@ async fn a_full_pod_is_not_ready_while_another_has_room() {
         other.ask("DELETE", &format!("/runs/{run}"), &[]).await;
     }
     // Its worker was killed with the run and has to start again.
-    while other.get("/internal/free").await != 200 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    other.answers("/internal/free", 200).await;
     assert_eq!(one.get("/readyz").await, 503);
     one.ask("DELETE", &format!("/runs/{}", runs[4]), &[]).await;
     assert_eq!(one.get("/readyz").await, 503, "one place is not half the queue");

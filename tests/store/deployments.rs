@@ -1,6 +1,8 @@
 //! Versions and deployments.
 
-use scriptscope::model::DeploymentState;
+use std::{collections::BTreeSet, sync::Arc};
+
+use scriptscope::model::{Change, DeploymentState, KeptSpec};
 
 use crate::support::{Backend, at, pod, script};
 
@@ -133,15 +135,87 @@ pub async fn what_made_a_version_is_kept_once(backend: &impl Backend) {
         store.begin_deployment(&a, fingerprint, 0, at(0)).await.unwrap();
     }
     let long = format!("{{\"source\":\"{}\"}}", "x".repeat(10_000));
-    store.keep_spec(&a, 1, &long, Some("kubectl-edit")).await.unwrap();
-    store.keep_spec(&a, 1, "{}", None).await.unwrap();
-    store.keep_spec(&a, 7, "{}", None).await.unwrap();
-    store.keep_spec(&script("b"), 1, "{}", None).await.unwrap();
+    let kept = KeptSpec {
+        spec: long.clone(),
+        changed_by: Some("kubectl-edit".into()),
+        change: Change {
+            cause: "rollback to 3".into(),
+            fields: vec!["env.RATE".into()],
+            more_fields: 5,
+            claimed_by: Some("alice\0".into()),
+        },
+        beside: "{\"uid\":\"u\"}".into(),
+    };
+    let later = KeptSpec {
+        spec: "{}".into(),
+        ..KeptSpec::default()
+    };
+    store.keep_spec(&a, 1, &kept).await.unwrap();
+    store.keep_spec(&a, 1, &later).await.unwrap();
+    store.keep_spec(&a, 7, &later).await.unwrap();
+    store.keep_spec(&script("b"), 1, &later).await.unwrap();
     let first = store.deployed_spec(&a, 1).await.unwrap().unwrap();
     assert_eq!(first.spec.unwrap().get(), long);
-    assert_eq!(first.changed_by.as_deref(), Some("kubectl-edit"));
+    assert_eq!(first.beside.as_deref(), Some("{\"uid\":\"u\"}"));
     let second = store.deployed_spec(&a, 2).await.unwrap().unwrap();
-    assert!(second.spec.is_none() && second.changed_by.is_none());
+    assert!(second.spec.is_none() && second.beside.is_none());
     assert!(store.deployed_spec(&a, 7).await.unwrap().is_none());
     assert!(store.deployed_spec(&script("b"), 1).await.unwrap().is_none());
+    let [second, first] = &store.deployments(&a, 9).await.unwrap()[..] else {
+        panic!("two versions");
+    };
+    assert_eq!(
+        (first.spec_kept, first.changed_by.as_deref()),
+        (true, Some("kubectl-edit"))
+    );
+    assert_eq!(first.change, Some(kept.change));
+    assert_eq!(
+        (second.spec_kept, &second.changed_by, &second.change),
+        (false, &None, &None)
+    );
+}
+
+pub async fn concurrent_edits_never_get_the_same_number(backend: &impl Backend) {
+    let store = backend.open().await;
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let edit = format!("edit {n}");
+                store
+                    .begin_deployment(&script("a"), &edit, 0, at(0))
+                    .await
+                    .unwrap()
+            })
+        })
+        .collect();
+    let mut begun = BTreeSet::new();
+    for task in tasks {
+        begun.insert(task.await.unwrap().version);
+    }
+    assert_eq!(begun, (1..=20).collect());
+}
+
+pub async fn an_undeploy_takes_no_number_and_a_failed_attempt_keeps_its_own(backend: &impl Backend) {
+    let store = backend.open().await;
+    let a = script("a");
+    let begin = async |fingerprint: &str, known: i64| {
+        let begun = store.begin_deployment(&a, fingerprint, known, at(0)).await;
+        begun.unwrap().version
+    };
+    let set = async |version, state| {
+        let set = store.set_deployment_state(&a, version, state, None, at(1)).await;
+        set.unwrap();
+    };
+    assert_eq!(begin("one", 0).await, 1);
+    set(1, DeploymentState::Failed).await;
+    assert_eq!(begin("mended", 1).await, 2);
+    set(2, DeploymentState::Deployed).await;
+    set(2, DeploymentState::Undeployed).await;
+    assert_eq!(store.deployments(&a, 9).await.unwrap().len(), 2);
+    assert_eq!(begin("mended", 2).await, 3);
+    // The object was deleted and created under the same name: its status knows of nothing, and what runs has another hash.
+    assert_eq!(begin("created anew", 0).await, 4);
+    let states = store.deployments(&a, 9).await.unwrap();
+    assert_eq!(states.last().unwrap().state, DeploymentState::Failed);
 }

@@ -136,7 +136,8 @@ pub async fn only_streams_of_known_pods_are_opened(backend: &impl Backend) {
     );
     store.register_pod(&known).await.unwrap();
     // The first word on a UID stands.
-    store.register_pod(&pod(&script("thief"), "u", 9)).await.unwrap();
+    let thief = pod(&script("thief"), "u", 9);
+    assert_eq!(store.register_pod(&thief).await.unwrap(), known);
     let keys = [
         key.clone(),
         StreamKey {

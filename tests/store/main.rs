@@ -53,6 +53,8 @@ suite! {
         a_later_deployment_replaces_earlier_ones,
         scripts_are_listed_in_order,
         what_made_a_version_is_kept_once,
+        concurrent_edits_never_get_the_same_number,
+        an_undeploy_takes_no_number_and_a_failed_attempt_keeps_its_own,
     }
     ingest {
         the_same_bytes_are_stored_once,
@@ -124,7 +126,7 @@ mod sqlite_file {
     use scriptscope::ingest::record::Record;
     use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
-    use crate::support::{Backend, Feed, line, script, sqlite};
+    use crate::support::{Backend, Feed, at, line, script, sqlite};
 
     #[tokio::test]
     async fn small_segments_become_few() {
@@ -154,6 +156,39 @@ mod sqlite_file {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         file.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn numbers_go_on_after_an_older_copy_was_put_back() {
+        let backend = sqlite();
+        let (a, known) = (script("a"), [1, 2, 3]);
+        let copy = backend.path.with_extension("copy");
+        for version in known {
+            let store = backend.open().await;
+            let begun = store.begin_deployment(&a, &version.to_string(), 0, at(0)).await;
+            assert_eq!(begun.unwrap().version, version);
+            store.close().await;
+            drop(store);
+            if version == 1 {
+                std::fs::copy(&backend.path, &copy).unwrap();
+            }
+        }
+        std::fs::rename(&copy, &backend.path).unwrap();
+        let store = backend.open().await;
+        assert_eq!(
+            store.deployments(&a, 9).await.unwrap().len(),
+            1,
+            "the copy is older"
+        );
+        // The object's status still knows of version 3, and what runs has not changed since.
+        let begun = store.begin_deployment(&a, "3", 3, at(1)).await.unwrap();
+        assert_eq!(begun.version, 4);
+        let again = store.begin_deployment(&a, "3", 4, at(2)).await.unwrap();
+        assert_eq!(again, begun, "it is begun once");
+        assert_eq!(
+            store.begin_deployment(&a, "5", 0, at(3)).await.unwrap().version,
+            5
+        );
     }
 
     const INDEXED: &str = "SELECT count(*) FROM log_segment_grams";

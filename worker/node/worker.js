@@ -30,6 +30,8 @@ const MINIMUM = 20;
 const SOCKET_FD = 3;
 const LOG_FD = 5;
 const CONTEXT = 'SCRIPTSCOPE_RUN_CONTEXT';
+/** As OpenTelemetry passes a trace on in a process's environment. */
+const TRACE = { TRACEPARENT: 'traceparent', TRACESTATE: 'tracestate' };
 /** Where any copy of korelogger in this process finds its way to the runner. */
 const LINK = Symbol.for('scriptscope.korelogger');
 /** What a channel's message must begin with for the script's own listeners not to see it. */
@@ -198,6 +200,9 @@ class Worker {
     const run = { context, failure: null, fail: null };
     this.streams.enter(handles);
     process.env[CONTEXT] = JSON.stringify({ ...context, pipe: `/proc/${process.pid}/fd/${LOG_FD}` });
+    for (const [name, key] of Object.entries(TRACE)) {
+      if (context[key]) process.env[name] = context[key];
+    }
     this.current = run;
     let reply;
     try {
@@ -209,7 +214,7 @@ class Worker {
     this.current = null;
     // What outlives the run holds this object, and shall not hold its arguments.
     run.fail = null;
-    delete process.env[CONTEXT];
+    for (const name of [CONTEXT, ...Object.keys(TRACE)]) delete process.env[name];
     const problem = this.streams.leave();
     const left = problem ?? this.children.left(run) ?? this.leftover ?? (run.failure && 'work that goes on');
     return left ? `{${reply},"leftover":${JSON.stringify(left)}}` : `{${reply}}`;

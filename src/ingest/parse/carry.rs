@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use super::{
     assemble::{Assembler, Unfinished},
     block::{Block, HeldLine},
-    echo::Echoes,
+    echo::{Begun, Echoes},
 };
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Knew only echoes of one line; still read.
+const VERSION_2: u8 = 2;
 /// Lacked [`Echoes::is_relayed`]; still read.
 const VERSION_1: u8 = 1;
 
@@ -43,25 +45,23 @@ impl State {
                 out.bytes(&line.text);
             });
         }
-        let lines = self.block.as_ref().map_or(&[][..], Block::lines);
-        out.number(lines.len() as u64);
-        for line in lines {
-            out.number(line.offset);
-            out.time(line.time);
-            out.bytes(&line.text);
-        }
-        out.number(self.echoes.hashes().len() as u64);
-        for hash in self.echoes.hashes() {
-            out.0.extend_from_slice(&hash.to_le_bytes());
+        out.held(self.block.as_ref().map_or(&[][..], Block::lines));
+        out.number(self.echoes.awaited().len() as u64);
+        for lines in self.echoes.awaited() {
+            out.hashes(lines);
         }
         out.0.push(u8::from(self.echoes.is_relayed()));
+        out.option(self.echoes.begun(), |out, begun| {
+            out.hashes(&begun.expected);
+            out.held(&begun.lines);
+        });
         out.0
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, CarryError> {
         match bytes.split_first() {
             None => Ok(Self::default()),
-            Some((&version @ (VERSION | VERSION_1), rest)) => {
+            Some((&version @ (VERSION | VERSION_2 | VERSION_1), rest)) => {
                 Self::decode_body(version, rest).ok_or(CarryError)
             }
             Some(_) => Err(CarryError),
@@ -75,20 +75,22 @@ impl State {
             stdout: input.option(Reader::unfinished)?,
             stderr: input.option(Reader::unfinished)?,
         };
-        let mut lines = Vec::new();
-        for _ in 0..input.number()? {
-            lines.push(HeldLine {
-                offset: input.number()?,
-                time: input.time()?,
-                text: input.bytes()?.to_vec(),
-            });
-        }
+        let lines = input.held()?;
         let mut echoes = Echoes::default();
         for _ in 0..input.number()? {
-            echoes.push_hash(u64::from_le_bytes(input.take(8)?.try_into().ok()?));
+            echoes.push(if version >= VERSION {
+                input.hashes()?
+            } else {
+                vec![input.hash()?]
+            });
         }
-        if version >= VERSION && input.option(|_| Some(()))?.is_some() {
+        if version >= VERSION_2 && input.option(|_| Some(()))?.is_some() {
             echoes.relay();
+        }
+        if version >= VERSION
+            && let Some(begun) = input.option(Reader::begun)?
+        {
+            echoes.resume(begun);
         }
         input.0.is_empty().then_some(Self {
             last_time,
@@ -104,8 +106,10 @@ pub fn unfinished_from(carry: &[u8]) -> Result<Option<u64>, CarryError> {
     let state = State::decode(carry)?;
     let outputs = [&state.assembler.stdout, &state.assembler.stderr];
     let lines = outputs.into_iter().flatten().map(|line| line.offset);
-    let block = state.block.iter().flat_map(Block::lines).map(|line| line.offset);
-    Ok(lines.chain(block).min())
+    let block = state.block.iter().flat_map(Block::lines);
+    let echo = state.echoes.begun().into_iter().flat_map(|begun| &begun.lines);
+    let held = block.chain(echo).map(|line| line.offset);
+    Ok(lines.chain(held).min())
 }
 
 struct Writer(Vec<u8>);
@@ -127,6 +131,22 @@ impl Writer {
     fn time(&mut self, time: Timestamp) {
         self.0.extend_from_slice(&time.as_second().to_le_bytes());
         self.0.extend_from_slice(&time.subsec_nanosecond().to_le_bytes());
+    }
+
+    fn held(&mut self, lines: &[HeldLine]) {
+        self.number(lines.len() as u64);
+        for line in lines {
+            self.number(line.offset);
+            self.time(line.time);
+            self.bytes(&line.text);
+        }
+    }
+
+    fn hashes(&mut self, hashes: &[u64]) {
+        self.number(hashes.len() as u64);
+        for hash in hashes {
+            self.0.extend_from_slice(&hash.to_le_bytes());
+        }
     }
 
     fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
@@ -169,6 +189,37 @@ impl<'a> Reader<'a> {
         Timestamp::new(second, nanos).ok()
     }
 
+    fn held(&mut self) -> Option<Vec<HeldLine>> {
+        let mut lines = Vec::new();
+        for _ in 0..self.number()? {
+            lines.push(HeldLine {
+                offset: self.number()?,
+                time: self.time()?,
+                text: self.bytes()?.to_vec(),
+            });
+        }
+        Some(lines)
+    }
+
+    fn hash(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn hashes(&mut self) -> Option<Vec<u64>> {
+        let mut hashes = Vec::new();
+        for _ in 0..self.number()? {
+            hashes.push(self.hash()?);
+        }
+        Some(hashes)
+    }
+
+    fn begun(&mut self) -> Option<Begun> {
+        Some(Begun {
+            expected: self.hashes()?,
+            lines: self.held()?,
+        })
+    }
+
     fn unfinished(&mut self) -> Option<Unfinished> {
         Some(Unfinished {
             offset: self.number()?,
@@ -197,6 +248,12 @@ mod tests {
         let time = "2026-01-02T03:04:05.6Z".parse().unwrap();
         let mut echoes = Echoes::default();
         echoes.expect("INFO", "one");
+        echoes.expect("ERROR", "two\nlines");
+        echoes.take(b"ERROR :: two", || HeldLine {
+            offset: 9,
+            time,
+            text: b"ERROR :: two".to_vec(),
+        });
         State {
             last_time: Some(time),
             assembler: Assembler {
@@ -229,10 +286,22 @@ mod tests {
 
     #[test]
     fn a_carry_of_an_older_version_is_read() {
-        let mut bytes = state().encode();
-        bytes[0] = VERSION_1;
-        bytes.pop();
-        assert_eq!(State::decode(&bytes), Ok(state()));
+        let mut echoes = Echoes::default();
+        echoes.expect("INFO", "one");
+        let now = State {
+            echoes,
+            ..State::default()
+        };
+        // Nothing unfinished, no block, and one hash without a number of lines; then, from version 2 on, who writes.
+        let hash = now.echoes.awaited()[0][0].to_le_bytes();
+        let body = [&[0, 0, 0, 0, 1][..], &hash].concat();
+        assert_eq!(
+            State::decode(&[&[VERSION_1][..], &body].concat()),
+            Ok(now.clone())
+        );
+        assert_eq!(State::decode(&[&[VERSION_2][..], &body, &[0]].concat()), Ok(now));
+        let relayed = State::decode(&[VERSION_2, 0, 0, 0, 0, 0, 1]).unwrap();
+        assert!(relayed.echoes.is_relayed());
     }
 
     #[test]

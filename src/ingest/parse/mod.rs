@@ -167,7 +167,7 @@ impl Parser {
     }
 
     fn stdout(&mut self, origin: Origin, text: &[u8]) {
-        if self.continues_block(origin, text) {
+        if self.continues_echo(origin, text) || self.continues_block(origin, text) {
             return;
         }
         if Block::begins_with(text) {
@@ -180,10 +180,20 @@ impl Parser {
             }
             return;
         }
-        if self.span(origin, text) || self.state.echoes.take(text) {
+        if self.span(origin, text) || self.state.echoes.take(text, || held(origin, text)) {
             return;
         }
         self.plain(LogLevel::Stdout, origin, text, 0);
+    }
+
+    /// Whether the line belongs to an echo of several lines. One that it interrupts was none.
+    fn continues_echo(&mut self, origin: Origin, text: &[u8]) -> bool {
+        if self.state.echoes.goes_on(text, || held(origin, text)) {
+            return true;
+        }
+        let lines = self.state.echoes.give_up();
+        self.release(lines);
+        false
     }
 
     /// Whether the line belongs to an object over many lines. One that it interrupts is given up.
@@ -221,9 +231,16 @@ impl Parser {
         }
     }
 
-    /// The lines of an object that is no span, or will not end, are plain lines.
+    /// The lines of an object that is no span, or will not end, are plain lines; so are those of an echo that does not end.
     fn release_block(&mut self) {
-        for line in self.state.block.take().into_iter().flat_map(Block::into_lines) {
+        let echo = self.state.echoes.give_up();
+        self.release(echo);
+        let block = self.state.block.take();
+        self.release(block.map_or_else(Vec::new, Block::into_lines));
+    }
+
+    fn release(&mut self, lines: Vec<HeldLine>) {
+        for line in lines {
             let origin = Origin {
                 offset: line.offset,
                 time: line.time,

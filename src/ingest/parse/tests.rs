@@ -375,6 +375,60 @@ fn where_a_runner_writes_no_print_is_taken_for_an_echo() {
     assert_eq!(messages(&cut), ["ready", "INFO :: ready"]);
 }
 
+fn spanned(message: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!(r#"{{"name":"gvisor_error_log","attributes":{{"log.message":{message},"log.level":"ERROR"}}}}"#)
+}
+
+#[test]
+fn an_echo_of_several_lines_is_one_line_with_its_span() {
+    let span = spanned("boom\n  at x\n\n{\nlast\n");
+    let echo = "ERROR :: boom\n  at x\n\n{\nlast\n";
+    let printed = logged(&format!("{span}\n{echo}\nafter\n"));
+    assert_eq!(messages(&parse(&printed)), ["boom\n  at x\n\n{\nlast", "after"]);
+    // Wherever the stream is cut.
+    for (at, _) in printed.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        let cut = parse_chunks(&[&printed[..=at], &printed[at + 1..]]);
+        assert_eq!(messages(&cut).len(), 2, "{at}");
+    }
+    // As Windows ends lines.
+    let printed = logged(&format!("{}\nERROR :: a\r\nb\r\n", spanned("a\r\nb")));
+    assert_eq!(messages(&parse(&printed)).len(), 1);
+}
+
+#[test]
+fn what_only_begins_like_an_echo_is_the_scripts_own() {
+    let span = spanned("boom\nat x");
+    let other = logged(&format!("{span}\nERROR :: boom\nat y\n"));
+    assert_eq!(messages(&parse(&other)), ["boom\nat x", "ERROR :: boom", "at y"]);
+    // The echo still comes.
+    let later = logged(&format!("{span}\nERROR :: boom\nERROR :: boom\nat x\nat x\n"));
+    assert_eq!(messages(&parse(&later)), ["boom\nat x", "ERROR :: boom", "at x"]);
+    // It never ends: by a record, another span, the end of the stream.
+    let record = r#"{"scriptscope":"run.finished","time":"2025-05-14T06:07:28Z","run_id":"r","status":"Success","duration_us":1}"#;
+    let parsed = parse(&logged(&format!("{span}\nERROR :: boom\n{record}\n")));
+    assert!(
+        matches!(&parsed.records[..], [Record::Line(_), Record::Line(own), Record::RunFinished(_)]
+        if own.message == "ERROR :: boom")
+    );
+    let mut ended = logged(&format!("{span}\nERROR :: boom\n"));
+    ended.push(b'\n');
+    assert_eq!(messages(&parse(&ended)), ["boom\nat x", "ERROR :: boom"]);
+    // What stands in a file until then is not taken for stored.
+    let mut parser = Parser::new(0, received());
+    let open = logged(&format!("{span}\nERROR :: boom\n"));
+    parser.feed(&Bytes::from(open.clone()));
+    let first = memchr::memchr(b'\n', &open).unwrap() as u64 + 1;
+    assert_eq!(unfinished_from(&parser.finish().carry).unwrap(), Some(first));
+}
+
+#[test]
+fn the_longest_messages_are_not_held_back() {
+    let long = "x\n".repeat(300);
+    let printed = logged(&format!("{}\nERROR :: {long}", spanned(long.trim_end())));
+    assert_eq!(messages(&parse(&printed)).len(), 301);
+}
+
 #[test]
 fn what_a_span_says_beyond_its_message_is_kept() {
     let span = |attributes: &str| {
@@ -463,14 +517,13 @@ fn what_the_real_console_exporter_prints_is_read() {
             (&more["tags"], &more["ratio"], &more["ok"], &more["count"]),
             (&["a", "b"].into(), &0.5.into(), &true.into(), &3.into())
         );
-        // No echo of one line is stored; one of several could be the script's own and stays. A span that is no log line is what
-        // the script has printed.
+        // No echo is stored, of one line or several. A span that is no log line is what the script has printed.
         let texts: Vec<_> = others.iter().map(|l| &*l.message).collect();
         assert_eq!((texts[0], texts[texts.len() - 1]), ("before", "after"));
         assert!(
             texts
                 .iter()
-                .all(|text| !text.contains(" :: ") || *text == "ERROR :: two"),
+                .all(|text| !text.contains(" :: ") && *text != "lines"),
             "{texts:?}"
         );
         assert!(texts.iter().any(|text| text.contains("\"request\"")), "{texts:?}");

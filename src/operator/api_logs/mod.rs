@@ -9,15 +9,12 @@ mod resume;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Client, ResourceExt, runtime::reflector};
+use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::pod_index::{Knowledge, PodIndex};
-use crate::{
-    api::labels,
-    ingest::{Ingest, wire::StreamKey},
-};
+use super::{pod_index::PodIndex, script_pods::ScriptPods};
+use crate::ingest::{Ingest, wire::StreamKey};
 
 /// How often pods are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -38,8 +35,8 @@ pub struct ApiLogs {
     pub client: Client,
     /// Where logs go.
     pub ingest: Arc<Ingest>,
-    /// Every pod with the label of a script.
-    pub pods: reflector::Store<Pod>,
+    /// The pods that may be scripts'.
+    pub pods: ScriptPods,
     /// Which of them are a script's.
     pub index: Arc<PodIndex>,
 }
@@ -78,17 +75,17 @@ impl ApiLogs {
     /// The containers of which there is a log.
     fn present(&self) -> HashSet<StreamKey> {
         let pods = self.pods.state();
-        let scripts = pods.iter().filter(|pod| {
-            let uid = pod.metadata.uid.as_deref();
-            uid.is_some_and(|uid| self.index.knowledge(uid) == Knowledge::Script)
+        let scripts = pods.iter().filter_map(|pod| {
+            let container = self.index.container(pod.metadata.uid.as_deref()?)?;
+            Some(streams(pod, &container))
         });
-        scripts.flat_map(|pod| streams(pod)).collect()
+        scripts.flatten().collect()
     }
 }
 
 /// The container's stream and, as its log is kept, that of the one before its last restart.
-fn streams(pod: &Pod) -> Vec<StreamKey> {
-    let Some(status) = follow::container(pod, labels::CONTAINER) else {
+fn streams(pod: &Pod, container: &str) -> Vec<StreamKey> {
+    let Some(status) = follow::container(pod, container) else {
         return Vec::new();
     };
     let state = status.state.as_ref();
@@ -100,7 +97,7 @@ fn streams(pod: &Pod) -> Vec<StreamKey> {
         namespace: pod.namespace().unwrap_or_default(),
         pod: pod.name_any(),
         pod_uid: pod.uid().unwrap_or_default(),
-        container: labels::CONTAINER.to_owned(),
+        container: container.to_owned(),
         restart,
     };
     last.into_iter().chain(before).map(key).collect()

@@ -61,6 +61,21 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Where the settings are that a message names.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    /// The image.
+    pub image: &'static str,
+    /// The memory limit.
+    pub memory: &'static str,
+}
+
+/// Where they are of a managed script.
+const MANAGED: Fields = Fields {
+    image: "spec.runtimeImage",
+    memory: "spec.resources.limits.memory",
+};
+
 /// Why the pods of an attempt are not ready: at once where the cause can not pass by itself, after [`FAIL_AFTER`] in any
 /// case. `pods` are those of the attempt.
 pub fn find<'a>(
@@ -80,9 +95,19 @@ pub fn cause<'a>(
     deployment: Option<&Deployment>,
     pods: impl IntoIterator<Item = &'a Pod> + Clone,
 ) -> Failure {
+    let certain = pods.clone().into_iter().find_map(certain_cause);
+    certain.unwrap_or_else(|| cause_in(deployment, pods, &MANAGED))
+}
+
+/// The same, apart from what only our own containers say.
+pub fn cause_in<'a>(
+    deployment: Option<&Deployment>,
+    pods: impl IntoIterator<Item = &'a Pod> + Clone,
+    fields: &Fields,
+) -> Failure {
     pods.clone()
         .into_iter()
-        .find_map(|pod| certain_cause(pod).or_else(|| likely_cause(pod)))
+        .find_map(|pod| never_comes(pod, fields).or_else(|| likely_cause(pod, fields)))
         .or_else(|| deployment.and_then(refused))
         .unwrap_or_else(|| match pods.into_iter().next() {
             None => Failure::new(
@@ -98,18 +123,22 @@ fn certain_cause(pod: &Pod) -> Option<Failure> {
     if let Some(why) = volume_full(pod) {
         return Some(Failure::new(reasons::VOLUME_FULL, why));
     }
+    statuses(pod)
+        .find_map(unusable)
+        .or_else(|| never_comes(pod, &MANAGED))
+}
+
+/// An image that can not come.
+pub fn never_comes(pod: &Pod, fields: &Fields) -> Option<Failure> {
     statuses(pod).find_map(|status| {
-        if let Some(failure) = unusable(status) {
-            return Some(failure);
-        }
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
         let message = waiting.message.as_deref().unwrap_or_default();
         match waiting.reason.as_deref()? {
             "InvalidImageName" => Some(Failure::new(
                 reasons::IMAGE_PULL_FAILED,
                 format!(
-                    "the image name {:?} is not valid; correct spec.runtimeImage",
-                    status.image
+                    "the image name {:?} is not valid; correct {}",
+                    status.image, fields.image
                 ),
             )),
             "ErrImageNeverPull" => Some(Failure::new(
@@ -162,7 +191,7 @@ fn volume_full(pod: &Pod) -> Option<String> {
 }
 
 /// Causes that may pass.
-fn likely_cause(pod: &Pod) -> Option<Failure> {
+pub fn likely_cause(pod: &Pod, fields: &Fields) -> Option<Failure> {
     if let Some(why) = unschedulable(pod) {
         return Some(Failure::new(
             reasons::UNSCHEDULABLE,
@@ -186,14 +215,14 @@ fn likely_cause(pod: &Pod) -> Option<Failure> {
                     format!("container {} can not be started: {message}", status.name),
                 ))
             }
-            "CrashLoopBackOff" => Some(Failure::new(reasons::CRASH_LOOP, crash(status))),
+            "CrashLoopBackOff" => Some(Failure::new(reasons::CRASH_LOOP, crash(status, fields))),
             _ => None,
         }
     })
 }
 
 /// Quota, admission or limits: no pod was made at all.
-fn refused(deployment: &Deployment) -> Option<Failure> {
+pub fn refused(deployment: &Deployment) -> Option<Failure> {
     let condition = deployment
         .status
         .as_ref()?
@@ -227,7 +256,7 @@ fn still_starting(pod: &Pod) -> Failure {
     )
 }
 
-fn crash(status: &ContainerStatus) -> String {
+fn crash(status: &ContainerStatus, fields: &Fields) -> String {
     let name = &status.name;
     let times = status.restart_count;
     let Some(end) = last_end(status) else {
@@ -240,9 +269,9 @@ fn crash(status: &ContainerStatus) -> String {
         .as_deref()
         .map_or_else(String::new, |m| format!(": {}", m.trim()));
     let remedy = if why == "OOMKilled" {
-        "; it needs more memory than spec.resources.limits.memory"
+        format!("; it needs more memory than {}", fields.memory)
     } else {
-        ""
+        String::new()
     };
     format!("container {name} ended with {why} (exit code {code}, restarts: {times}){remedy}{text}")
 }

@@ -39,6 +39,9 @@ pub fn attempt(version: i64, fingerprint: &str, state: DeploymentState) -> Deplo
         started_at: "2025-05-14T12:00:00Z".parse().unwrap(),
         deployed_at: None,
         ended_at: None,
+        changed_by: None,
+        change: None,
+        spec_kept: false,
     }
 }
 

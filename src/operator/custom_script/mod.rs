@@ -4,10 +4,14 @@
 //! stays by design, and a deployment whose object is gone is ended by [`super::departed`]. So deleting an object never
 //! waits for the operator.
 
+mod adopt;
+pub mod adopted;
+mod adopted_status;
 mod apply;
 mod attempt;
 mod autoscaling;
 mod build;
+pub mod change;
 mod dereference;
 pub mod display;
 mod endpoint;
@@ -159,7 +163,7 @@ pub async fn run(
     let client = context.client.clone();
     let ours = watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = scope.api(client.clone());
-    let readers = scripts.clone();
+    let (readers, adopters) = (scripts.clone(), scripts.clone());
     let shared = Arc::new(Shared {
         context,
         backoff: Backoff::default(),
@@ -175,6 +179,11 @@ pub async fn run(
         .watches(config_maps, watcher::Config::default(), move |map| {
             readers_of(&readers, &map)
         })
+        .watches(
+            scope.api::<PartialObjectMeta<Deployment>>(client.clone()),
+            watcher::Config::default(),
+            move |deployment| adopters_of(&adopters, &deployment),
+        )
         .reconcile_all_on(resync)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, error_policy, shared)
@@ -198,6 +207,23 @@ fn readers_of(
     };
     scripts
         .state_filter(|script| script.namespace() == namespace && reads(script))
+        .iter()
+        .map(|script| ObjectRef::from_obj(script.as_ref()))
+        .collect()
+}
+
+/// The scripts that name this Deployment.
+fn adopters_of(
+    scripts: &Store<CustomScript>,
+    deployment: &PartialObjectMeta<Deployment>,
+) -> Vec<ObjectRef<CustomScript>> {
+    let (namespace, name) = (deployment.namespace(), deployment.name_any());
+    let names = |script: &CustomScript| {
+        let workload = script.spec.workload.as_ref();
+        workload.is_some_and(|workload| workload.deployment_ref.name == name)
+    };
+    scripts
+        .state_filter(|script| script.namespace() == namespace && names(script))
         .iter()
         .map(|script| ObjectRef::from_obj(script.as_ref()))
         .collect()

@@ -1,6 +1,6 @@
 //! One reconciliation, from reading to the status.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -15,11 +15,14 @@ use kube::{
 
 use super::{
     Error,
+    adopted::{Standing, named},
     apply::{self, ApplyError, FIELD_MANAGER},
     attempt::{Situation, Step, elapsed, next_step},
     build::{Plan, build, images_in_use, version_of},
+    change::{self, Beginning, Beside},
     dereference::{Dereferenced, dereference},
     failure::{self, FAIL_AFTER, Failure},
+    fingerprint::Files,
     recorded,
     rollout::{
         is_called, is_left_over, is_rolled_out, is_stuck, of_version, pods_of, prepared, ready_by_version,
@@ -30,38 +33,42 @@ use super::{
 };
 use crate::{
     api::{CustomScript, CustomScriptStatus, DesiredState, Phase, reasons},
-    model::{self, DeploymentState, ScriptKey},
+    model::{self, DeploymentState, KeptSpec, ScriptKey},
     operator::context::Context,
     store::StoreError,
 };
 
 /// Pods of a failed attempt must have been ready for so long before it is taken for recovered.
-const RECOVERED_AFTER: Duration = Duration::from_secs(10);
+pub(super) const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 /// How soon to look again: at what changes on its own, at a failed attempt, at a script at rest.
-const SOON: Duration = Duration::from_secs(2);
-const FAILED: Duration = Duration::from_secs(15);
-const AT_REST: Duration = Duration::from_mins(5);
+pub(super) const SOON: Duration = Duration::from_secs(2);
+pub(super) const FAILED: Duration = Duration::from_secs(15);
+pub(super) const AT_REST: Duration = Duration::from_mins(5);
 
 /// What the rest of the status is made of.
 #[derive(Default)]
-struct Outcome {
-    failure: Option<Failure>,
-    rolled_out: bool,
-    gone: bool,
-    predecessor: bool,
-    again: Option<Duration>,
+pub(super) struct Outcome {
+    pub failure: Option<Failure>,
+    pub rolled_out: bool,
+    pub gone: bool,
+    pub predecessor: bool,
+    pub again: Option<Duration>,
+    /// How the Deployment stands that the script adopts.
+    pub standing: Option<Standing>,
+    /// How many pods of each version are ready, where their labels do not say it.
+    pub ready: Option<BTreeMap<i64, usize>>,
 }
 
 /// A reconciliation under way.
-struct Reconciliation<'a> {
-    context: &'a Context,
-    object: &'a CustomScript,
-    owner: OwnerReference,
-    key: ScriptKey,
-    cluster: Dereferenced,
-    pods: Vec<Arc<Pod>>,
+pub(super) struct Reconciliation<'a> {
+    pub context: &'a Context,
+    pub object: &'a CustomScript,
+    pub owner: OwnerReference,
+    pub key: ScriptKey,
+    pub cluster: Dereferenced,
+    pub pods: Vec<Arc<Pod>>,
     /// The last attempts, newest first.
-    deployments: Vec<model::Deployment>,
+    pub deployments: Vec<model::Deployment>,
 }
 
 /// Makes the cluster, the store and the status agree with the object.
@@ -93,21 +100,27 @@ async fn with_store(
     key: ScriptKey,
     owner: OwnerReference,
 ) -> Result<Action, Error> {
+    let cluster = match &object.spec.workload {
+        None => Box::pin(dereference(&context.client, &key, object)).await?,
+        Some(_) => Dereferenced::default(),
+    };
     let mut this = Reconciliation {
         deployments: context.store.deployments(&key, LISTED_DEPLOYMENTS).await?,
-        cluster: Box::pin(dereference(&context.client, &key, object)).await?,
+        cluster,
         pods: pods_of(&context.pods, &key),
         context,
         object,
         owner,
         key,
     };
-    context.contact.answered(Timestamp::now());
+    if object.spec.workload.is_none() {
+        context.contact.answered(Timestamp::now());
+    }
     let known_version = this.known_version();
-    let outcome = match object.spec.desired_state {
-        _ if object.spec.workload.is_some() => Outcome::default(),
-        DesiredState::Deployed => this.deploy(known_version).await?,
-        DesiredState::Undeployed => this.undeploy().await?,
+    let outcome = match (&object.spec.workload, object.spec.desired_state) {
+        (Some(workload), _) => Box::pin(this.adopt(workload, known_version)).await?,
+        (None, DesiredState::Deployed) => this.deploy(known_version).await?,
+        (None, DesiredState::Undeployed) => this.undeploy().await?,
     };
     let stored = context.health.get().await;
     let wanted = status::status(&View {
@@ -115,11 +128,12 @@ async fn with_store(
         deployments: &this.deployments,
         known_version,
         failure: outcome.failure,
-        ready: &ready_by_version(&this.pods),
+        ready: &outcome.ready.unwrap_or_else(|| ready_by_version(&this.pods)),
         pods: this.pods.iter().filter(|pod| !is_left_over(pod)).count(),
         gone: outcome.gone,
         rolled_out: outcome.rolled_out,
         predecessor: outcome.predecessor,
+        standing: outcome.standing.as_ref(),
         stored: &stored,
         collection: context.collection,
         now: Timestamp::now(),
@@ -127,7 +141,10 @@ async fn with_store(
     let before = object.status.as_ref().and_then(|s| s.phase);
     if wanted.phase == Some(Phase::ReadyToDeploy) && before != wanted.phase && before.is_some() {
         let version = wanted.version.unwrap_or_default();
-        let note = format!("version {version} was undeployed; its runs and logs stay readable");
+        let ready = wanted.conditions.first().map(|ready| ready.message.clone());
+        let note = ready
+            .filter(|_| outcome.standing.is_some())
+            .unwrap_or_else(|| format!("version {version} was undeployed; its runs and logs stay readable"));
         this.event(EventType::Normal, reasons::UNDEPLOYED, version, note)
             .await;
     }
@@ -293,8 +310,9 @@ impl Reconciliation<'_> {
             (Step::Keep, Some(latest)) => {
                 let latest = latest.clone();
                 // Begun, perhaps, by an operator that ended before it had kept this.
-                if latest.state == DeploymentState::Deploying {
+                if latest.state == DeploymentState::Deploying && !latest.spec_kept {
                     self.keep_spec(latest.version, inspection).await?;
+                    self.reread().await?;
                 }
                 return Ok(latest);
             }
@@ -310,16 +328,27 @@ impl Reconciliation<'_> {
             }
             _ => {}
         }
+        let spec = recorded::recorded(&self.object.spec, inspection.files.as_ref().ok())?;
+        let author = recorded::author(self.object);
+        let files = inspection.files.as_ref().ok();
+        self.begin(&inspection.fingerprint, known_version, spec, author, files)
+            .await
+    }
+
+    /// Begins the next version, and keeps what it is made of and who asked for it.
+    pub(super) async fn begin(
+        &mut self,
+        fingerprint: &str,
+        known_version: i64,
+        spec: String,
+        author: Option<&str>,
+        files: Option<&Files>,
+    ) -> Result<model::Deployment, Error> {
         let store = &self.context.store;
         let begun = store
-            .begin_deployment(
-                &self.key,
-                &inspection.fingerprint,
-                known_version,
-                Timestamp::now(),
-            )
+            .begin_deployment(&self.key, fingerprint, known_version, Timestamp::now())
             .await?;
-        self.keep_spec(begun.version, inspection).await?;
+        self.keep(begun.version, spec, author, files).await?;
         self.reread().await?;
         tracing::info!(script = %self.key, version = begun.version, "A deployment begins.");
         let note = format!("version {} is being deployed", begun.version);
@@ -330,10 +359,51 @@ impl Reconciliation<'_> {
 
     /// Keeps what a version is made of.
     async fn keep_spec(&self, version: i64, inspection: &Inspection) -> Result<(), Error> {
-        let spec = recorded::recorded(&self.object.spec, inspection.files.as_ref().ok())?;
-        let author = recorded::author(self.object);
-        let store = &self.context.store;
-        Ok(store.keep_spec(&self.key, version, &spec, author).await?)
+        let files = inspection.files.as_ref().ok();
+        let spec = recorded::recorded(&self.object.spec, files)?;
+        self.keep(version, spec, recorded::author(self.object), files)
+            .await
+    }
+
+    /// Keeps a version's spec, JSON, who asked for it, and what it changes compared with the version before.
+    async fn keep(
+        &self,
+        version: i64,
+        spec: String,
+        author: Option<&str>,
+        files: Option<&Files>,
+    ) -> Result<(), Error> {
+        let beside = Beside::of(self.object, files);
+        let before = match self.deployments.iter().find(|known| known.version < version) {
+            Some(before) => Some((before, self.made_of(before.version).await?)),
+            None => None,
+        };
+        let rollback = before.as_ref().and_then(|(_, before)| beside.rollback(before));
+        let rollback = match rollback {
+            Some(rollback) => Some((self.made_of(rollback.to).await?, rollback)),
+            None => None,
+        };
+        let change = change::change(
+            Beginning {
+                version,
+                spec: &spec,
+                beside: &beside,
+            },
+            before.as_ref().map(|(attempt, made_of)| (*attempt, made_of)),
+            rollback.as_ref().map(|(target, rollback)| (rollback, target)),
+        );
+        let kept = KeptSpec {
+            spec,
+            changed_by: author.map(str::to_owned),
+            change,
+            beside: serde_json::to_string(&beside)?,
+        };
+        Ok(self.context.store.keep_spec(&self.key, version, &kept).await?)
+    }
+
+    async fn made_of(&self, version: i64) -> Result<model::DeployedSpec, StoreError> {
+        let found = self.context.store.deployed_spec(&self.key, version).await?;
+        Ok(found.unwrap_or_default())
     }
 
     /// Whether what made the attempt fail is gone.
@@ -375,18 +445,24 @@ impl Reconciliation<'_> {
         !others.any(|pod| is_called(pod, now)) || live.is_some_and(is_stuck)
     }
 
-    async fn succeed(&mut self, attempt: &model::Deployment) -> Result<(), Error> {
+    pub(super) async fn succeed(&mut self, attempt: &model::Deployment) -> Result<(), Error> {
         self.set_state(attempt.version, DeploymentState::Deployed, None)
             .await?;
         let version = attempt.version;
         tracing::info!(script = %self.key, version, "A deployment serves.");
-        let note = format!("version {version} serves at {}", status::endpoint(self.object));
+        let note = match &self.object.spec.workload {
+            None => format!("version {version} serves at {}", status::endpoint(self.object)),
+            Some(workload) => format!(
+                "version {version} runs in {}",
+                named(&workload.deployment_ref.name)
+            ),
+        };
         self.event(EventType::Normal, reasons::DEPLOYED, version, note)
             .await;
         Ok(())
     }
 
-    async fn fail(&mut self, attempt: &model::Deployment, failure: &Failure) -> Result<(), Error> {
+    pub(super) async fn fail(&mut self, attempt: &model::Deployment, failure: &Failure) -> Result<(), Error> {
         let version = attempt.version;
         self.set_state(version, DeploymentState::Failed, Some(&failure.to_string()))
             .await?;
@@ -416,7 +492,7 @@ impl Reconciliation<'_> {
         })
     }
 
-    async fn set_state(
+    pub(super) async fn set_state(
         &mut self,
         version: i64,
         state: DeploymentState,

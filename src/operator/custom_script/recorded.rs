@@ -1,6 +1,6 @@
 //! What is written down of a version when it begins, so that one can go back to it, and who asked for it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta};
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
@@ -52,6 +52,15 @@ fn is_of_spec(entry: &ManagedFieldsEntry) -> bool {
         .fields_v1
         .as_ref()
         .is_some_and(|FieldsV1(fields)| fields.get("f:spec").is_some())
+}
+
+/// Who changed the spec of any object last.
+pub fn author_of(meta: &ObjectMeta) -> Option<String> {
+    let entries = meta.managed_fields.iter().flatten();
+    let of_spec = entries
+        .filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty() && is_of_spec(entry));
+    let latest = of_spec.max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
+    latest?.manager.clone()
 }
 
 /// Who changed the spec last, as [`keep_author`] left it.

@@ -4,18 +4,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::{ResourceExt, runtime::reflector::Store};
+use kube::ResourceExt;
 
 use super::source::{DEPENDENCIES, FETCH};
-use crate::{api::labels, model::ScriptKey};
+use crate::{api::labels, model::ScriptKey, operator::script_pods::ScriptPods};
 
 /// A pod that is told to end is called no more after so long; times of pods have whole seconds.
 const UNLISTED_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
 /// The pods of a script. Whoever gives a pod the label without a replica set of the script's name counts for nothing.
-pub fn pods_of(pods: &Store<Pod>, key: &ScriptKey) -> Vec<Arc<Pod>> {
+pub fn pods_of(pods: &ScriptPods, key: &ScriptKey) -> Vec<Arc<Pod>> {
     let prefix = format!("{}-", key.name);
-    pods.state_filter(|pod| {
+    pods.labelled().state_filter(|pod| {
         pod.metadata.namespace.as_ref() == Some(&key.namespace)
             && pod.labels().get(labels::SCRIPT) == Some(&key.name)
             && pod

@@ -9,10 +9,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::{adopted::Standing, adopted_status::adopted, failure::Failure};
 use crate::{
-    api::{CustomScript, CustomScriptStatus, DeploymentStatus, DesiredState, Phase, conditions, reasons},
-    model::{Deployment, DeploymentState},
+    api::{
+        ChangeStatus, CustomScript, CustomScriptStatus, DeploymentStatus, DesiredState, Phase, conditions,
+        reasons,
+    },
+    model::{Change, Deployment, DeploymentState},
     operator::api_logs::Collection,
 };
 
@@ -40,6 +43,8 @@ pub struct View<'a> {
     pub rolled_out: bool,
     /// Nothing can be done before the objects of a deleted predecessor are gone.
     pub predecessor: bool,
+    /// How the Deployment stands that the script adopts, if it does.
+    pub standing: Option<&'a Standing>,
     /// Whether the store can be written.
     pub stored: &'a Result<(), String>,
     /// How what the script prints gets there.
@@ -49,13 +54,13 @@ pub struct View<'a> {
 }
 
 /// A condition without its times.
-struct Claim {
+pub(super) struct Claim {
     status: bool,
     reason: String,
     message: String,
 }
 
-fn claim(status: bool, reason: impl Into<String>, message: impl Into<String>) -> Claim {
+pub(super) fn claim(status: bool, reason: impl Into<String>, message: impl Into<String>) -> Claim {
     Claim {
         status,
         reason: reason.into(),
@@ -65,16 +70,8 @@ fn claim(status: bool, reason: impl Into<String>, message: impl Into<String>) ->
 
 /// The status that the object should have.
 pub fn status(view: &View<'_>) -> CustomScriptStatus {
-    let (phase, ready, progressing) = if view.object.spec.workload.is_some() {
-        (
-            Phase::Draft,
-            claim(
-                false,
-                reasons::WORKLOAD_NOT_SUPPORTED,
-                "spec.workload is not supported by this version yet; give the script's files in spec.source",
-            ),
-            steady(),
-        )
+    let (phase, ready, progressing) = if let Some(standing) = view.standing {
+        adopted(view, standing)
     } else if view.object.spec.desired_state == DesiredState::Undeployed {
         undeployed(view)
     } else {
@@ -90,7 +87,7 @@ pub fn status(view: &View<'_>) -> CustomScriptStatus {
             .or(Some(view.known_version).filter(|v| *v > 0)),
         deployment_id: latest.map(|d| d.deployment_id.clone()),
         observed_generation: view.object.metadata.generation,
-        endpoint: (wanted && callable).then(|| endpoint(view.object)),
+        endpoint: (wanted && callable && view.standing.is_none()).then(|| endpoint(view.object)),
         conditions: vec![
             condition(view, conditions::READY, ready),
             condition(view, conditions::PROGRESSING, progressing),
@@ -120,6 +117,7 @@ pub fn status_without_store(object: &CustomScript, error: &str, now: Timestamp) 
         gone: false,
         rolled_out: false,
         predecessor: false,
+        standing: None,
         stored: &failed,
         collection: Collection::default(),
         now,
@@ -192,7 +190,7 @@ fn undeployed(view: &View<'_>) -> (Phase, Claim, Claim) {
     }
 }
 
-fn deployed(view: &View<'_>) -> (Phase, Claim, Claim) {
+pub(super) fn deployed(view: &View<'_>) -> (Phase, Claim, Claim) {
     let Some(latest) = view.deployments.first() else {
         let message = "objects of a deleted CustomScript of this name are still going";
         return (
@@ -297,7 +295,7 @@ fn serving(view: &View<'_>) -> Option<i64> {
         .map(|(version, _)| *version)
 }
 
-fn steady() -> Claim {
+pub(super) fn steady() -> Claim {
     claim(false, reasons::STEADY, "nothing is under way")
 }
 
@@ -318,7 +316,7 @@ fn stored(health: &Result<(), String>, collection: Collection) -> Claim {
     }
 }
 
-fn count(number: usize, noun: &str) -> String {
+pub(super) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
@@ -352,6 +350,18 @@ fn deployment_status(deployment: &Deployment) -> DeploymentStatus {
         started_at: Time(deployment.started_at),
         deployed_at: deployment.deployed_at.map(Time),
         ended_at: deployment.ended_at.map(Time),
+        duration_microseconds: deployment.duration_micros(),
+        changed_by: deployment.changed_by.clone(),
+        change: deployment.change.as_ref().map(change_status),
+    }
+}
+
+fn change_status(change: &Change) -> ChangeStatus {
+    ChangeStatus {
+        cause: change.cause.clone(),
+        fields: change.fields.clone(),
+        more_fields: i64::try_from(change.more_fields).ok().filter(|more| *more > 0),
+        claimed_by: change.claimed_by.clone(),
     }
 }
 

@@ -19,6 +19,7 @@ struct Case {
     pods: usize,
     failure: Option<Failure>,
     rolled_out: bool,
+    standing: Option<Standing>,
     stored: Result<(), String>,
     collection: Collection,
 }
@@ -32,6 +33,7 @@ impl Case {
             pods: 0,
             failure: None,
             rolled_out: true,
+            standing: None,
             stored: Ok(()),
             collection: Collection::Agent,
         }
@@ -59,6 +61,7 @@ impl Case {
             gone: self.pods == 0,
             rolled_out: self.rolled_out,
             predecessor: false,
+            standing: self.standing.as_ref(),
             stored: &self.stored,
             collection: self.collection,
             now,
@@ -189,16 +192,68 @@ fn an_undeploy_is_ready_to_deploy_once_the_pods_are_gone() {
     assert_eq!(after.version, Some(1));
 }
 
-#[test]
-fn an_adopted_workload_is_refused_in_clear_words() {
-    let mut case = Case::new(vec![]);
+fn adopting(standing: Standing, deployments: Vec<Deployment>) -> Case {
+    let mut case = Case::new(deployments);
+    case.object.spec.source = None;
     case.object.spec.workload = Some(Workload {
-        deployment_ref: crate::api::NameRef { name: "x".into() },
+        deployment_ref: crate::api::NameRef { name: "web".into() },
         container: None,
     });
+    case.standing = Some(standing);
+    case
+}
+
+#[test]
+fn an_adopted_deployment_has_the_same_phases_and_no_endpoint() {
+    let serving = vec![attempt(2, "a", DeploymentState::Deployed)];
+    let status = adopting(Standing::Wanted, serving).ready(2).status();
+    assert_eq!(status.phase, Some(Phase::Deployed));
+    assert_eq!(get(&status, "Ready").0, "True");
+    assert_eq!(status.endpoint, None);
+    let mut failed = attempt(2, "b", DeploymentState::Failed);
+    failed.reason = Some("ImagePullFailed: no such image".into());
+    let older = attempt(1, "a", DeploymentState::Deployed);
+    let status = adopting(Standing::Wanted, vec![failed, older]).ready(1).status();
+    assert_eq!(status.phase, Some(Phase::DeploymentFailed));
+    assert_eq!(get(&status, "Ready").1, "PreviousVersionServes");
+}
+
+#[test]
+fn without_its_pods_an_adopted_deployment_says_why() {
+    let refused = Failure::new("WorkloadTaken", "spec.workload.deploymentRef.name: taken");
+    for (standing, reason, says) in [
+        (
+            Standing::Missing,
+            "WorkloadMissing",
+            "spec.workload.deploymentRef.name",
+        ),
+        (Standing::AtZero, "WorkloadScaledToZero", "scaled to zero"),
+        (Standing::Paused, "Undeployed", "left alone"),
+        (Standing::Refused(refused), "WorkloadTaken", "taken"),
+    ] {
+        let never = adopting(standing.clone(), vec![]).status();
+        assert_eq!(never.phase, Some(Phase::Draft), "{standing:?}");
+        let ended = vec![attempt(1, "a", DeploymentState::Undeployed)];
+        let status = adopting(standing, ended).status();
+        assert_eq!(status.phase, Some(Phase::ReadyToDeploy));
+        assert_eq!(status.version, Some(1));
+        let (ready, why, message) = get(&status, "Ready");
+        assert_eq!((ready, why), ("False", reason));
+        assert!(message.contains(says), "{message}");
+    }
+}
+
+#[test]
+fn an_adopted_deployment_is_down_when_its_pods_are_gone() {
+    let ended = vec![attempt(1, "a", DeploymentState::Undeployed)];
+    let mut case = adopting(Standing::AtZero, ended).ready(1);
+    case.object.status = Some(CustomScriptStatus {
+        phase: Some(Phase::Deployed),
+        ..CustomScriptStatus::default()
+    });
     let status = case.status();
-    assert_eq!(status.phase, Some(Phase::Draft));
-    assert_eq!(get(&status, "Ready").1, "WorkloadNotSupported");
+    assert_eq!(status.phase, Some(Phase::Deployed));
+    assert_eq!(get(&status, "Progressing").0, "True");
 }
 
 #[test]

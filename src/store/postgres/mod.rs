@@ -37,7 +37,6 @@ macro_rules! in_transaction {
 
 mod append;
 mod copy;
-mod deployments;
 mod gaps;
 mod locks;
 mod merge;
@@ -77,13 +76,14 @@ use super::{
     SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
-    payload, read,
+    deployments, read,
+    retention::sql::Writing,
 };
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
-        RunDetail, ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
+        Run, RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -174,8 +174,18 @@ impl Inner {
         Snapshot::begin(&self.readers).await
     }
 
+    async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
+        deployments::scripts(&mut Writing(&mut *self.pool.acquire().await?), namespace).await
+    }
+
     async fn script_id(&self, script: &ScriptKey) -> Result<Option<i64>, StoreError> {
-        deployments::known_script(&mut *self.pool.acquire().await?, script).await
+        Ok(
+            sqlx::query_scalar("SELECT id FROM scripts WHERE namespace = $1 AND name = $2")
+                .bind(&script.namespace)
+                .bind(&script.name)
+                .fetch_optional(&self.pool)
+                .await?,
+        )
     }
 
     /// The owners of the streams of appends, in their order.
@@ -227,7 +237,13 @@ impl Store for PostgresStore {
         floor: i64,
         now: Timestamp,
     ) -> Result<Deployment, StoreError> {
-        in_transaction!(self.0, |c| deployments::begin(c, script, fingerprint, floor, now))
+        in_transaction!(self.0, |c| deployments::begin(
+            &mut Writing(c),
+            script,
+            fingerprint,
+            floor,
+            now
+        ))
     }
 
     async fn set_deployment_state(
@@ -239,18 +255,18 @@ impl Store for PostgresStore {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         in_transaction!(self.0, |c| deployments::set_state(
-            c, script, version, state, reason, now
+            &mut Writing(c),
+            script,
+            version,
+            state,
+            reason,
+            now
         ))
     }
 
-    async fn keep_spec(
-        &self,
-        script: &ScriptKey,
-        version: i64,
-        spec: &str,
-        changed_by: Option<&str>,
-    ) -> Result<(), StoreError> {
-        deployments::keep_spec(&self.0.pool, script, version, payload::pack(spec), changed_by).await
+    async fn keep_spec(&self, script: &ScriptKey, version: i64, kept: &KeptSpec) -> Result<(), StoreError> {
+        let mut connection = self.0.pool.acquire().await?;
+        deployments::keep_spec(&mut Writing(&mut *connection), script, version, kept).await
     }
 
     async fn deployed_spec(
@@ -258,21 +274,20 @@ impl Store for PostgresStore {
         script: &ScriptKey,
         version: i64,
     ) -> Result<Option<DeployedSpec>, StoreError> {
-        deployments::spec(&self.0.pool, script, version).await
+        deployments::spec(&mut Writing(&mut *self.0.pool.acquire().await?), script, version).await
     }
 
     async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError> {
-        deployments::list(&self.0.pool, script, limit).await
+        deployments::list(&mut Writing(&mut *self.0.pool.acquire().await?), script, limit).await
     }
 
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
-        if streams::pods(&self.0.pool, &[&pod.uid])
-            .await?
-            .contains_key(&pod.uid)
-        {
-            return Ok(());
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError> {
+        let mut known = streams::pods(&self.0.pool, &[&pod.uid]).await?;
+        if let Some(known) = known.remove(&pod.uid) {
+            return Ok(known);
         }
-        in_transaction!(self.0, |c| streams::register_pod(c, pod))
+        in_transaction!(self.0, |c| streams::register_pod(c, pod))?;
+        Ok(pod.clone())
     }
 
     async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
@@ -469,7 +484,7 @@ impl Store for PostgresStore {
     }
 
     async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
-        deployments::scripts(&self.0.pool, namespace).await
+        self.0.scripts(namespace).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
 use tokio::{sync::watch, time::sleep};
 
-use super::{Inner, deployments};
+use super::Inner;
 use crate::{model::ScriptKey, store::StoreError};
 
 const CHANNEL: &str = "scriptscope_changes";
@@ -56,7 +56,7 @@ pub async fn hear(store: Weak<Inner>, mut listener: PgListener, mut stored: watc
                 Err(error) => tracing::warn!(%error, "A notification of another replica is not understood."),
             },
             // The connection was lost, and what was said meanwhile: everything may have changed.
-            Ok(None) => match deployments::scripts(&store.readers, None).await {
+            Ok(None) => match store.scripts(None).await {
                 Ok(scripts) => scripts.iter().for_each(|script| store.changes.note(script)),
                 Err(error) => tracing::warn!(%error, "The scripts could not be listed."),
             },

@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 use tokio::time::sleep;
 
-use super::{PostgresStore, deployments, locks, retry};
+use super::{PostgresStore, locks, retry};
 use crate::{
     model::ScriptKey,
     store::{
-        StoreError,
+        StoreError, deployments,
         retention::{
             Budget, Cutoffs, Retained, Retention, SeenObject, Storage, pods,
             sql::Writing,
@@ -54,8 +54,9 @@ async fn note_object(
     script: &ScriptKey,
     object: &SeenObject,
 ) -> Result<(), StoreError> {
-    let id = deployments::script_id(c, script).await?;
-    steps::note_object(&mut Writing(c), id, object).await
+    let mut write = Writing(c);
+    let id = deployments::script_id(&mut write, script).await?;
+    steps::note_object(&mut write, id, object).await
 }
 
 #[async_trait]

@@ -4,19 +4,20 @@ use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{PgConnection, PgPool, Row};
 
-use super::deployments;
 use crate::{
     ingest::wire::StreamKey,
     store::{
         PodRecord, StoreError, StreamCheckpoint,
         batch::Owner,
+        deployments,
+        retention::sql::Writing,
         rows::{owner, pod, position},
     },
 };
 
 /// See [`crate::store::Store::register_pod`].
 pub async fn register_pod(connection: &mut PgConnection, pod: &PodRecord) -> Result<(), StoreError> {
-    let script_id = deployments::script_id(connection, &pod.script).await?;
+    let script_id = deployments::script_id(&mut Writing(&mut *connection), &pod.script).await?;
     sqlx::query(
         "INSERT INTO pods (uid, name, container, script_id, version, deployment_id) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (uid) DO NOTHING",

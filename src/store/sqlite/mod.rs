@@ -4,7 +4,6 @@
 //! was acknowledged survives the power.
 
 mod append;
-mod deployments;
 mod gaps;
 mod merge;
 mod open;
@@ -41,13 +40,14 @@ use super::{
     SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
-    payload, read, time,
+    deployments, read,
+    retention::sql::Writing,
 };
 use crate::{
     ingest::wire::StreamKey,
     model::{
-        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, LogGap, LogLine, Run,
-        RunDetail, ScriptKey, TimeRange, VersionFigures,
+        Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
+        Run, RunDetail, ScriptKey, TimeRange, VersionFigures,
     },
 };
 
@@ -204,7 +204,9 @@ impl Store for SqliteStore {
         self.0
             .writer
             .write(move |c| {
-                Box::pin(async move { deployments::begin(c, &script, &fingerprint, floor, now).await })
+                Box::pin(async move {
+                    deployments::begin(&mut Writing(c), &script, &fingerprint, floor, now).await
+                })
             })
             .await
     }
@@ -222,25 +224,21 @@ impl Store for SqliteStore {
             .writer
             .write(move |c| {
                 Box::pin(async move {
-                    deployments::set_state(c, &script, version, state, reason.as_deref(), now).await
+                    deployments::set_state(&mut Writing(c), &script, version, state, reason.as_deref(), now)
+                        .await
                 })
             })
             .await
     }
 
-    async fn keep_spec(
-        &self,
-        script: &ScriptKey,
-        version: i64,
-        spec: &str,
-        changed_by: Option<&str>,
-    ) -> Result<(), StoreError> {
-        let (script, spec) = (script.clone(), payload::pack(spec));
-        let changed_by = changed_by.map(str::to_owned);
+    async fn keep_spec(&self, script: &ScriptKey, version: i64, kept: &KeptSpec) -> Result<(), StoreError> {
+        let (script, kept) = (script.clone(), kept.clone());
         self.0
             .writer
             .write(move |c| {
-                Box::pin(async move { deployments::keep_spec(c, &script, version, spec, changed_by).await })
+                Box::pin(
+                    async move { deployments::keep_spec(&mut Writing(c), &script, version, &kept).await },
+                )
             })
             .await
     }
@@ -250,25 +248,29 @@ impl Store for SqliteStore {
         script: &ScriptKey,
         version: i64,
     ) -> Result<Option<DeployedSpec>, StoreError> {
-        deployments::spec(&self.0.lookups, script, version).await
+        deployments::spec(
+            &mut Writing(&mut *self.0.lookups.acquire().await?),
+            script,
+            version,
+        )
+        .await
     }
 
     async fn deployments(&self, script: &ScriptKey, limit: usize) -> Result<Vec<Deployment>, StoreError> {
-        deployments::list(&self.0.lookups, script, limit).await
+        deployments::list(&mut Writing(&mut *self.0.lookups.acquire().await?), script, limit).await
     }
 
-    async fn register_pod(&self, pod: &PodRecord) -> Result<(), StoreError> {
-        if streams::pods(&self.0.lookups, [pod.uid.as_str()].into_iter())
-            .await?
-            .contains_key(&pod.uid)
-        {
-            return Ok(());
+    async fn register_pod(&self, pod: &PodRecord) -> Result<PodRecord, StoreError> {
+        let mut known = streams::pods(&self.0.lookups, [pod.uid.as_str()].into_iter()).await?;
+        if let Some(known) = known.remove(&pod.uid) {
+            return Ok(known);
         }
-        let pod = pod.clone();
+        let new = pod.clone();
         self.0
             .writer
-            .write(move |c| Box::pin(async move { streams::register_pod(c, &pod).await }))
-            .await
+            .write(move |c| Box::pin(async move { streams::register_pod(c, &new).await }))
+            .await?;
+        Ok(pod.clone())
     }
 
     async fn open_streams(&self, keys: &[StreamKey]) -> Result<Vec<Option<StreamCheckpoint>>, StoreError> {
@@ -469,7 +471,7 @@ impl Store for SqliteStore {
     }
 
     async fn scripts(&self, namespace: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {
-        deployments::scripts(&self.0.lookups, namespace).await
+        deployments::scripts(&mut Writing(&mut *self.0.lookups.acquire().await?), namespace).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

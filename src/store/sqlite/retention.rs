@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{SqliteStore, deployments};
+use super::SqliteStore;
 use crate::{
     model::ScriptKey,
     store::{
-        StoreError,
+        StoreError, deployments,
         retention::{
             Budget, Cutoffs, Retained, Retention, SeenObject, Storage, pods,
             sql::Writing,
@@ -113,8 +113,9 @@ impl Retention for SqliteStore {
             .writer
             .write(move |c| {
                 Box::pin(async move {
-                    let id = deployments::script_id(c, &script).await?;
-                    steps::note_object(&mut Writing(c), id, &object).await
+                    let mut write = Writing(c);
+                    let id = deployments::script_id(&mut write, &script).await?;
+                    steps::note_object(&mut write, id, &object).await
                 })
             })
             .await

@@ -4,19 +4,21 @@ use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
-use super::{ROWS_PER_STATEMENT, deployments, push_list};
+use super::{ROWS_PER_STATEMENT, push_list};
 use crate::{
     ingest::wire::StreamKey,
     store::{
         PodRecord, StoreError, StreamCheckpoint,
         batch::Owner,
+        deployments,
+        retention::sql::Writing,
         rows::{owner, pod, position},
     },
 };
 
 /// See [`crate::store::Store::register_pod`].
 pub async fn register_pod(connection: &mut SqliteConnection, pod: &PodRecord) -> Result<(), StoreError> {
-    let script_id = deployments::script_id(connection, &pod.script).await?;
+    let script_id = deployments::script_id(&mut Writing(&mut *connection), &pod.script).await?;
     sqlx::query(
         "INSERT INTO pods (uid, name, container, script_id, version, deployment_id) VALUES (?, ?, ?, ?, ?, ?) \
          ON CONFLICT (uid) DO NOTHING",

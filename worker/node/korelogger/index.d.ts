@@ -19,6 +19,10 @@ interface KoreLogger {
   warning: Log;
   /** Logs at level ERROR. */
   error: Log;
+  /** The run's W3C `traceparent`, to be sent with calls of other services; empty outside a run. */
+  traceparent: () => string;
+  /** The `tracestate` that came with the run's call; empty where there is none. */
+  tracestate: () => string;
   /**
    * Makes `console.debug`, `log`, `info`, `warn`, `error` and `trace` log lines instead of printing them: `log` and `info`
    * at INFO, `warn` at WARNING, `error` and `trace` at ERROR. Returns a function that undoes it. Outside a ScriptScope pod

@@ -6,7 +6,7 @@
 //
 // Nothing here ever throws.
 
-const { log } = require('./lib/log.js');
+const { log, trace } = require('./lib/log.js');
 const { bridgeConsole } = require('./lib/bridge.js');
 
 module.exports = {
@@ -14,5 +14,7 @@ module.exports = {
   info: (message, ...args) => log('INFO', message, args),
   warning: (message, ...args) => log('WARNING', message, args),
   error: (message, ...args) => log('ERROR', message, args),
+  traceparent: () => trace('traceparent'),
+  tracestate: () => trace('tracestate'),
   bridgeConsole,
 };

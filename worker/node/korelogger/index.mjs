@@ -1,4 +1,4 @@
 import korelogger from './index.js';
 
-export const { debug, info, warning, error, bridgeConsole } = korelogger;
+export const { debug, info, warning, error, traceparent, tracestate, bridgeConsole } = korelogger;
 export default korelogger;

@@ -126,7 +126,7 @@ test('import and require give the same', () => {
     const theirs = createRequire('/')(${PACKAGE});
     console.log(ours.default === theirs, ours.info === theirs.info, Object.keys(ours).sort().join());`;
   const out = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' });
-  assert.equal(out, 'true true bridgeConsole,debug,default,error,info,warning\n');
+  assert.equal(out, 'true true bridgeConsole,debug,default,error,info,traceparent,tracestate,warning\n');
 });
 
 test('npm installs it', () => {
@@ -170,4 +170,12 @@ test('a child of a run logs into it', async () => {
 test('a child whose worker is gone prints the echo', () => {
   const context = JSON.stringify({ ...CONTEXT, pipe: '/proc/0/fd/5' });
   assert.equal(printed("korelogger.info('alone')", { SCRIPTSCOPE_RUN_CONTEXT: context }), 'INFO :: alone\n');
+});
+
+test('a trace is passed on, and outside a run there is none', () => {
+  const code = 'console.log(JSON.stringify([korelogger.traceparent(), korelogger.tracestate()]))';
+  const none = { TRACEPARENT: undefined, TRACESTATE: undefined };
+  assert.deepEqual(JSON.parse(printed(code, none)), ['', '']);
+  const trace = { TRACEPARENT: CONTEXT.traceparent, TRACESTATE: 'vendor=1' };
+  assert.deepEqual(JSON.parse(printed(code, trace)), [CONTEXT.traceparent, 'vendor=1']);
 });

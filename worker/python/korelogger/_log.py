@@ -1,9 +1,9 @@
 """Where log lines go.
 
-In a worker of the ScriptScope runner each line is one datagram to the runner, which prints it at once. A mark of fixed
-length in the run's standard output says where the echo ``LEVEL :: message`` belongs: the caller sees it there, and it is
-not stored a second time. A process that a run starts sends its lines the same way, without a mark, since its output may
-be read by the run itself. Anywhere else the span and the echo are printed.
+In a worker of the ScriptScope runner a mark in the run's standard output holds each line, which the runner prints at once.
+It also says where the echo ``LEVEL :: message`` belongs: the caller sees it there, and it is not stored a second time. A
+line that is too long for one write goes ahead as a datagram, and the mark names it. A process that a run starts sends
+datagrams without a mark, since its output may be read by the run itself. Anywhere else the span and the echo are printed.
 """
 
 import json
@@ -19,6 +19,8 @@ _CONTEXT = "SCRIPTSCOPE_RUN_CONTEXT"
 # As OpenTelemetry passes a trace on in a process's environment.
 _TRACE = {"TRACEPARENT": "traceparent", "TRACESTATE": "tracestate"}
 _PAUSE_MS = 1
+# A write of so many bytes into a pipe is never mixed with another one.
+_ATOMIC = 4096
 
 
 class _Sink:
@@ -125,13 +127,32 @@ def _open() -> None:
 
 
 def _send(sink: _Sink, text: str, log_id: str) -> None:
-    marked = sink.mark_fd >= 0
-    try:
-        sink.send((b"E" if marked else b"N") + text.encode("utf-8", "replace"))
-    except OSError:
+    span = text.encode("utf-8", "replace")
+    if sink.mark_fd < 0:
+        sink.send(b"N" + span)
         return
-    if marked:
-        os.write(sink.mark_fd, sink.mark + log_id.encode() + b"\0")
+    # The mark ends in a colon; a span stands behind an equals sign and its length in four hexadecimal digits.
+    whole = b"%b=%04x%b\0" % (sink.mark[:-1], len(span), span)
+    try:
+        if len(whole) <= _ATOMIC:
+            _write(sink.mark_fd, whole)
+            return
+    except OSError:
+        # The script has closed its standard output.
+        sink.send(b"N" + span)
+        return
+    sink.send(b"E" + span)
+    _write(sink.mark_fd, sink.mark + log_id.encode() + b"\0")
+
+
+def _write(fd: int, mark: bytes) -> None:
+    """Writes a mark as a whole; waits while the pipe is full, which the script may have made non-blocking."""
+    while True:
+        try:
+            os.write(fd, mark)
+            return
+        except BlockingIOError:
+            select.select((), (fd,), (), _PAUSE_MS / 1000)
 
 
 def _print(text: str) -> None:

@@ -71,6 +71,12 @@ class Template:
     """What all spans of one run have in common."""
 
     def __init__(self, context: dict) -> None:
+        self._context = context
+        self._tail = ""
+
+    def _fill(self) -> None:
+        """Most runs log nothing, and need none of this."""
+        context = self._context
         trace = str(context.get("traceparent") or "")
         parts = trace.split("-")
         trace_id = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else _ids.getrandbits(128).to_bytes(16, "big").hex()
@@ -83,6 +89,8 @@ class Template:
 
     def span(self, level: str, message: str, attributes: dict, log_id: str) -> str:
         """The span. Never longer than a datagram: the message is cut before that."""
+        if not self._tail:
+            self._fill()
         text = _encode(message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + CUT)
         extra = _extra(attributes) if attributes else ""
         if len(text) + len(extra) > MAX_SPAN // 4:

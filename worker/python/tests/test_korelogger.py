@@ -130,7 +130,6 @@ class Inside(unittest.TestCase):
         self.addCleanup(lambda: _restore(state))
         read, write = os.pipe()
         self.addCleanup(os.close, read)
-        self.addCleanup(os.close, write)
         _log.attach(self.name, b"\0mark:", {"deployment_id": "deploy_1"})
         _log.begin_run(CONTEXT, write)
 
@@ -146,22 +145,68 @@ class Inside(unittest.TestCase):
         async def tasks():
             await asyncio.gather(task("a"), task("b"), asyncio.to_thread(log, "c"))
 
-        received = []
-        reader = threading.Thread(target=lambda: received.extend(self.receive() for _ in range(80)))
+        output = []
+        reader = threading.Thread(target=lambda: output.append(_read_all(read)))
         reader.start()
         other = threading.Thread(target=log, args=("d",))
         other.start()
         asyncio.run(tasks())
         other.join()
-        reader.join()
         _log.end_run()
-        self.assertEqual({kind for kind, _ in received}, {b"E"})
-        self.assertEqual({span["attributes"]["run_id"] for _, span in received}, {"run_1"})
-        texts = sorted(span["attributes"]["log.message"] for _, span in received)
+        os.close(write)
+        reader.join()
+        received = _marked(output[0])
+        self.assertEqual({span["attributes"]["run_id"] for span in received}, {"run_1"})
+        texts = sorted(span["attributes"]["log.message"] for span in received)
         self.assertEqual(texts, sorted(f"{name} {i}" for name in "abcd" for i in range(20)))
-        ids = [span["attributes"]["log.meta.logid"].encode() for _, span in received]
-        marks = os.read(read, 1 << 16).split(b"\0mark:")[1:]
-        self.assertEqual(sorted(marks), sorted(log_id + b"\0" for log_id in ids))
+
+    def test_a_line_too_long_for_one_write_goes_ahead_of_its_mark(self):
+        state = (_log._sink, _log._template, _log._outside, _log._opened)
+        self.addCleanup(lambda: _restore(state))
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        _log.attach(self.name, b"\0mark:", {})
+        _log.begin_run(CONTEXT, write)
+        korelogger.info("x" * 5000)
+        _log.end_run()
+        os.close(write)
+        kind, span = self.receive()
+        self.assertEqual((kind, span["attributes"]["log.message"]), (b"E", "x" * 5000))
+        log_id = span["attributes"]["log.meta.logid"]
+        self.assertEqual(len(log_id), 24)
+        self.assertEqual(_read_all(read), b"\0mark:" + log_id.encode() + b"\0")
+
+    def test_a_full_pipe_that_does_not_block_is_waited_for(self):
+        state = (_log._sink, _log._template, _log._outside, _log._opened)
+        self.addCleanup(lambda: _restore(state))
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        os.set_blocking(write, False)
+        _log.attach(self.name, b"\0mark:", {})
+        _log.begin_run(CONTEXT, write)
+        output = []
+        reader = threading.Thread(target=lambda: output.append(_read_all(read)))
+        threading.Timer(0.05, reader.start).start()
+        for i in range(200):
+            korelogger.info("%d", i)
+        _log.end_run()
+        os.close(write)
+        while not output:
+            threading.Event().wait(0.01)
+        self.assertEqual([span["attributes"]["log.message"] for span in _marked(output[0])], [str(i) for i in range(200)])
+
+    def test_a_line_is_kept_where_the_output_is_closed(self):
+        state = (_log._sink, _log._template, _log._outside, _log._opened)
+        self.addCleanup(lambda: _restore(state))
+        read, write = os.pipe()
+        os.close(read)
+        self.addCleanup(os.close, write)
+        _log.attach(self.name, b"\0mark:", {})
+        _log.begin_run(CONTEXT, write)
+        korelogger.info("nobody reads")
+        _log.end_run()
+        kind, span = self.receive()
+        self.assertEqual((kind, span["attributes"]["log.message"]), (b"N", "nobody reads"))
 
     def test_a_child_of_a_run_logs_into_it(self):
         code = "import korelogger; korelogger.info('from a child'); print('its own')"
@@ -205,13 +250,32 @@ class Inside(unittest.TestCase):
         self.assertNotIn("SCRIPTSCOPE_RUN_CONTEXT", os.environ)
         korelogger.info("after")
         os.close(write)
-        spans = [self.receive() for _ in range(3)]
-        self.assertEqual([kind for kind, _ in spans], [b"N", b"E", b"N"])
-        self.assertEqual([s["attributes"].get("run_id") for _, s in spans], [None, "run_1", None])
-        log_id = spans[1][1]["attributes"]["log.meta.logid"]
-        self.assertEqual(len(log_id), 24)
-        self.assertEqual(os.read(read, 1000), b"\0mark:" + log_id.encode() + b"\0")
+        spans = [self.receive() for _ in range(2)]
+        self.assertEqual([(kind, s["attributes"].get("run_id")) for kind, s in spans], [(b"N", None)] * 2)
+        (during,) = _marked(_read_all(read))
+        self.assertEqual(during["attributes"]["run_id"], "run_1")
         os.close(read)
+
+
+def _read_all(fd):
+    """What a pipe holds until its end."""
+    parts = []
+    while part := os.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _marked(output):
+    """The spans in marks, of which the output consists."""
+    spans = []
+    while output:
+        head, rest = output[: len(b"\0mark=0000")], output[len(b"\0mark=0000") :]
+        assert head.startswith(b"\0mark="), head
+        length = int(head[-4:], 16)
+        spans.append(json.loads(rest[:length]))
+        assert rest[length : length + 1] == b"\0"
+        output = rest[length + 1 :]
+    return spans
 
 
 def _restore(state):

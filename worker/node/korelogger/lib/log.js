@@ -98,9 +98,15 @@ function isPlain(value) {
   return prototype === Object.prototype || prototype === null;
 }
 
+/** A member of the trace that the calling code's run belongs to; empty where there is none. */
+function trace(key) {
+  const link = globalThis[LINK];
+  return String((link ? link.current().context[key] : process.env[key.toUpperCase()]) ?? '');
+}
+
 /** Whether lines go to a runner, from this process or the one that has started it. */
 function isInRun() {
   return globalThis[LINK] !== undefined || process.env[CONTEXT] !== undefined;
 }
 
-module.exports = { isInRun, log, write };
+module.exports = { isInRun, log, trace, write };
