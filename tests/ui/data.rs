@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use scriptscope::{
-    model::{DeploymentState, ScriptKey},
+    model::{DeploymentState, KeptSpec, ScriptKey},
     store::Store,
 };
 use serde_json::{Value, json};
@@ -80,10 +80,12 @@ async fn deploy_pay(store: &Arc<dyn Store>, pay: &ScriptKey, now: Timestamp) {
         let rate = if version == 3 { "0" } else { "1.0825" };
         let spec = json!({"runtime": "python", "timeoutSeconds": timeout, "env": [{"name": "RATE", "value": rate}],
             "source": {"inline": {"main.py": format!("def charge(amount):\n    return amount * {rate}\n")}}});
-        store
-            .keep_spec(pay, version, &spec.to_string(), Some(who))
-            .await
-            .unwrap();
+        let kept = KeptSpec {
+            spec: spec.to_string(),
+            changed_by: Some(who.to_owned()),
+            ..KeptSpec::default()
+        };
+        store.keep_spec(pay, version, &kept).await.unwrap();
     }
 }
 
