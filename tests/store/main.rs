@@ -163,6 +163,7 @@ mod sqlite_file {
         let backend = sqlite();
         let (a, known) = (script("a"), [1, 2, 3]);
         let copy = backend.path.with_extension("copy");
+        let options = SqliteConnectOptions::new().filename(&backend.path);
         for version in known {
             let store = backend.open().await;
             let begun = store.begin_deployment(&a, &version.to_string(), 0, at(0)).await;
@@ -170,8 +171,15 @@ mod sqlite_file {
             store.close().await;
             drop(store);
             if version == 1 {
-                std::fs::copy(&backend.path, &copy).unwrap();
+                // What is in the log beside the file belongs to the copy as well.
+                let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+                let into = sqlx::query("VACUUM INTO ?1").bind(copy.to_str().unwrap());
+                into.execute(&mut file).await.unwrap();
+                file.close().await.unwrap();
             }
+        }
+        for beside in ["db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(backend.path.with_extension(beside));
         }
         std::fs::rename(&copy, &backend.path).unwrap();
         let store = backend.open().await;
