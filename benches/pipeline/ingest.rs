@@ -23,7 +23,7 @@ pub const SCRIPT: &str = "measured";
 
 /// Plain lines into SQLite.
 pub fn plain_sqlite(scale: Scale) {
-    let lines = scale.of(10_000_000, 300_000);
+    let lines = scale.of(30_000_000, 300_000);
     let work = Work::new(|logs, pods| generate::plain(logs, pods, lines));
     work.print_wc();
     let measured = work.ship(lines);
