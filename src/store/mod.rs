@@ -172,6 +172,16 @@ pub struct Page<T, K> {
     pub next: Option<K>,
 }
 
+impl<T, K> Page<T, K> {
+    /// The page with each row made into another.
+    pub fn map<U>(self, of: impl FnMut(T) -> U) -> Page<U, K> {
+        Page {
+            rows: self.rows.into_iter().map(of).collect(),
+            next: self.next,
+        }
+    }
+}
+
 impl<T, K> Default for Page<T, K> {
     fn default() -> Self {
         Self {
@@ -397,7 +407,7 @@ pub trait Store: Retention + 'static {
     /// One run with its payloads.
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError>;
 
-    /// A page of log lines.
+    /// A page of log lines; it may be shorter than asked for where they are long.
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
 
     /// How far the log of a script is stored.
@@ -405,6 +415,9 @@ pub trait Store: Retention + 'static {
 
     /// Lines that were stored between two positions, the oldest first.
     async fn logs_between(&self, query: &TailQuery) -> Result<Tail, StoreError>;
+
+    /// The rows of a script as they are now, to be read at length.
+    async fn snapshot(&self, script: &ScriptKey) -> Result<Box<dyn StoreSnapshot>, StoreError>;
 
     /// How many lines a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
     async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError>;
@@ -419,6 +432,23 @@ pub trait Store: Retention + 'static {
 
     /// Ends writing: waits for what is under way and lets go of the database. Later writes fail.
     async fn close(&self);
+}
+
+/// The rows of one script as they were at one moment (that of the first page), whatever is stored, merged or deleted
+/// meanwhile.
+///
+/// It has a connection of its own, and the database keeps for it what it would clear away; so it is not to be held any
+/// longer than reading takes, and never at the pace of somebody far away.
+#[async_trait]
+pub trait StoreSnapshot: Send {
+    /// A page of runs.
+    async fn runs(&mut self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError>;
+
+    /// A page of runs with what went in and what came out; it may be shorter than asked for where that is much.
+    async fn run_details(&mut self, query: &RunQuery) -> Result<Page<RunDetail, RunCursor>, StoreError>;
+
+    /// A page of log lines.
+    async fn logs(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
 }
 
 /// Opens the store at `url`: `sqlite:///path/to/file` or `postgres://user:password@host:port/database`.
