@@ -14,6 +14,7 @@ mod read;
 mod retention;
 mod rows;
 mod run_changes;
+mod snapshot;
 pub mod sqlite;
 mod tail;
 mod text_index;
@@ -40,6 +41,7 @@ pub use retention::{
     Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
     Storage, Wish, fair_share,
 };
+pub use snapshot::StoreSnapshot;
 pub use tail::{LogPosition, Mark, Tail, TailQuery};
 
 /// A pod of a script, remembered longer than the cluster does.
@@ -432,23 +434,6 @@ pub trait Store: Retention + 'static {
 
     /// Ends writing: waits for what is under way and lets go of the database. Later writes fail.
     async fn close(&self);
-}
-
-/// The rows of one script as they were at one moment (that of the first page), whatever is stored, merged or deleted
-/// meanwhile.
-///
-/// It has a connection of its own, and the database keeps for it what it would clear away; so it is not to be held any
-/// longer than reading takes, and never at the pace of somebody far away.
-#[async_trait]
-pub trait StoreSnapshot: Send {
-    /// A page of runs.
-    async fn runs(&mut self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError>;
-
-    /// A page of runs with what went in and what came out; it may be shorter than asked for where that is much.
-    async fn run_details(&mut self, query: &RunQuery) -> Result<Page<RunDetail, RunCursor>, StoreError>;
-
-    /// A page of log lines.
-    async fn logs(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
 }
 
 /// Opens the store at `url`: `sqlite:///path/to/file` or `postgres://user:password@host:port/database`.
