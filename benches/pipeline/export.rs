@@ -27,7 +27,7 @@ use crate::{
     usage,
 };
 
-/// DuckDB's `COPY` of the same rows from a Parquet file of ours; prints how long it took.
+/// `COPY` of `DuckDB` of the same rows from a Parquet file of ours; prints how long it took.
 const DUCKDB: &str = "
 import sys, time, duckdb
 began = time.monotonic()
