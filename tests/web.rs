@@ -19,6 +19,7 @@ use scriptscope::{
     export::{
         Plan, Table,
         file::{ExportFolder, ExportKey},
+        format::Format,
     },
     metrics::Metrics,
     model::{Filter, LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType, TimeRange},
@@ -223,14 +224,21 @@ impl Site {
             namespace: "shop".into(),
             name: name.into(),
         };
-        let plan = Plan {
-            script: ScriptKey::new("shop", "pay"),
+        let plan = Plan::new(
+            ScriptKey::new("shop", "pay"),
             table,
-            range: TimeRange::ALL,
-            filter: Filter::default(),
-        };
+            TimeRange::ALL,
+            Filter::default(),
+        );
         ExportFolder::new(self.folder.path())
-            .write(&key, "uid-1", plan, self.store.clone(), &|_| {})
+            .write(
+                &key,
+                "uid-1",
+                plan,
+                Format::default(),
+                self.store.clone(),
+                &|_| {},
+            )
             .await
             .unwrap()
     }
@@ -546,6 +554,12 @@ fn records(csv: &[u8]) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// A time of a page as files have it.
+fn with_micros(time: &Value) -> String {
+    let time: Timestamp = time.as_str().unwrap().parse().unwrap();
+    format!("{time:.6}")
+}
+
 #[tokio::test]
 async fn a_csv_file_has_the_rows_of_the_pages() {
     let site = site().await;
@@ -574,7 +588,7 @@ async fn a_csv_file_has_the_rows_of_the_pages() {
                 time.map(scriptscope::export::csv::milliseconds)
                     .unwrap_or_default(),
                 text(&r["function"]),
-                text(&r["executedOn"]),
+                with_micros(&r["executedOn"]),
                 text(&r["sourceType"]),
                 text(&r["source"]),
             ]
@@ -590,9 +604,8 @@ async fn a_csv_file_has_the_rows_of_the_pages() {
         .unwrap()
         .iter()
         .map(|l| {
-            ["logId", "level", "message", "timestamp"]
-                .map(|c| text(&l[c]))
-                .to_vec()
+            let [id, level, message] = ["logId", "level", "message"].map(|c| text(&l[c]));
+            vec![id, level, message, with_micros(&l["timestamp"])]
         })
         .collect();
     assert_eq!(records(&answer.body), expected);

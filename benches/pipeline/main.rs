@@ -13,6 +13,7 @@
 #[allow(dead_code)] // shared with the tests
 mod cluster;
 mod disk;
+mod export;
 mod figures;
 mod generate;
 mod ingest;
@@ -61,6 +62,8 @@ const BENCHES: &[Bench] = &[
     ("rss_idle", memory::idle),
     ("rss_ingest", ingest::rss),
     ("rss_export", memory::export),
+    ("export_logs_csv", export::logs_csv),
+    ("export_runs_csv", export::runs_csv),
     ("runner_overhead_p50", sandbox::overhead_python),
     ("runner_overhead_p50_node", sandbox::overhead_node),
     ("korelogger_call", sandbox::korelogger_python),

@@ -24,7 +24,8 @@ pub const WHOLE: Content = Content {
     payloads: true,
     lines: true,
 };
-const BARE: Content = Content {
+/// Nothing but the runs.
+pub const BARE: Content = Content {
     payloads: false,
     lines: false,
 };
@@ -92,7 +93,8 @@ pub fn bytes_per_run(scale: Scale) {
     .print();
 }
 
-fn ingest(scratch: &Path, runs: usize, content: Content) -> Measured {
+/// So many runs into a new SQLite file of a folder.
+pub fn ingest(scratch: &Path, runs: usize, content: Content) -> Measured {
     let logs = scratch.join("pods");
     let pods = generate::pods(FILES, SCRIPT);
     write(&logs, &pods, runs, content);

@@ -46,6 +46,8 @@ pub mod conditions {
     pub const COMPLETE: &str = "Complete";
     /// The export failed.
     pub const FAILED: &str = "Failed";
+    /// The export was cancelled.
+    pub const CANCELLED: &str = "Cancelled";
 }
 
 /// Reasons of conditions and events of a `CustomScript`; the only ones used.

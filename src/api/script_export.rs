@@ -8,7 +8,22 @@ use serde::{Deserialize, Serialize};
 use super::NameRef;
 use crate::model;
 
-/// A CSV file made of a script's runs or log lines, once.
+pub use crate::export::format::Compression;
+
+/// A rule that optional fields stay as they are.
+macro_rules! stays {
+    ($first:literal $(, $field:literal)*) => {
+        concat!(stays!(@ $first) $(, " && ", stays!(@ $field))*)
+    };
+    (@ $field:literal) => {
+        concat!(
+            "has(self.", $field, ") == has(oldSelf.", $field, ") && (!has(self.", $field, ") || self.", $field,
+            " == oldSelf.", $field, ")"
+        )
+    };
+}
+
+/// A file made of a script's runs or log lines, once.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "scriptscope.dev",
@@ -17,7 +32,7 @@ use crate::model;
     plural = "scriptexports",
     shortname = "sexport",
     category = "scriptscope",
-    doc = "A CSV file made of a script's runs or log lines, once.",
+    doc = "A file made of a script's runs or log lines, once.",
     namespaced,
     status = "ScriptExportStatus",
     printcolumn(
@@ -47,8 +62,12 @@ use crate::model;
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self == oldSelf")
-    .message("spec can not be changed: an export is made once; create another ScriptExport"))]
+#[x_kube(validation = Rule::new("self.scriptRef == oldSelf.scriptRef && self.data == oldSelf.data")
+    .message("spec can not be changed, but for cancelled and ttlAfterFinished: an export is made once; create another ScriptExport"))]
+#[x_kube(validation = Rule::new(stays!("range", "match", "filters", "columns", "format", "compression", "csv", "destination"))
+    .message("spec can not be changed, but for cancelled and ttlAfterFinished: an export is made once; create another ScriptExport"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.cancelled) || !oldSelf.cancelled || (has(self.cancelled) && self.cancelled)")
+    .message("spec.cancelled can not be taken back; create another ScriptExport"))]
 pub struct ScriptExportSpec {
     /// The script, in the same namespace. It need not exist any more; its data is enough.
     pub script_ref: NameRef,
@@ -64,9 +83,33 @@ pub struct ScriptExportSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub filters: Vec<model::Condition>,
+    /// Which columns the file has, by their headings, in this order. Default: the eight of runs (Run ID, Status,
+    /// Deployment Version, Response Time, Function, Executed On, Source Type, Source) or the four of log lines (Log ID,
+    /// Log Level, Log Message, Timestamp). Further ones: Finished On, Reason, Deployment ID, Trace ID, Input, Output,
+    /// Error, Traceback of runs, and Run ID, Attributes of log lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 100)))]
+    pub columns: Vec<String>,
+    /// How the file is written.
+    #[serde(default)]
+    pub format: ExportFormat,
+    /// What a CSV file is compressed with. A Parquet file is compressed within, always.
+    #[serde(default)]
+    pub compression: Compression,
+    /// What only CSV files have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvOptions>,
     /// Where the file goes. Default: the operator's own volume.
     #[serde(default)]
     pub destination: Destination,
+    /// Set to end the export; what was written of its file is removed. No effect on one that has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
+    /// How long after its end the object is deleted, and the file with it: a number and s, m, h, d or w, such as `7d`.
+    /// Default: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,6}[smhdw]$"))]
+    pub ttl_after_finished: Option<String>,
 }
 
 /// What is exported.
@@ -76,6 +119,25 @@ pub enum ExportData {
     Runs,
     /// Log lines, into `<script>_logs_data.csv`.
     Logs,
+}
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExportFormat {
+    /// Text, one record a line.
+    #[default]
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+/// What only CSV files have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CsvOptions {
+    /// Whether the file begins with a byte order mark, by which Excel knows that it is UTF-8.
+    #[serde(default)]
+    pub bom: bool,
 }
 
 /// A range of time, in exactly one of three ways.
@@ -117,7 +179,7 @@ pub struct VolumeDestination {}
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ScriptExportStatus {
-    /// Pending, Running, Succeeded or Failed.
+    /// Pending, Running, Succeeded, Failed or Cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<ExportPhase>,
     /// Generation of the object that this status speaks of.
@@ -135,7 +197,7 @@ pub struct ScriptExportStatus {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
-    /// Complete or Failed.
+    /// Complete, Failed or Cancelled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -152,6 +214,7 @@ pub enum ExportPhase {
     Running,
     Succeeded,
     Failed,
+    Cancelled,
 }
 
 /// How far an export is.
@@ -160,6 +223,9 @@ pub enum ExportPhase {
 pub struct ExportProgress {
     /// Rows written.
     pub rows_written: i64,
+    /// Rows that there will be, about; none where counting them would take too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_estimated: Option<i64>,
     /// Bytes written.
     pub bytes_written: i64,
 }

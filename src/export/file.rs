@@ -4,23 +4,47 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use jiff::Timestamp;
+use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tokio::{fs, io::AsyncWriteExt};
+use tokio::{
+    fs,
+    io::AsyncWriteExt,
+    sync::mpsc,
+    task::{self, JoinHandle},
+};
 
 use crate::{
     model::{Filter, ScriptKey},
     store::Store,
 };
 
-use super::{ExportError, Plan, Table, pages::CsvPages};
+use super::{
+    ExportError, Plan, Table,
+    encode::{Encoder, Hashed, Written},
+    format::Format,
+    rows::{PageSize, RowPages, Rows, Source},
+};
 
 /// Name of the description. No file of rows ends in `.json`.
 const SIDECAR: &str = "export.json";
+/// What is read at once. Three pages are in memory: one is read, one waits, one is written.
+const PAGE: PageSize = PageSize {
+    bytes: 4 << 20,
+    rows: 32_768,
+};
+/// Pages read ahead of the writing.
+const AHEAD: usize = 1;
+/// Room on the volume that no export takes: the store may lie there, too, and must go on.
+const KEPT_FREE: u64 = 64 << 20;
+/// How often the removal of a folder is tried, in which something may just be coming to its end.
+const REMOVALS: u32 = 5;
 
 /// What an export holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +62,12 @@ pub struct Sidecar {
     pub to: Option<Timestamp>,
     /// Which rows.
     pub filter: Filter,
+    /// How they are written.
+    #[serde(default)]
+    pub format: Format,
+    /// What is said of them; empty in a description from before columns could be chosen.
+    #[serde(default)]
+    pub columns: Vec<String>,
     /// Name of the file.
     pub file_name: String,
     /// Its size.
@@ -70,6 +100,7 @@ pub struct ExportKey {
 #[derive(Clone, Debug)]
 pub struct ExportFolder {
     root: PathBuf,
+    kept_free: u64,
 }
 
 impl ExportFolder {
@@ -77,7 +108,27 @@ impl ExportFolder {
     pub fn new(data_dir: &Path) -> Self {
         Self {
             root: data_dir.join("exports"),
+            kept_free: KEPT_FREE,
         }
+    }
+
+    /// The same folder, on a volume of which so many bytes are to stay free.
+    #[must_use]
+    pub fn keep_free(self, bytes: u64) -> Self {
+        Self {
+            kept_free: bytes,
+            ..self
+        }
+    }
+
+    /// Fails where the volume is almost full.
+    fn check_room(&self) -> Result<(), ExportError> {
+        let volume = statvfs(&self.root).map_err(io::Error::from)?;
+        let free = volume.blocks_available().saturating_mul(volume.fragment_size());
+        if free < self.kept_free {
+            return Err(ExportError::Full(self.kept_free));
+        }
+        Ok(())
     }
 
     /// The folder of one export; only for names that Kubernetes allows, none of which leads out of the root.
@@ -99,7 +150,7 @@ impl ExportFolder {
         };
         let sidecar: Sidecar = serde_json::from_slice(&text)?;
         // Not from the description: nothing it says may lead out of the folder.
-        let path = folder.join(sidecar.data.file_name(&sidecar.script.name));
+        let path = folder.join(sidecar.data.file_name(&sidecar.script.name, sidecar.format));
         if !is_object_name(&sidecar.script.name) {
             return Err(ExportError::Name(sidecar.script.name));
         }
@@ -120,6 +171,7 @@ impl ExportFolder {
         key: &ExportKey,
         uid: &str,
         plan: Plan,
+        format: Format,
         store: Arc<dyn Store>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Sidecar, ExportError> {
@@ -130,32 +182,40 @@ impl ExportFolder {
         let mut sidecar = Sidecar {
             uid: uid.to_owned(),
             script: plan.script.clone(),
-            data: plan.table,
+            data: plan.table(),
             from: plan.range.from,
             to: plan.range.to,
             filter: plan.filter.clone(),
-            file_name: plan.table.file_name(&plan.script.name),
+            format,
+            columns: plan.columns.headings().into_iter().map(str::to_owned).collect(),
+            file_name: plan.table().file_name(&plan.script.name, format),
             bytes: 0,
             sha256: String::new(),
             rows: 0,
         };
-        let mut pages = CsvPages::new(store, plan)?;
+        let columns = plan.columns.clone();
+        let snapshot = store.snapshot(&plan.script).await?;
+        let pages = RowPages::new(snapshot, plan, PAGE)?;
         self.remove(key).await?;
         fs::create_dir_all(&folder).await?;
 
-        let mut file = NewFile::create(&folder, &sidecar.file_name).await?;
-        let mut hash = Sha256::new();
-        let mut done = Progress::default();
-        while let Some(page) = pages.next_page().await? {
-            hash.update(&page.bytes);
-            file.file.write_all(&page.bytes).await?;
-            done.rows += page.rows;
-            done.bytes += page.bytes.len() as u64;
-            progress(done);
-        }
+        let file = NewFile::create(&folder, &sidecar.file_name).await?;
+        let bytes = Arc::new(AtomicU64::new(0));
+        let out = Hashed::new(file.file.try_clone().await?.into_std().await, Arc::clone(&bytes));
+        let writing = Writing::begin(Encoder::new(format, columns, out)?);
+        let report = |rows| {
+            let bytes = bytes.load(Ordering::Relaxed);
+            progress(Progress { rows, bytes });
+            self.check_room()
+        };
+        let (rows, written) = writing.all(pages, &report).await?;
         file.finish().await?;
-        (sidecar.rows, sidecar.bytes) = (done.rows, done.bytes);
-        sidecar.sha256 = hex(&hash.finalize());
+        (sidecar.rows, sidecar.bytes) = (rows, written.bytes);
+        sidecar.sha256 = hex(&written.sha256);
+        progress(Progress {
+            rows,
+            bytes: written.bytes,
+        });
 
         let mut description = NewFile::create(&folder, SIDECAR).await?;
         description.file.write_all(&serde_json::to_vec(&sidecar)?).await?;
@@ -170,16 +230,14 @@ impl ExportFolder {
     pub async fn remove(&self, key: &ExportKey) -> Result<(), ExportError> {
         let folder = self.of(key)?;
         // First what makes it complete, so that half an export is never served.
-        for result in [
-            fs::remove_file(folder.join(SIDECAR)).await,
-            fs::remove_dir_all(&folder).await,
-        ] {
-            match result {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-                _ => {}
+        absent(fs::remove_file(folder.join(SIDECAR)).await)?;
+        for _ in 1..REMOVALS {
+            match fs::remove_dir_all(&folder).await {
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                result => return Ok(absent(result)?),
             }
         }
-        Ok(())
+        Ok(absent(fs::remove_dir_all(&folder).await)?)
     }
 
     /// Every export that has a folder, with the UID it was made for where it is complete.
@@ -197,6 +255,55 @@ impl ExportFolder {
             }
         }
         Ok(found)
+    }
+}
+
+/// What is gone need not be removed.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// A thread that writes pages, while the next ones are read. It ends with whoever sends it pages.
+struct Writing {
+    pages: mpsc::Sender<Rows>,
+    thread: JoinHandle<Result<Written, ExportError>>,
+}
+
+impl Writing {
+    fn begin(mut encoder: Encoder<std::fs::File>) -> Self {
+        let (pages, mut receiver) = mpsc::channel(AHEAD);
+        let thread = task::spawn_blocking(move || {
+            while let Some(rows) = receiver.blocking_recv() {
+                encoder.rows(&rows)?;
+            }
+            encoder.finish()
+        });
+        Self { pages, thread }
+    }
+
+    /// Writes all pages; says how many rows there were. `report` hears of the rows of every page, and ends it by failing.
+    async fn all<S: Source>(
+        self,
+        mut pages: RowPages<S>,
+        report: &(dyn Fn(u64) -> Result<(), ExportError> + Send + Sync),
+    ) -> Result<(u64, Written), ExportError> {
+        let mut rows = 0;
+        while let Some(page) = pages.next_page().await? {
+            let count = page.len() as u64;
+            if self.pages.send(page).await.is_err() {
+                // It has failed; why is what it ended with.
+                break;
+            }
+            rows += count;
+            report(rows)?;
+        }
+        // What the database keeps for this file is needed no longer.
+        drop(pages);
+        drop(self.pages);
+        Ok((rows, self.thread.await??))
     }
 }
 
@@ -265,6 +372,21 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_description_from_before_formats_is_of_a_plain_csv_file() {
+        let before = r#"{"uid":"u","script":{"namespace":"shop","name":"pay"},"data":"Runs","from":null,"to":null,
+            "filter":{"match":"All","conditions":[]},"fileName":"pay_runs_data.csv","bytes":9,"sha256":"ab","rows":0}"#;
+        let sidecar: Sidecar = serde_json::from_str(before).unwrap();
+        assert_eq!(sidecar.format, Format::default());
+        let now = serde_json::to_string(&Sidecar {
+            format: Format::Parquet,
+            ..sidecar.clone()
+        });
+        let read: Sidecar = serde_json::from_str(&now.unwrap()).unwrap();
+        assert_eq!(read.format, Format::Parquet);
+        assert_eq!(read.script, sidecar.script);
+    }
 
     #[test]
     fn only_names_of_kubernetes_make_a_path() {

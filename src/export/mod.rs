@@ -1,27 +1,35 @@
-//! CSV files of runs and log lines: pure writing, and the files on the volume.
+//! Files of runs and log lines, CSV and Parquet: pure writing, and the files on the volume.
 
+pub mod columns;
 pub mod csv;
+mod encode;
 pub mod file;
+pub mod format;
 pub mod pages;
+mod parquet;
 pub mod range;
+pub mod rows;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Filter, FilterError, ScriptKey, TimeRange};
 
+use columns::Columns;
+use format::Format;
+
 /// What the rows of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Table {
-    /// Runs, eight columns.
+    /// Runs.
     Runs,
-    /// Log lines, four columns.
+    /// Log lines.
     Logs,
 }
 
 impl Table {
     /// Name of the file that holds rows of `script`.
-    pub fn file_name(self, script: &str) -> String {
-        format!("{script}_{}_data.csv", self.subresource())
+    pub fn file_name(self, script: &str, format: Format) -> String {
+        format!("{script}_{}_data.{}", self.subresource(), format.extension())
     }
 
     /// The subresource of `customscripts` that a reader needs `get` on.
@@ -46,12 +54,29 @@ impl Table {
 pub struct Plan {
     /// Whose rows.
     pub script: ScriptKey,
-    /// What rows.
-    pub table: Table,
+    /// What is said of them, and so what rows they are.
+    pub columns: Columns,
     /// When they happened.
     pub range: TimeRange,
     /// Which of them.
     pub filter: Filter,
+}
+
+impl Plan {
+    /// All columns that a file has if nothing is said.
+    pub fn new(script: ScriptKey, table: Table, range: TimeRange, filter: Filter) -> Self {
+        Self {
+            script,
+            columns: Columns::of(table),
+            range,
+            filter,
+        }
+    }
+
+    /// What rows.
+    pub fn table(&self) -> Table {
+        self.columns.table()
+    }
 }
 
 /// Why a file could not be made.
@@ -66,6 +91,19 @@ pub enum ExportError {
     /// A row could not be formatted.
     #[error("a row could not be written as CSV: {0}")]
     Csv(#[from] csv::CsvError),
+    /// A row could not be formatted.
+    #[error("a row could not be written as Parquet: {0}")]
+    Parquet(#[from] ::parquet::errors::ParquetError),
+    /// The volume is almost full.
+    #[error(
+        "the volume for exports has less than {} MiB left, which are kept for the store: delete exports, narrow the range, \
+         or make the volume larger",
+        .0 >> 20
+    )]
+    Full(u64),
+    /// The writing broke down.
+    #[error("the writing of the file broke down: {0}")]
+    Broken(#[from] tokio::task::JoinError),
     /// The file could not be written.
     #[error("the file could not be written: {0}")]
     Io(#[from] std::io::Error),

@@ -50,6 +50,18 @@ pub struct RunDetail {
     pub error: Option<RunError>,
 }
 
+impl From<Run> for RunDetail {
+    /// Without what went in or came out.
+    fn from(run: Run) -> Self {
+        Self {
+            run,
+            input: None,
+            output: None,
+            error: None,
+        }
+    }
+}
+
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -77,6 +77,13 @@ pub struct Count {
     pub more: bool,
 }
 
+impl Count {
+    /// How many, if that is certain.
+    pub fn whole(self) -> Option<i64> {
+        (!self.more).then_some(self.count)
+    }
+}
+
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = self.count.to_string();

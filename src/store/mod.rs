@@ -14,6 +14,7 @@ mod read;
 mod retention;
 mod rows;
 mod run_changes;
+mod snapshot;
 pub mod sqlite;
 mod tail;
 mod text_index;
@@ -40,6 +41,7 @@ pub use retention::{
     Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
     Storage, Wish, fair_share,
 };
+pub use snapshot::StoreSnapshot;
 pub use tail::{LogPosition, Mark, Tail, TailQuery};
 
 /// A pod of a script, remembered longer than the cluster does.
@@ -170,6 +172,16 @@ pub struct Page<T, K> {
     pub rows: Vec<T>,
     /// Key of the last row, to go on after; none on the last page.
     pub next: Option<K>,
+}
+
+impl<T, K> Page<T, K> {
+    /// The page with each row made into another.
+    pub fn map<U>(self, of: impl FnMut(T) -> U) -> Page<U, K> {
+        Page {
+            rows: self.rows.into_iter().map(of).collect(),
+            next: self.next,
+        }
+    }
 }
 
 impl<T, K> Default for Page<T, K> {
@@ -397,7 +409,7 @@ pub trait Store: Retention + 'static {
     /// One run with its payloads.
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError>;
 
-    /// A page of log lines.
+    /// A page of log lines; it may be shorter than asked for where they are long.
     async fn logs(&self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
 
     /// How far the log of a script is stored.
@@ -405,6 +417,9 @@ pub trait Store: Retention + 'static {
 
     /// Lines that were stored between two positions, the oldest first.
     async fn logs_between(&self, query: &TailQuery) -> Result<Tail, StoreError>;
+
+    /// The rows of a script as they are now, to be read at length.
+    async fn snapshot(&self, script: &ScriptKey) -> Result<Box<dyn StoreSnapshot>, StoreError>;
 
     /// How many lines a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
     async fn count_logs(&self, query: &LogQuery, cap: usize) -> Result<Count, StoreError>;

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::{
     export::{
         Plan, Table,
+        format::Format,
         pages::{CsvPage, CsvPages},
     },
     metrics::Metrics,
@@ -59,15 +60,11 @@ async fn download(state: WebState, script: ScriptKey, uri: &Uri, table: Table) -
             "too many files are being downloaded; try again in a moment, or make a ScriptExport",
         )
     })?;
-    let disposition = attachment(&table.file_name(&script.name));
+    let format = Format::default();
+    let disposition = attachment(&table.file_name(&script.name, format));
     let mut pages = CsvPages::new(
         state.store.clone(),
-        Plan {
-            script: script.clone(),
-            table,
-            range,
-            filter: request.filter,
-        },
+        Plan::new(script.clone(), table, range, request.filter),
     )?;
     // The first page before the answer begins: what fails so far is still an error that the reader can see.
     let first = pages.next_page().await?.unwrap_or_default();
@@ -79,16 +76,13 @@ async fn download(state: WebState, script: ScriptKey, uri: &Uri, table: Table) -
     let body = Body::from_stream(stream::poll_fn(move |context| receiver.poll_recv(context)));
     Ok((
         [
-            (header::CONTENT_TYPE, CSV),
+            (header::CONTENT_TYPE, format.media_type()),
             (header::CONTENT_DISPOSITION, &disposition),
         ],
         body,
     )
         .into_response())
 }
-
-/// Media type of the files.
-pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
 
 /// The header that makes a browser keep a file; names are those of Kubernetes objects and need no quoting.
 pub(super) fn attachment(file_name: &str) -> String {

@@ -11,13 +11,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::{export::file::ExportKey, model::ScriptKey};
 
-use super::{
-    ApiError, WebState,
-    access::Identity,
-    download::{CSV, attachment},
-    query,
-    readable::checked_name,
-};
+use super::{ApiError, WebState, access::Identity, download::attachment, query, readable::checked_name};
 
 pub(super) async fn file(
     State(state): State<WebState>,
@@ -55,7 +49,7 @@ pub(super) async fn file(
     })?;
     Ok((
         [
-            (header::CONTENT_TYPE, CSV.to_owned()),
+            (header::CONTENT_TYPE, export.format.media_type().to_owned()),
             (header::CONTENT_DISPOSITION, attachment(&export.file_name)),
             (header::CONTENT_LENGTH, export.bytes.to_string()),
             (header::ETAG, format!("\"{}\"", export.sha256)),

@@ -19,7 +19,7 @@ use scriptscope::{
     store::{
         Append, AppendOutcome, Budget, CloseRuns, Cutoffs, Gap, LastWord, LogCursor, LogPosition, LogQuery,
         Page, PodRecord, Retained, Retention, RunCursor, RunQuery, SeenObject, SeriesQuery, SettlePod,
-        Storage, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
+        Storage, Store, StoreError, StoreSnapshot, StreamCheckpoint, StreamProgress, Tail, TailQuery,
     },
 };
 
@@ -233,6 +233,10 @@ impl Store for MemoryStore {
 
     async fn logs_between(&self, _: &TailQuery) -> Result<Tail, StoreError> {
         Ok(Tail::default())
+    }
+
+    async fn snapshot(&self, _: &ScriptKey) -> Result<Box<dyn StoreSnapshot>, StoreError> {
+        Err(StoreError::Unusable("has no rows to read".into()))
     }
 
     async fn scripts(&self, _: Option<&str>) -> Result<Vec<ScriptKey>, StoreError> {

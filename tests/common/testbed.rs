@@ -36,7 +36,7 @@ const ROLE: &str = "SCRIPTSCOPE_TESTBED";
 pub const NODE: &str = "node-1";
 const AS_IN_THE_CHART: [(&str, &str); 2] = [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "10000")];
 const TOKEN: &str = "a-token-of-the-testbed";
-const NAMESPACE: &str = "bed";
+pub const NAMESPACE: &str = "bed";
 const CONTAINER: &str = "script";
 
 /// What the server serves.
@@ -203,12 +203,12 @@ async fn all_lines(
     State(store): State<Arc<dyn Store>>,
     UrlPath(script): UrlPath<String>,
 ) -> Result<Body, (StatusCode, String)> {
-    let plan = Plan {
-        script: ScriptKey::new(NAMESPACE, script),
-        table: Table::Logs,
-        range: TimeRange::ALL,
-        filter: Filter::default(),
-    };
+    let plan = Plan::new(
+        ScriptKey::new(NAMESPACE, script),
+        Table::Logs,
+        TimeRange::ALL,
+        Filter::default(),
+    );
     let pages = CsvPages::new(store, plan);
     let pages = pages.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let pages = futures::stream::try_unfold(pages, |mut pages| async {

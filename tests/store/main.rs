@@ -15,6 +15,7 @@ mod replicas;
 mod retention;
 mod run_records;
 mod series;
+mod snapshot;
 mod support;
 mod tail;
 
@@ -43,6 +44,10 @@ macro_rules! backend {
 }
 
 suite! {
+    snapshot {
+        a_snapshot_stays_what_it_was_while_everything_changes,
+        pages_of_long_rows_end_early,
+    }
     tail {
         a_follower_gets_each_line_once,
         a_record_that_ends_late_is_followed,

@@ -53,6 +53,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [scriptscope.dev]
   resources: [customscripts/status, scriptexports/status]
   verbs: [patch]
+- apiGroups: [scriptscope.dev]
+  resources: [scriptexports] # spec.ttlAfterFinished
+  verbs: [delete]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]

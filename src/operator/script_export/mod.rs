@@ -1,11 +1,12 @@
 //! `ScriptExport`: makes the file of each export, once, and removes it with its object.
 //!
-//! A plain watch and not a reconciler: an export's spec never changes, so each object is one piece of work. There is no
+//! A plain watch and not a reconciler: of an export's spec only what ends it ever changes, so each object is one piece of work. There is no
 //! finalizer, since a file on our own volume is no reason to hold up the deletion of an object (or of a namespace, while
 //! the operator is away). Instead a file goes when the deletion is seen, and each time all objects have been listed
 //! (at the start, and after the watch was interrupted) the folder is swept of what belongs to none of them.
 
 mod announce;
+mod expiry;
 pub mod status;
 mod work;
 
@@ -16,7 +17,8 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
     core::DeserializeGuard,
@@ -27,7 +29,7 @@ use kube::{
     },
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     api::ScriptExport,
@@ -118,16 +120,52 @@ fn key_of(object: &DeserializeGuard<ScriptExport>) -> ExportKey {
 struct Known {
     uid: String,
     /// Its work, also when that has ended: the watch may still tell of the time before.
-    work: Option<(CancellationToken, JoinHandle<()>)>,
+    work: Option<Work>,
+    /// When it is to be deleted, and what does so.
+    expiry: Option<(Timestamp, AbortOnDropHandle<()>)>,
+}
+
+/// What is done for an object.
+struct Work {
+    kind: Kind,
+    token: CancellationToken,
+    handle: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Make,
+    Cancel,
+}
+
+impl Work {
+    fn begin(kind: Kind, context: ExportContext, key: ExportKey, export: ScriptExport) -> Self {
+        let token = CancellationToken::new();
+        let work: BoxFuture<'static, ()> = match kind {
+            Kind::Make => work::make(context, key, export).boxed(),
+            Kind::Cancel => work::cancel(context, key, export).boxed(),
+        };
+        let handle = tokio::spawn({
+            let token = token.clone();
+            async move {
+                token.run_until_cancelled_owned(work).await;
+            }
+        });
+        Self { kind, token, handle }
+    }
+
+    async fn stop(self) {
+        self.token.cancel();
+        if let Err(error) = self.handle.await {
+            tracing::error!(%error, "The work on an export broke down.");
+        }
+    }
 }
 
 impl Known {
     async fn stop(self) {
-        if let Some((token, handle)) = self.work {
-            token.cancel();
-            if let Err(error) = handle.await {
-                tracing::error!(%error, "The work on an export broke down.");
-            }
+        if let Some(work) = self.work {
+            work.stop().await;
         }
     }
 }
@@ -146,7 +184,11 @@ impl Exports {
             // Deleted and created again.
             self.deleted(&key).await;
         }
-        let known = self.known.entry(key.clone()).or_insert(Known { uid, work: None });
+        let known = self.known.entry(key.clone()).or_insert(Known {
+            uid,
+            work: None,
+            expiry: None,
+        });
         let export = match object.0 {
             Ok(export) => export,
             Err(error) => {
@@ -154,17 +196,31 @@ impl Exports {
                 return;
             }
         };
-        if known.work.is_none() && !status::is_finished(export.status.as_ref()) {
-            let token = CancellationToken::new();
-            let work = Box::pin(work::make(self.context.clone(), key, export));
-            let handle = tokio::spawn({
-                let token = token.clone();
-                async move {
-                    token.run_until_cancelled_owned(work).await;
-                }
-            });
-            known.work = Some((token, handle));
+        if status::is_finished(export.status.as_ref()) {
+            let due = expiry::due(&export.spec, export.status.as_ref());
+            if known.expiry.as_ref().map(|(due, _)| *due) != due {
+                known.expiry = due.map(|due| {
+                    let expire = expiry::expire(self.context.client.clone(), key, known.uid.clone(), due);
+                    (due, AbortOnDropHandle::new(tokio::spawn(expire)))
+                });
+            }
+            return;
         }
+        let kind = if export.spec.cancelled {
+            Kind::Cancel
+        } else {
+            Kind::Make
+        };
+        match known.work.as_ref().map(|work| work.kind) {
+            None => {}
+            Some(Kind::Make) if kind == Kind::Cancel => {
+                if let Some(work) = known.work.take() {
+                    work.stop().await;
+                }
+            }
+            Some(_) => return,
+        }
+        known.work = Some(Work::begin(kind, self.context.clone(), key, export));
     }
 
     async fn deleted(&mut self, key: &ExportKey) {

@@ -26,6 +26,8 @@ pub enum Stage<'a> {
     Running {
         /// Rows and bytes so far.
         progress: Progress,
+        /// Rows that there will be, about.
+        estimated: Option<u64>,
         /// What went wrong before.
         trouble: Option<&'a str>,
     },
@@ -33,13 +35,15 @@ pub enum Stage<'a> {
     Succeeded(&'a Sidecar),
     /// There will be no file.
     Failed(&'a Refusal),
+    /// There will be no file, since nobody wants it any more.
+    Cancelled,
 }
 
 /// Whether nothing more will happen to an export.
 pub fn is_finished(status: Option<&ScriptExportStatus>) -> bool {
     matches!(
         status.and_then(|s| s.phase),
-        Some(ExportPhase::Succeeded | ExportPhase::Failed)
+        Some(ExportPhase::Succeeded | ExportPhase::Failed | ExportPhase::Cancelled)
     )
 }
 
@@ -82,17 +86,24 @@ pub fn status(
             "Written",
         ),
         Stage::Failed(refusal) => (ExportPhase::Failed, refusal.message.clone(), refusal.reason),
+        Stage::Cancelled => (
+            ExportPhase::Cancelled,
+            "cancelled, and what was written is removed".to_owned(),
+            "Cancelled",
+        ),
     };
     let (progress, artifact) = match stage {
         Stage::Pending => (None, None),
-        Stage::Running { progress, .. } => (Some(progress_of(progress.rows, progress.bytes)), None),
+        Stage::Running {
+            progress, estimated, ..
+        } => (Some(progress_of(progress.rows, *estimated, progress.bytes)), None),
         Stage::Succeeded(file) => (
-            Some(progress_of(file.rows, file.bytes)),
+            Some(progress_of(file.rows, Some(file.rows), file.bytes)),
             Some(artifact(key, file)),
         ),
-        Stage::Failed(_) => (previous.and_then(|s| s.progress.clone()), None),
+        Stage::Failed(_) | Stage::Cancelled => (previous.and_then(|s| s.progress.clone()), None),
     };
-    let ended = matches!(phase, ExportPhase::Succeeded | ExportPhase::Failed);
+    let ended = !matches!(phase, ExportPhase::Pending | ExportPhase::Running);
     let condition = |kind: &str, is: bool| {
         condition(
             previous,
@@ -116,6 +127,7 @@ pub fn status(
         conditions: vec![
             condition(conditions::COMPLETE, phase == ExportPhase::Succeeded),
             condition(conditions::FAILED, phase == ExportPhase::Failed),
+            condition(conditions::CANCELLED, phase == ExportPhase::Cancelled),
         ],
         message: Some(message),
     }
@@ -133,9 +145,11 @@ fn condition(previous: Option<&ScriptExportStatus>, mut new: Condition) -> Condi
     new
 }
 
-fn progress_of(rows: u64, bytes: u64) -> ExportProgress {
+fn progress_of(rows: u64, estimated: Option<u64>, bytes: u64) -> ExportProgress {
     ExportProgress {
         rows_written: signed(rows),
+        // Some of those that were not there when they were counted.
+        rows_estimated: estimated.map(|estimated| signed(estimated.max(rows))),
         bytes_written: signed(bytes),
     }
 }
@@ -158,7 +172,7 @@ fn signed(count: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::{
-        export::Table,
+        export::{Table, format::Format},
         model::{Filter, ScriptKey},
     };
 
@@ -178,15 +192,19 @@ mod tests {
         let started = at("2026-01-01T00:00:00Z");
         let running = Stage::Running {
             progress: Progress { rows: 3, bytes: 99 },
+            estimated: Some(2),
             trouble: None,
         };
         let before = status(&key(), Some(1), None, Some(started), &running, started);
         assert_eq!(before.phase, Some(ExportPhase::Running));
-        assert_eq!(before.progress.as_ref().unwrap().rows_written, 3);
+        let progress = before.progress.as_ref().unwrap();
+        assert_eq!((progress.rows_written, progress.rows_estimated), (3, Some(3)));
         assert!(before.conditions.iter().all(|c| c.status == "False"));
         assert!(!is_finished(Some(&before)));
 
         let file = Sidecar {
+            format: Format::default(),
+            columns: Vec::new(),
             uid: "u".into(),
             script: ScriptKey::new("shop", "pay"),
             data: Table::Runs,
@@ -213,9 +231,10 @@ mod tests {
         assert_eq!((artifact.rows, artifact.bytes), (4, 120));
         assert_eq!(after.started_at, Some(Time(started)));
         assert_eq!(after.completed_at, Some(Time(done)));
-        let [complete, failed] = &after.conditions[..] else {
-            panic!("two conditions");
+        let [complete, failed, cancelled] = &after.conditions[..] else {
+            panic!("three conditions");
         };
+        assert_eq!((&*cancelled.type_, &*cancelled.status), ("Cancelled", "False"));
         assert_eq!((&*complete.type_, &*complete.status), ("Complete", "True"));
         assert_eq!(complete.observed_generation, Some(1));
         assert_eq!(complete.last_transition_time, Time(done));
@@ -237,6 +256,16 @@ mod tests {
         assert_eq!(status.conditions[1].reason, "InvalidFilter");
         assert_eq!(status.conditions[1].status, "True");
         assert_eq!(status.artifact, None);
+    }
+
+    #[test]
+    fn a_cancelled_export_has_neither_failed_nor_a_file() {
+        let now = at("2026-01-01T00:00:00Z");
+        let status = status(&key(), Some(2), None, Some(now), &Stage::Cancelled, now);
+        assert!(is_finished(Some(&status)) && status.artifact.is_none());
+        assert_eq!(status.completed_at, Some(Time(now)));
+        let states: Vec<&str> = status.conditions.iter().map(|c| &*c.status).collect();
+        assert_eq!(states, ["False", "False", "True"]);
     }
 
     #[test]

@@ -73,7 +73,8 @@ pub(super) use self::segments::insert_one as insert_segment;
 use self::{open::Opened, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogPosition, LogQuery, Page, PodRecord, RunCursor, RunQuery,
-    SeriesQuery, SettlePod, Store, StoreError, StreamCheckpoint, StreamProgress, Tail, TailQuery,
+    SeriesQuery, SettlePod, Store, StoreError, StoreSnapshot, StreamCheckpoint, StreamProgress, Tail,
+    TailQuery,
     batch::{Batch, Owner, belongs, kib},
     changes::Changes,
     deployments, read,
@@ -458,6 +459,11 @@ impl Store for PostgresStore {
             Some(id) => read::lines(&mut self.0.snapshot().await?, id, query).await,
             None => Ok(Page::default()),
         }
+    }
+
+    async fn snapshot(&self, script: &ScriptKey) -> Result<Box<dyn StoreSnapshot>, StoreError> {
+        let script_id = self.0.script_id(script).await?;
+        Ok(Box::new(read::OfScript::new(self.0.snapshot().await?, script_id)))
     }
 
     async fn log_position(&self, script: &ScriptKey) -> Result<LogPosition, StoreError> {

@@ -16,6 +16,9 @@ use crate::{
 /// Segments whose particulars are read at once.
 const PARTICULARS: usize = 64;
 
+/// Text of a page, in bytes: one that has more ends early. A line has up to 2 MiB.
+const MOST_TEXT: usize = 16 << 20;
+
 /// What lines are looked for.
 struct Wanted {
     filter: LineFilter,
@@ -66,7 +69,7 @@ pub async fn page<S: Snapshot>(
     }
     let mut found = Newest::new(wanted.most);
     let late = search(snapshot, script_id, wanted, &mut found).await?;
-    let more = late || found.lines.len() > query.limit;
+    let more = late || found.is_cut || found.lines.len() > query.limit;
     let mut rows: Vec<LogLine> = found.lines.into_iter().map(|(_, line)| line).collect();
     rows.truncate(query.limit);
     let next = rows.last().filter(|_| more).map(|line| LogCursor {
@@ -291,6 +294,8 @@ pub async fn body<S: Snapshot>(snapshot: &mut S, segment_id: i64) -> Result<Byte
 struct Newest {
     most: usize,
     lines: Vec<(LineKey, LogLine)>,
+    /// They are so long that fewer are enough.
+    is_cut: bool,
 }
 
 impl Newest {
@@ -298,6 +303,7 @@ impl Newest {
         Self {
             most,
             lines: Vec::new(),
+            is_cut: false,
         }
     }
 
@@ -326,6 +332,17 @@ impl Gather for Newest {
         self.lines.append(&mut part);
         self.lines.sort_by_key(|(key, _)| Reverse(*key));
         self.lines.truncate(self.most);
+        let mut text = 0;
+        let mut fits = |(_, line): &(LineKey, LogLine)| {
+            text += text_bytes(line);
+            text <= MOST_TEXT
+        };
+        let fitting = self.lines.iter().take_while(|line| fits(line)).count().max(1);
+        if fitting < self.lines.len() {
+            self.lines.truncate(fitting);
+            self.most = fitting;
+            self.is_cut = true;
+        }
     }
 
     fn cut(&mut self, max_time: i64) -> bool {
@@ -334,34 +351,42 @@ impl Gather for Newest {
     }
 }
 
-/// The newest lines of a segment that pass, no older than `oldest`.
+fn text_bytes(line: &LogLine) -> usize {
+    line.message.len() + line.attributes.as_ref().map_or(0, String::len)
+}
+
+/// The newest lines of a segment that pass, no older than `oldest` and no more than a page takes.
 fn newest_of(
     body: &Bytes,
     wanted: &Wanted,
     oldest: Option<LineKey>,
 ) -> Result<Vec<(LineKey, LogLine)>, StoreError> {
     let mut found = Vec::new();
-    let mut failure = None;
+    let (mut text, mut failure) = (0, None);
     scan(body, wanted, |line| {
         // Newest first: what comes after is older still.
         if oldest.is_some_and(|oldest| line.key < oldest) {
             return false;
         }
         match time(line.key.micros) {
-            Ok(timestamp) => found.push((
-                line.key,
-                LogLine {
-                    log_id: line.key.id,
-                    level: line.level,
-                    message: line.message.to_owned(),
-                    timestamp,
-                    run_id: line.run_id.map(str::to_owned),
-                    attributes: line.attributes.map(str::to_owned),
-                },
-            )),
+            Ok(timestamp) => {
+                let line = (
+                    line.key,
+                    LogLine {
+                        log_id: line.key.id,
+                        level: line.level,
+                        message: line.message.to_owned(),
+                        timestamp,
+                        run_id: line.run_id.map(str::to_owned),
+                        attributes: line.attributes.map(str::to_owned),
+                    },
+                );
+                text += text_bytes(&line.1);
+                found.push(line);
+            }
             Err(error) => failure = Some(error),
         }
-        failure.is_none() && found.len() < wanted.most
+        failure.is_none() && found.len() < wanted.most && text <= MOST_TEXT
     })?;
     failure.map_or(Ok(found), Err)
 }

@@ -3,6 +3,7 @@
 mod figures;
 mod lines;
 mod runs;
+mod script;
 mod series;
 mod tail;
 mod tally;
@@ -14,7 +15,8 @@ use crate::query::{Dialect, Stop};
 
 pub use figures::{lifetime, of_versions, window};
 pub use lines::{body as segment_body, count as count_lines, page as lines};
-pub use runs::{count as count_runs, detail as run, page as runs};
+pub use runs::{count as count_runs, detail as run, details as run_details, page as runs};
+pub use script::OfScript;
 pub use series::series;
 pub use tail::{between, position};
 

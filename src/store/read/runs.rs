@@ -1,5 +1,7 @@
 //! Runs: pages, counts, one with its payloads.
 
+use std::collections::HashMap;
+
 use serde_json::value::RawValue;
 use sqlx::QueryBuilder;
 
@@ -22,12 +24,82 @@ fn columns<S: Snapshot>(hint: &str) -> QueryBuilder<S::DB> {
     statement
 }
 
+/// Payloads that are read at once.
+const PAYLOADS: usize = 64;
+/// What the payloads of a page come to at most, about, in bytes.
+const PAYLOAD_BYTES: usize = 16 << 20;
+
 /// See [`crate::store::Store::runs`]. Where the time is over, the page ends with what was found.
 pub async fn page<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     query: &RunQuery,
 ) -> Result<Page<Run, RunCursor>, StoreError> {
+    let page = numbered(snapshot, script_id, query).await?;
+    Ok(page.map(|(run, _)| run))
+}
+
+/// See [`crate::store::StoreSnapshot::run_details`].
+pub async fn details<S: Snapshot>(
+    snapshot: &mut S,
+    script_id: i64,
+    query: &RunQuery,
+) -> Result<Page<RunDetail, RunCursor>, StoreError> {
+    let page = numbered(snapshot, script_id, query).await?;
+    let mut details = Page {
+        rows: Vec::with_capacity(page.rows.len()),
+        next: page.next,
+    };
+    let all = page.rows.len();
+    let mut bytes = 0;
+    let mut rows = page.rows.into_iter();
+    while details.rows.len() < all && bytes < PAYLOAD_BYTES {
+        let (first, mut places) = (details.rows.len(), HashMap::new());
+        for (run, payload) in rows.by_ref().take(PAYLOADS) {
+            places.extend(payload.map(|number| (number, details.rows.len())));
+            details.rows.push(RunDetail::from(run));
+        }
+        if places.is_empty() {
+            continue;
+        }
+        let mut statement =
+            sql::<S>("SELECT input, output, error, number FROM run_payloads WHERE number IN (");
+        for (n, number) in places.keys().enumerate() {
+            push::<S>(&mut statement, if n == 0 { "" } else { ", " }, *number);
+        }
+        statement.push(")");
+        snapshot
+            .each(statement, |row| {
+                let place = places.get(&row.number(3)?);
+                place.map_or(Ok(()), |place| payloads(&mut details.rows[*place], row))
+            })
+            .await?;
+        bytes += details.rows[first..].iter().map(payload_bytes).sum::<usize>();
+    }
+    if details.rows.len() < all {
+        details.next = details.rows.last().map(|detail| cursor(&detail.run));
+    }
+    Ok(details)
+}
+
+fn payload_bytes(detail: &RunDetail) -> usize {
+    let json = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
+    json(&detail.input) + json(&detail.output)
+}
+
+fn cursor(run: &Run) -> RunCursor {
+    RunCursor {
+        executed_on: run.executed_on,
+        run_id: run.run_id.clone(),
+    }
+}
+
+/// A page of runs, each with the number of its payloads.
+async fn numbered<S: Snapshot>(
+    snapshot: &mut S,
+    script_id: i64,
+    query: &RunQuery,
+) -> Result<Page<(Run, Option<i64>), RunCursor>, StoreError> {
     let range = micros_range(&query.range);
     let mut statement = columns::<S>(hint::<S::DB>(&query.filter));
     push_runs_where(
@@ -42,7 +114,7 @@ pub async fn page<S: Snapshot>(
     let mut rows = Vec::new();
     let read = snapshot
         .each(statement, |row| {
-            rows.push(run(row)?);
+            rows.push((run(row)?, row.optional_number(0)?));
             Ok(())
         })
         .await;
@@ -52,10 +124,7 @@ pub async fn page<S: Snapshot>(
         Ok(()) => rows.len() > query.limit,
     };
     rows.truncate(query.limit);
-    let next = rows.last().filter(|_| more).map(|run| RunCursor {
-        executed_on: run.executed_on,
-        run_id: run.run_id.clone(),
-    });
+    let next = rows.last().filter(|_| more).map(|(run, _)| cursor(run));
     Ok(Page { rows, next })
 }
 
@@ -108,12 +177,7 @@ pub async fn detail<S: Snapshot>(
     let Some((run, payload)) = found else {
         return Ok(None);
     };
-    let mut detail = RunDetail {
-        run,
-        input: None,
-        output: None,
-        error: None,
-    };
+    let mut detail = RunDetail::from(run);
     if let Some(number) = payload {
         let mut statement = sql::<S>("SELECT input, output, error FROM run_payloads");
         push::<S>(&mut statement, " WHERE number = ", number);

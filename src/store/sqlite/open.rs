@@ -21,7 +21,8 @@ use crate::store::StoreError;
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 /// Pages in the write-ahead log until they are written back, 16 MiB: each time costs two more syncs of the disk.
 const CHECKPOINT_PAGES: u32 = 4_096;
-const READERS: u32 = 4;
+/// For queries, and for exports, each of which has one for itself as long as it reads.
+const READERS: u32 = 6;
 const LOOKUPS: u32 = 2;
 /// Pages that the writing connection keeps, at most.
 const WRITER_CACHE_KIB: u32 = 16 << 10;

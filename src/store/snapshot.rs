@@ -1,0 +1,23 @@
+//! Reading at length what the store holds at one moment.
+
+use async_trait::async_trait;
+
+use super::{LogCursor, LogQuery, Page, RunCursor, RunQuery, StoreError};
+use crate::model::{LogLine, Run, RunDetail};
+
+/// The rows of one script as they were at one moment (that of the first page), whatever is stored, merged or deleted
+/// meanwhile.
+///
+/// It has a connection of its own, and the database keeps for it what it would clear away; so it is not to be held any
+/// longer than reading takes, and never at the pace of somebody far away.
+#[async_trait]
+pub trait StoreSnapshot: Send {
+    /// A page of runs.
+    async fn runs(&mut self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError>;
+
+    /// A page of runs with what went in and what came out; it may be shorter than asked for where that is much.
+    async fn run_details(&mut self, query: &RunQuery) -> Result<Page<RunDetail, RunCursor>, StoreError>;
+
+    /// A page of log lines.
+    async fn logs(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
+}

@@ -1,0 +1,74 @@
+//! Exports: the files, and the controller that makes them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+
+mod cluster;
+mod controller;
+mod files;
+#[path = "../common/rows.rs"]
+mod rows;
+
+use std::{path::Path, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use rows::Rows;
+use scriptscope::{
+    export::{Plan, Table, file::ExportKey},
+    model::{Filter, Run, RunStatus, ScriptKey, SourceType, TimeRange},
+    store::Store,
+};
+use tempfile::TempDir;
+
+const ROWS: i64 = 1_234;
+
+async fn store(folder: &TempDir) -> Arc<dyn Store> {
+    let runs = (0..ROWS).map(|n| {
+        let run = Run {
+            run_id: format!("run-{n}"),
+            status: RunStatus::Success,
+            reason: None,
+            deployment_version: 1,
+            deployment_id: "d".into(),
+            response_time_micros: Some(n),
+            function: "check".into(),
+            // Many at one moment: the key goes on with the id.
+            executed_on: Timestamp::from_second(1_700_000_000 + n / 400).unwrap()
+                + (Timestamp::now().duration_since(Timestamp::from_second(1_700_000_000).unwrap())
+                    - SignedDuration::from_hours(1)),
+            finished_at: None,
+            source_type: SourceType::Api,
+            source: "billing".into(),
+            traceparent: None,
+        };
+        (ScriptKey::new("shop", "pay"), run)
+    });
+    let rows = Rows {
+        runs: runs.collect(),
+        ..Rows::default()
+    };
+    rows.store(folder).await
+}
+
+fn key(name: &str) -> ExportKey {
+    ExportKey {
+        namespace: "shop".into(),
+        name: name.into(),
+    }
+}
+
+fn files_in(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn plan(table: Table) -> Plan {
+    Plan::new(
+        ScriptKey::new("shop", "pay"),
+        table,
+        TimeRange::ALL,
+        Filter::default(),
+    )
+}
