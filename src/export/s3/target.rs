@@ -141,7 +141,7 @@ mod tests {
         };
         assert_eq!(
             url(&target()),
-            "https://reports.s3.eu-central-1.amazonaws.com/team=shop/weekly/pay_runs_data.csv"
+            "https://reports.s3.eu-central-1.amazonaws.com/team%3Dshop/weekly/pay_runs_data.csv"
         );
         let dotted = S3Target {
             bucket: "reports.example.com".into(),
@@ -159,7 +159,7 @@ mod tests {
         };
         assert_eq!(
             url(&own),
-            "http://minio.shop.svc:9000/reports/team=shop/weekly/pay_runs_data.csv"
+            "http://minio.shop.svc:9000/reports/team%3Dshop/weekly/pay_runs_data.csv"
         );
     }
 

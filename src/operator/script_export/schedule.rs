@@ -179,6 +179,7 @@ pub fn history<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ExportPhase::{Failed, Running, Succeeded};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -317,7 +318,6 @@ mod tests {
             });
             export
         };
-        use ExportPhase::{Failed, Running, Succeeded};
         let mut all: Vec<_> = (0..4).map(|hour| of(hour, Some(Succeeded))).collect();
         all.extend((4..9).map(|hour| of(hour, Some(Failed))));
         all.push(of(9, Some(Running)));
