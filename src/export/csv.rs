@@ -18,6 +18,9 @@ pub type CsvError = ::csv::Error;
 /// What a file begins with by which Excel knows UTF-8.
 pub const BYTE_ORDER_MARK: &str = "\u{feff}";
 
+/// Bytes of records that are handed on at once.
+const BUFFER: usize = 64 << 10;
+
 /// Headings of runs in a file that asks for no columns in particular.
 pub const RUN_COLUMNS: [&str; 8] = [
     "Run ID",
@@ -73,6 +76,7 @@ pub fn rows(columns: &Columns, rows: &Rows, out: impl Write) -> Result<(), CsvEr
 fn writer<W: Write>(out: W) -> ::csv::Writer<W> {
     ::csv::WriterBuilder::new()
         .terminator(::csv::Terminator::CRLF)
+        .buffer_capacity(BUFFER)
         .from_writer(out)
 }
 
@@ -207,18 +211,18 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn with(columns: &Columns, of: Rows) -> String {
+    fn with(columns: &Columns, of: &Rows) -> String {
         let mut out = Vec::new();
-        rows(columns, &of, &mut out).unwrap();
+        rows(columns, of, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn runs(of: Vec<RunDetail>) -> String {
-        with(&Columns::of(Table::Runs), Rows::Runs(of))
+        with(&Columns::of(Table::Runs), &Rows::Runs(of))
     }
 
     fn lines(of: Vec<LogLine>) -> String {
-        with(&Columns::of(Table::Logs), Rows::Lines(of))
+        with(&Columns::of(Table::Logs), &Rows::Lines(of))
     }
 
     #[test]
@@ -268,14 +272,14 @@ mod tests {
             traceback: Some("one\ntwo".into()),
         });
         assert_eq!(
-            with(&columns, Rows::Runs(vec![failed, run("r2", None)])),
+            with(&columns, &Rows::Runs(vec![failed, run("r2", None)])),
             "r1,2025-05-14T06:07:28.000000Z,Exception,0af7651916cd43dd8448eb211c80319c,\"{\"\"n\"\": 1}\",\
              ValueError: negative,\"one\ntwo\"\r\nr2,,,,,,\r\n"
         );
         let columns = Columns::named(Table::Logs, &["Attributes", "Run ID"]).unwrap();
         let mut of_run = line("x");
         of_run.run_id = Some("=r".into());
-        assert_eq!(with(&columns, Rows::Lines(vec![of_run])), ",'=r\r\n");
+        assert_eq!(with(&columns, &Rows::Lines(vec![of_run])), ",'=r\r\n");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod crowd;
 mod deployment;
 mod examples;
 mod export;
+mod exports_many;
 mod harness;
 mod history;
 mod hostile;

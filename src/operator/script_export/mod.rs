@@ -7,6 +7,7 @@
 
 mod announce;
 mod expiry;
+mod places;
 pub mod status;
 mod work;
 
@@ -28,7 +29,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -42,10 +43,10 @@ use crate::{
     store::Store,
 };
 
+use places::Places;
+
 /// Field manager of the status.
 pub const FIELD_MANAGER: &str = "scriptscope-exports";
-/// Files written at once.
-const AT_ONCE: usize = 2;
 
 /// What the controller works with. Clones share it.
 #[derive(Clone)]
@@ -55,7 +56,7 @@ pub struct ExportContext {
     folder: ExportFolder,
     metrics: Metrics,
     recorder: Recorder,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl ExportContext {
@@ -71,7 +72,7 @@ impl ExportContext {
             store,
             folder: ExportFolder::new(data_dir),
             metrics,
-            places: Arc::new(Semaphore::new(AT_ONCE)),
+            places: Places::new(),
         }
     }
 }

@@ -264,8 +264,8 @@ mod tests {
         let status = status(&key(), Some(2), None, Some(now), &Stage::Cancelled, now);
         assert!(is_finished(Some(&status)) && status.artifact.is_none());
         assert_eq!(status.completed_at, Some(Time(now)));
-        let states: Vec<&str> = status.conditions.iter().map(|c| &*c.status).collect();
-        assert_eq!(states, ["False", "False", "True"]);
+        let given: Vec<&str> = status.conditions.iter().map(|c| &*c.status).collect();
+        assert_eq!(given, ["False", "False", "True"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reading, the same on every backend: what is asked is written here once, a backend only runs it.
 
 mod figures;
+mod following;
 mod lines;
 mod runs;
 mod script;
