@@ -110,6 +110,9 @@ VALUES = {
         "podAntiAffinity:"),
     "operator.priorityClassName": ("high", {}, "priorityClassName: high"),
     "operator.extraEnv": ([{"name": "EXTRA", "value": "1"}], {}, "name: EXTRA"),
+    "operator.extraVolumes": ([{"name": "ca", "secret": {"secretName": "ca"}}], {}, "secretName: ca"),
+    "operator.extraVolumeMounts": (
+        [{"name": "ca", "mountPath": "/ca"}], {"operator": {"extraVolumes": [{"name": "ca", "emptyDir": {}}]}}, "mountPath: /ca"),
     "agent.logsDir": ("/data/pods", {}, "path: /data/pods"),
     "agent.resources": ({"limits": {"memory": "33Mi"}}, {}, "memory: 33Mi"),
     "agent.serviceAccount.annotations": ({"a/b": "c"}, {}, "a/b: c"),
