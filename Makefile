@@ -20,9 +20,13 @@ test: deps-test ui ## All tests, with those on a real cluster (its own, removed 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres, pip, Node and Chromium for the tests, where they are missing, from Debian's packages and npm's
+deps-test: ## Install Postgres, Prometheus, pip, Node and Chromium for the tests, where they are missing, from Debian's packages and npm's
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+	@command -v promtool >/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; }
+	@python3 -c 'import yaml' 2>/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-yaml; }
 	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip python3-venv; }
 	@command -v npm >/dev/null || { apt-get update -qq; \
@@ -58,9 +62,10 @@ fmt: ui/node_modules/.package-lock.json ## Format the code
 	@cd ui && npm run --silent format
 
 .PHONY: generate
-generate: ## Write the CRDs anew after a change in src/api
+generate: ## Write the CRDs and the table of the chart's values anew after a change in src/api or values.yaml
 	cargo run --quiet --locked -- crd --dir crds
 	cargo run --quiet --locked -- crd --dir charts/scriptscope/files/crds
+	@scripts/chart-values
 
 .PHONY: ui
 ui: ui/dist/index.html ## The dashboard, into ui/dist, which the binary embeds (skipped while nothing changed)
