@@ -251,6 +251,7 @@ fn routes() -> Vec<(String, &'static str)> {
         ("", "runs"),
         ("/figures", "runs"),
         ("/deployments", "runs"),
+        ("/errors", "runs"),
         ("/runs", "runs"),
         ("/runs.csv", "runs"),
         ("/runs/run-001", "runs"),
@@ -742,4 +743,54 @@ async fn what_could_not_be_read_stands_beside_the_lines_of_its_time() {
         }
     }
     assert_eq!(seen, [vec![json!("pay-5")], vec![json!("pay-70")], vec![]]);
+}
+
+#[tokio::test]
+async fn errors_are_grouped_within_range_and_filter() {
+    let site = site().await;
+    let errors = site.get("shop", &format!("{PAY}/errors")).await.works();
+    // Of 121 runs in the last 7 days those of n % 3 == 2, and the hostile one.
+    let failed = site.get("shop", &format!("{PAY}/figures")).await.works()["figures"]["failedRuns"].clone();
+    let [group] = errors["items"].as_array().unwrap().as_slice() else {
+        panic!("{errors}")
+    };
+    assert_eq!((&group["count"], &errors["read"]["runs"]), (&failed, &failed));
+    assert_eq!(
+        (&group["reason"], &group["message"]),
+        (&json!("Exception"), &json!("no"))
+    );
+    assert_eq!(errors["read"]["more"], false);
+    assert_eq!(group["counts"].as_array().unwrap().len(), 24);
+    assert_eq!(
+        (&group["firstVersion"], &group["lastVersion"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(group["runs"][0], "run-002");
+
+    let one = site
+        .get("shop", &format!("{PAY}/errors?version=2&last=10m"))
+        .await
+        .works();
+    assert_eq!(one["items"][0]["runs"], json!(["run-005"]), "{one}");
+    let none = site
+        .get("shop", &format!("{PAY}/errors?status=Success"))
+        .await
+        .works();
+    assert_eq!((&none["items"], &none["read"]["runs"]), (&json!([]), &json!(0)));
+    for (query, field) in [
+        ("cursor=x", "cursor"),
+        ("count=true", "count"),
+        ("level=Info", "level"),
+        ("limit=0", "limit"),
+    ] {
+        let error = site
+            .get("shop", &format!("{PAY}/errors?{query}"))
+            .await
+            .fails(400, "Invalid");
+        assert_eq!(error["field"], field);
+    }
+    let nobody = site
+        .get("shop", "/api/v1/namespaces/shop/scripts/misspelt/errors")
+        .await;
+    nobody.fails(404, "ScriptNotFound");
 }

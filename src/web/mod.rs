@@ -12,6 +12,7 @@ mod deployments;
 mod download;
 mod error;
 mod exports;
+mod failures;
 mod gaps;
 mod guard;
 mod objects;
@@ -172,6 +173,7 @@ pub fn router(state: WebState) -> Router {
         .route(&at("/deployments/{version}"), get(deployments::one))
         .route(&at("/figures"), get(scripts::figures))
         .route(&at("/series"), get(scripts::series))
+        .route(&at("/errors"), get(failures::list))
         .route(&at("/runs"), get(rows::runs))
         .route(&at("/runs.csv"), get(download::runs))
         .route(&at("/runs/{run}"), get(rows::run))
