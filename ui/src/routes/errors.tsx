@@ -71,7 +71,7 @@ function Groups({ found, narrowed }: { found: ErrorGroups; narrowed: boolean }) 
           <Icon name="info" />
           <span>
             Of many failed runs the newest {count(found.read.runs)} are grouped here, back to{" "}
-            <Time at={found.read.oldest} />. A shorter range or a filter shows older ones.
+            <Time at={found.read.oldest} toMinute />. A shorter range or a filter shows older ones.
           </span>
         </p>
       )}
@@ -136,13 +136,13 @@ function Group({ group, span }: { group: ErrorGroup; span: ErrorGroups["counts"]
         <div>
           <dt>First seen</dt>
           <dd>
-            <Time at={group.firstSeen} />
+            <Time at={group.firstSeen} toMinute />
           </dd>
         </div>
         <div>
           <dt>Last seen</dt>
           <dd>
-            <Time at={group.lastSeen} />
+            <Time at={group.lastSeen} toMinute />
           </dd>
         </div>
       </dl>
