@@ -132,6 +132,9 @@ pub struct Args {
     /// the API server's port-forward.
     #[arg(long, env = "SCRIPTSCOPE_WEB_TLS_LISTEN", default_value = "0.0.0.0:8443")]
     pub web_tls_listen: SocketAddr,
+    /// Which reverse proxy in front of the dashboard is believed.
+    #[command(flatten)]
+    pub proxy: web::ProxyArgs,
     /// Seconds that the store may take to answer one request of a reader.
     #[arg(
         long,

@@ -18,7 +18,7 @@ use crate::{
     metrics::Metrics,
     store::Store,
     web::{
-        self, WebState,
+        self, ProxyAuth, WebState,
         access::{AccessError, KubeAccess},
         certificates::Authorities,
     },
@@ -58,6 +58,7 @@ pub fn routers(
     let scripts = Arc::new(scripts.clone());
     let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
         .with_time_limit(Duration::from_secs(args.query_seconds.into()))
+        .behind(ProxyAuth::new(&args.proxy))
         .until(shutdown.clone());
     Routers {
         ingest: ingest::router(ingest.clone()),

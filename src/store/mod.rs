@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
+    failures::Grouping,
     ingest::{
         record::Records,
         wire::{Position, StreamKey},
@@ -405,6 +406,10 @@ pub trait Store: Retention + 'static {
 
     /// How many runs a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
     async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError>;
+
+    /// Why the newest failed runs of a query failed, at most `limit` of them, and whether there may be more. The position to
+    /// go on after is not minded. Ends with what was found where the time is over.
+    async fn failures(&self, query: &RunQuery) -> Result<(Grouping, bool), StoreError>;
 
     /// One run with its payloads.
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError>;

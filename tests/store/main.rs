@@ -3,6 +3,7 @@
 
 mod deployments;
 mod endings;
+mod failures;
 mod figures;
 mod filters;
 mod ingest;
@@ -94,6 +95,10 @@ suite! {
         lines_are_what_a_naive_scan_finds,
         run_pages_give_each_row_once,
         a_wrong_filter_is_refused,
+    }
+    failures {
+        failed_runs_are_grouped_by_what_failed,
+        failed_runs_are_those_of_a_naive_scan,
     }
     series {
         buckets_are_hours_and_days_of_a_zone,

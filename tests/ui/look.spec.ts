@@ -23,6 +23,7 @@ const PLACES: [string, string][] = [
   ["the runs", `${PAY}/runs?range=24h`],
   ["a record", `${PAY}/runs/run-02987`],
   ["the logs", `${PAY}/logs?range=24h&q=cache`],
+  ["the errors", `${PAY}/errors`],
   ["the versions", `${PAY}/versions`],
   ["an empty script", "/scripts/shop/draft/runs"],
 ];

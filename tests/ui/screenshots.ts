@@ -27,6 +27,7 @@ const VIEWS: [string, (page: Page) => Promise<void>][] = [
   ["record-success", (page) => page.goto(`${PAY}/runs/run-02995`).then(() => {})],
   ["logs", (page) => page.goto(`${PAY}/logs?range=24h&live=on`).then(() => {})],
   ["logs-search", (page) => page.goto(`${PAY}/logs?q=rate`).then(() => {})],
+  ["errors", (page) => page.goto(`${PAY}/errors`).then(() => {})],
   ["versions", (page) => page.goto(`${PAY}/versions`).then(() => {})],
   ["empty", (page) => page.goto("/scripts/shop/draft/runs").then(() => {})],
   ["missing", (page) => page.goto("/scripts/shop/nope/runs").then(() => {})],

@@ -81,6 +81,7 @@ use super::{
     retention::sql::Writing,
 };
 use crate::{
+    failures::Grouping,
     ingest::wire::StreamKey,
     model::{
         Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
@@ -442,6 +443,14 @@ impl Store for PostgresStore {
         match self.0.script_id(&query.script).await? {
             Some(id) => read::runs(&mut self.0.snapshot().await?, id, query).await,
             None => Ok(Page::default()),
+        }
+    }
+
+    async fn failures(&self, query: &RunQuery) -> Result<(Grouping, bool), StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::failures(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok((Grouping::default(), false)),
         }
     }
 

@@ -45,6 +45,7 @@ use super::{
     retention::sql::Writing,
 };
 use crate::{
+    failures::Grouping,
     ingest::wire::StreamKey,
     model::{
         Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
@@ -426,6 +427,14 @@ impl Store for SqliteStore {
         match self.0.script_id(&query.script).await? {
             Some(id) => read::runs(&mut self.0.snapshot().await?, id, query).await,
             None => Ok(Page::default()),
+        }
+    }
+
+    async fn failures(&self, query: &RunQuery) -> Result<(Grouping, bool), StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::failures(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok((Grouping::default(), false)),
         }
     }
 

@@ -4,6 +4,7 @@ import { ask, get, type Params, queryString, scriptPath } from "./client";
 import type {
   DeploymentDetail,
   DeploymentItem,
+  ErrorGroups,
   Figures,
   LogLine,
   Page,
@@ -107,6 +108,15 @@ export const logCountQuery = (script: ScriptName, params: Params) =>
       return get<Page<LogLine>>(scriptPath(script, `/logs${query}`), signal);
     },
     refetchInterval: EVERY,
+    placeholderData: keepPreviousData,
+  });
+
+/** Failed runs by what failed. */
+export const errorsQuery = (script: ScriptName, params: Params) =>
+  queryOptions({
+    queryKey: under(script, "errors", params),
+    queryFn: ({ signal }) => get<ErrorGroups>(scriptPath(script, `/errors${queryString(params)}`), signal),
+    refetchInterval: EVERY * 3,
     placeholderData: keepPreviousData,
   });
 

@@ -103,6 +103,32 @@ export interface LogGap {
   offset: number;
 }
 
+export interface ErrorGroup {
+  fingerprint: string;
+  reason: string;
+  type: string | null;
+  /** What its messages have in common. */
+  message: string;
+  /** The newest message. */
+  example: string;
+  frame: { file: string; line: number; function: string | null } | null;
+  count: number;
+  firstSeen: string;
+  lastSeen: string;
+  firstVersion: number;
+  lastVersion: number;
+  /** The newest of its runs, the last first. */
+  runs: string[];
+  counts: number[];
+}
+
+export interface ErrorGroups {
+  items: ErrorGroup[];
+  leftOut: number;
+  read: { runs: number; more: boolean; oldest: string | null };
+  counts: { from: string | null; to: string | null };
+}
+
 export interface Total {
   count: number;
   more: boolean;
