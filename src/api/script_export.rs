@@ -23,7 +23,7 @@ macro_rules! stays {
     };
 }
 
-/// A file made of a script's runs or log lines, once.
+/// A file made of a script's runs or log lines, once or each time a schedule says so.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "scriptscope.dev",
@@ -32,7 +32,7 @@ macro_rules! stays {
     plural = "scriptexports",
     shortname = "sexport",
     category = "scriptscope",
-    doc = "A file made of a script's runs or log lines, once.",
+    doc = "A file made of a script's runs or log lines, once or each time a schedule says so.",
     namespaced,
     status = "ScriptExportStatus",
     printcolumn(
@@ -63,11 +63,17 @@ macro_rules! stays {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.scriptRef == oldSelf.scriptRef && self.data == oldSelf.data")
-    .message("spec can not be changed, but for cancelled and ttlAfterFinished: an export is made once; create another ScriptExport"))]
+    .message("spec can not be changed, but for cancelled, ttlAfterFinished and what a schedule has; create another ScriptExport"))]
 #[x_kube(validation = Rule::new(stays!("range", "match", "filters", "columns", "format", "compression", "csv", "destination"))
-    .message("spec can not be changed, but for cancelled and ttlAfterFinished: an export is made once; create another ScriptExport"))]
+    .message("spec can not be changed, but for cancelled, ttlAfterFinished and what a schedule has; create another ScriptExport"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.cancelled) || !oldSelf.cancelled || (has(self.cancelled) && self.cancelled)")
     .message("spec.cancelled can not be taken back; create another ScriptExport"))]
+#[x_kube(validation = Rule::new("has(self.schedule) == has(oldSelf.schedule)")
+    .message("spec.schedule can be changed, but neither added nor removed; create another ScriptExport"))]
+#[x_kube(validation = Rule::new("has(self.schedule) || !(has(self.timeZone) || has(self.historyLimit) || (has(self.suspend) && self.suspend))")
+    .message("spec.timeZone, spec.historyLimit and spec.suspend need spec.schedule"))]
+#[x_kube(validation = Rule::new("!has(self.schedule) || !has(self.ttlAfterFinished)")
+    .message("spec.ttlAfterFinished is for an export that is made once: with spec.schedule, historyLimit says how many files are kept"))]
 pub struct ScriptExportSpec {
     /// The script, in the same namespace. It need not exist any more; its data is enough.
     pub script_ref: NameRef,
@@ -110,6 +116,22 @@ pub struct ScriptExportSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[1-9][0-9]{0,6}[smhdw]$"))]
     pub ttl_after_finished: Option<String>,
+    /// When a file is made, each time: minute, hour, day of month, month and day of week, such as `0 6 * * 1`. Each is a
+    /// ScriptExport of its own, which this one owns. Default: one file, now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub schedule: Option<String>,
+    /// Where the schedule's clock hangs, such as `Europe/Berlin`. Default: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub time_zone: Option<String>,
+    /// How many files of a schedule are kept; earlier ones are deleted, but not from S3. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub history_limit: Option<i32>,
+    /// Set to make no file when one is due. The last one that was missed is made once this is taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
 }
 
 /// What is exported.
@@ -163,12 +185,40 @@ pub struct RangeSpec {
     pub preset: Option<model::Preset>,
 }
 
-/// Where the file goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Where the file goes: to one place.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("!(has(self.volume) && has(self.s3))")
+    .message("spec.destination needs exactly one of: volume, s3"))]
 pub struct Destination {
     /// The operator's own volume; the file is downloaded from the operator.
-    #[serde(default)]
-    pub volume: VolumeDestination,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeDestination>,
+    /// A bucket of Amazon S3, or of a server that speaks as it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Destination>,
+}
+
+/// A bucket of Amazon S3, or of a server that speaks as it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Destination {
+    /// Name of the bucket. It must exist.
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
+    pub bucket: String,
+    /// Folder in the bucket, such as `audit/2026`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub prefix: Option<String>,
+    /// Where the server is, such as `https://minio.example.com`; without TLS only where this says `http://`. Default: Amazon's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = r"^https?://[^@?#]+$"))]
+    pub endpoint: Option<String>,
+    /// Region of the bucket. Default: us-east-1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub region: Option<String>,
+    /// Secret in the same namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for some, AWS_SESSION_TOKEN.
+    pub credentials_secret_ref: NameRef,
 }
 
 /// The operator's own volume.
@@ -179,7 +229,7 @@ pub struct VolumeDestination {}
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ScriptExportStatus {
-    /// Pending, Running, Succeeded, Failed or Cancelled.
+    /// Pending, Running, Succeeded, Failed or Cancelled; of a schedule Scheduled, Suspended, Failed or Cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<ExportPhase>,
     /// Generation of the object that this status speaks of.
@@ -188,7 +238,7 @@ pub struct ScriptExportStatus {
     /// How far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ExportProgress>,
-    /// The file, once complete.
+    /// The file, once complete; of a schedule its last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Artifact>,
     /// When it began.
@@ -204,6 +254,33 @@ pub struct ScriptExportStatus {
     /// How it went, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Of a schedule: the last time for which a file was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Time>,
+    /// Of a schedule: when the next file is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_schedule_time: Option<Time>,
+    /// Of a schedule: its files that are kept, newest first, and its last failures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<ScheduledExport>,
+}
+
+/// What came of a time of a schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduledExport {
+    /// Name of its ScriptExport.
+    pub name: String,
+    /// When it was due.
+    pub time: Time,
+    /// Where it stands.
+    pub phase: ExportPhase,
+    /// How it went, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Its file, once complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
 }
 
 /// Where an export stands.
@@ -215,6 +292,8 @@ pub enum ExportPhase {
     Succeeded,
     Failed,
     Cancelled,
+    Scheduled,
+    Suspended,
 }
 
 /// How far an export is.
@@ -236,7 +315,7 @@ pub struct ExportProgress {
 pub struct Artifact {
     /// Its name.
     pub file_name: String,
-    /// Path on the operator's web server, to be opened with a token.
+    /// Path on the operator's web server, to be opened with a token; or `s3://bucket/key`.
     pub url: String,
     /// Its size in bytes.
     pub bytes: i64,

@@ -52,12 +52,13 @@ impl<W: Write> Hashed<W> {
         }
     }
 
-    fn finish(mut self) -> io::Result<Written> {
-        self.inner.flush()?;
-        Ok(Written {
+    fn finish(self) -> io::Result<(Written, W)> {
+        let inner = self.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let written = Written {
             bytes: self.bytes.load(Ordering::Relaxed),
             sha256: self.hash.finalize().into(),
-        })
+        };
+        Ok((written, inner))
     }
 }
 
@@ -126,8 +127,8 @@ impl<W: Write + Send> Encoder<W> {
         Ok(())
     }
 
-    /// Writes what is left.
-    pub fn finish(self) -> Result<Written, ExportError> {
+    /// Writes what is left, and gives back what was written to.
+    pub fn finish(self) -> Result<(Written, W), ExportError> {
         let out = match self {
             Self::Plain(_, out) => out,
             Self::Gzip(_, out) => out.finish()?,

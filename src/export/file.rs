@@ -4,43 +4,25 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    fs,
-    io::AsyncWriteExt,
-    sync::mpsc,
-    task::{self, JoinHandle},
-};
+use tokio::{fs, io::AsyncWriteExt};
 
 use crate::{
     model::{Filter, ScriptKey},
     store::Store,
 };
 
-use super::{
-    ExportError, Plan, Table,
-    encode::{Encoder, Hashed, Written},
-    format::Format,
-    rows::{PageSize, RowPages, Rows, Source},
-};
+use super::{ExportError, Plan, Table, format::Format, hex, writing::Pouring};
+
+pub use super::writing::Progress;
 
 /// Name of the description. No file of rows ends in `.json`.
 const SIDECAR: &str = "export.json";
-/// What is read at once. Three pages are in memory: one is read, one waits, one is written.
-const PAGE: PageSize = PageSize {
-    bytes: 4 << 20,
-    rows: 32_768,
-};
-/// Pages read ahead of the writing.
-const AHEAD: usize = 1;
 /// Room on the volume that no export takes: the store may lie there, too, and must go on.
 const KEPT_FREE: u64 = 64 << 20;
 /// How often the removal of a folder is tried, in which something may just be coming to its end.
@@ -68,6 +50,9 @@ pub struct Sidecar {
     /// What is said of them; empty in a description from before columns could be chosen.
     #[serde(default)]
     pub columns: Vec<String>,
+    /// When it was due, if a schedule asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
     /// Name of the file.
     pub file_name: String,
     /// Its size.
@@ -76,15 +61,6 @@ pub struct Sidecar {
     pub sha256: String,
     /// Rows, without the headings.
     pub rows: u64,
-}
-
-/// How far a file is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Rows written.
-    pub rows: u64,
-    /// Bytes written.
-    pub bytes: u64,
 }
 
 /// A `ScriptExport` by name.
@@ -150,7 +126,11 @@ impl ExportFolder {
         };
         let sidecar: Sidecar = serde_json::from_slice(&text)?;
         // Not from the description: nothing it says may lead out of the folder.
-        let path = folder.join(sidecar.data.file_name(&sidecar.script.name, sidecar.format));
+        let path = folder.join(
+            sidecar
+                .data
+                .file_name_due(&sidecar.script.name, sidecar.due, sidecar.format),
+        );
         if !is_object_name(&sidecar.script.name) {
             return Err(ExportError::Name(sidecar.script.name));
         }
@@ -188,34 +168,26 @@ impl ExportFolder {
             filter: plan.filter.clone(),
             format,
             columns: plan.columns.headings().into_iter().map(str::to_owned).collect(),
-            file_name: plan.table().file_name(&plan.script.name, format),
+            due: plan.due,
+            file_name: plan.file_name(format),
             bytes: 0,
             sha256: String::new(),
             rows: 0,
         };
-        let columns = plan.columns.clone();
-        let snapshot = store.snapshot(&plan.script).await?;
-        let pages = RowPages::new(snapshot, plan, PAGE)?;
+        let rows = Pouring::new(&store, plan, format).await?;
         self.remove(key).await?;
         fs::create_dir_all(&folder).await?;
 
         let file = NewFile::create(&folder, &sidecar.file_name).await?;
-        let bytes = Arc::new(AtomicU64::new(0));
-        let out = Hashed::new(file.file.try_clone().await?.into_std().await, Arc::clone(&bytes));
-        let writing = Writing::begin(Encoder::new(format, columns, out)?);
-        let report = |rows| {
-            let bytes = bytes.load(Ordering::Relaxed);
-            progress(Progress { rows, bytes });
+        let out = file.file.try_clone().await?.into_std().await;
+        let report = |now| {
+            progress(now);
             self.check_room()
         };
-        let (rows, written) = writing.all(pages, &report).await?;
+        let (rows, written) = rows.into(out, &report).await?;
         file.finish().await?;
         (sidecar.rows, sidecar.bytes) = (rows, written.bytes);
         sidecar.sha256 = hex(&written.sha256);
-        progress(Progress {
-            rows,
-            bytes: written.bytes,
-        });
 
         let mut description = NewFile::create(&folder, SIDECAR).await?;
         description.file.write_all(&serde_json::to_vec(&sidecar)?).await?;
@@ -263,47 +235,6 @@ fn absent(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
-    }
-}
-
-/// A thread that writes pages, while the next ones are read. It ends with whoever sends it pages.
-struct Writing {
-    pages: mpsc::Sender<Rows>,
-    thread: JoinHandle<Result<Written, ExportError>>,
-}
-
-impl Writing {
-    fn begin(mut encoder: Encoder<std::fs::File>) -> Self {
-        let (pages, mut receiver) = mpsc::channel(AHEAD);
-        let thread = task::spawn_blocking(move || {
-            while let Some(rows) = receiver.blocking_recv() {
-                encoder.rows(&rows)?;
-            }
-            encoder.finish()
-        });
-        Self { pages, thread }
-    }
-
-    /// Writes all pages; says how many rows there were. `report` hears of the rows of every page, and ends it by failing.
-    async fn all<S: Source>(
-        self,
-        mut pages: RowPages<S>,
-        report: &(dyn Fn(u64) -> Result<(), ExportError> + Send + Sync),
-    ) -> Result<(u64, Written), ExportError> {
-        let mut rows = 0;
-        while let Some(page) = pages.next_page().await? {
-            let count = page.len() as u64;
-            if self.pages.send(page).await.is_err() {
-                // It has failed; why is what it ended with.
-                break;
-            }
-            rows += count;
-            report(rows)?;
-        }
-        // What the database keeps for this file is needed no longer.
-        drop(pages);
-        drop(self.pages);
-        Ok((rows, self.thread.await??))
     }
 }
 
@@ -358,15 +289,6 @@ pub fn is_object_name(name: &str) -> bool {
             && bytes.last().is_some_and(|&b| alphanumeric(b))
     };
     name.len() <= 253 && name.split('.').all(label)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String can not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

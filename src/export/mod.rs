@@ -1,4 +1,4 @@
-//! Files of runs and log lines, CSV and Parquet: pure writing, and the files on the volume.
+//! Files of runs and log lines, CSV and Parquet: pure writing, and the files on the volume and in S3.
 
 pub mod columns;
 pub mod csv;
@@ -10,7 +10,10 @@ mod parquet;
 pub mod range;
 mod record;
 pub mod rows;
+pub mod s3;
+mod writing;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Filter, FilterError, ScriptKey, TimeRange};
@@ -30,7 +33,13 @@ pub enum Table {
 impl Table {
     /// Name of the file that holds rows of `script`.
     pub fn file_name(self, script: &str, format: Format) -> String {
-        format!("{script}_{}_data.{}", self.subresource(), format.extension())
+        self.file_name_due(script, None, format)
+    }
+
+    /// The same of a file that a schedule asks for, with the minute it was due.
+    pub fn file_name_due(self, script: &str, due: Option<Timestamp>, format: Format) -> String {
+        let due = due.map_or_else(String::new, |due| due.strftime("_%Y-%m-%dT%H%MZ").to_string());
+        format!("{script}_{}_data{due}.{}", self.subresource(), format.extension())
     }
 
     /// The subresource of `customscripts` that a reader needs `get` on.
@@ -61,6 +70,8 @@ pub struct Plan {
     pub range: TimeRange,
     /// Which of them.
     pub filter: Filter,
+    /// When the file was due, if a schedule asks for it.
+    pub due: Option<Timestamp>,
 }
 
 impl Plan {
@@ -71,7 +82,13 @@ impl Plan {
             columns: Columns::of(table),
             range,
             filter,
+            due: None,
         }
+    }
+
+    /// Name of the file.
+    pub fn file_name(&self, format: Format) -> String {
+        self.table().file_name_due(&self.script.name, self.due, format)
     }
 
     /// What rows.
@@ -108,7 +125,19 @@ pub enum ExportError {
     /// The description beside the file is not valid.
     #[error("the description of the export is not valid: {0}")]
     Sidecar(#[from] serde_json::Error),
+    /// It could not be sent.
+    #[error(transparent)]
+    S3(#[from] s3::S3Error),
     /// A name that is not one of Kubernetes, and could lead out of the folder.
     #[error("{0:?} is not a name of a Kubernetes object")]
     Name(String),
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

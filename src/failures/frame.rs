@@ -88,12 +88,12 @@ fn javascript(line: &str) -> Option<Frame> {
 mod tests {
     use super::*;
 
-    fn frame(file: &str, line: u32, function: Option<&str>) -> Option<Frame> {
-        Some(Frame {
+    fn frame(file: &str, line: u32, function: Option<&str>) -> Frame {
+        Frame {
             file: file.to_owned(),
             line,
             function: function.map(str::to_owned),
-        })
+        }
     }
 
     #[test]
@@ -103,11 +103,11 @@ mod tests {
             File \"/app/main.py\", line 9, in charge\n    price(1)\n  File \"/app/lib/rates.py\", line 41, in price\n    \
             httpx.get(url)\n  File \"/dependencies/httpx/_api.py\", line 195, in get\n    ...\n  \
             File \"/usr/local/lib/python3.13/ssl.py\", line 7, in wrap\n  File \"<frozen importlib>\", line 1, in f\nssl.SSLError: no";
-        assert_eq!(Frame::of(chained), frame("lib/rates.py", 41, Some("price")));
+        assert_eq!(Frame::of(chained), Some(frame("lib/rates.py", 41, Some("price"))));
         let syntax = "Traceback (most recent call last):\n  File \"/srv/main.py\", line 2\n    x = (\nSyntaxError: '(' was never closed";
-        assert_eq!(Frame::of(syntax), frame("/srv/main.py", 2, None));
+        assert_eq!(Frame::of(syntax), Some(frame("/srv/main.py", 2, None)));
         let group = "  + Exception Group Traceback (most recent call last):\n  |   File \"/app/main.py\", line 5, in <module>\n";
-        assert_eq!(Frame::of(group), frame("main.py", 5, None));
+        assert_eq!(Frame::of(group), Some(frame("main.py", 5, None)));
     }
 
     #[test]
@@ -116,11 +116,11 @@ mod tests {
             at node:internal/process:95:5\n    at async Object.charge [as fn] (file:///app/main.js:41:9)\n    at /app/other.js:1:2";
         assert_eq!(
             Frame::of(stack),
-            frame("main.js", 41, Some("Object.charge [as fn]"))
+            Some(frame("main.js", 41, Some("Object.charge [as fn]")))
         );
         assert_eq!(
             Frame::of("Error\n    at async /app/a (b).mjs:4:2"),
-            frame("a (b).mjs", 4, None)
+            Some(frame("a (b).mjs", 4, None))
         );
     }
 

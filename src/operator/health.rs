@@ -61,12 +61,13 @@ impl Part {
 
 /// The routes.
 pub fn router(context: Arc<Context>, readiness: Readiness) -> Router {
+    let metrics = metrics_router(context.metrics.clone());
     Router::new()
         // Says that the process turns; a restart would help against nothing else.
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .with_state((context.clone(), readiness))
-        .merge(metrics_router(context.metrics.clone()))
+        .with_state((context, readiness))
+        .merge(metrics)
 }
 
 /// The route of the metrics alone.

@@ -14,6 +14,7 @@ use crate::{
         range::{RangeError, RangeRequest},
     },
     model::{Column, Condition, Filter, Match, Operator, Preset, Step, TimeRange},
+    store::RunParts,
 };
 
 use super::ApiError;
@@ -113,7 +114,7 @@ pub(super) fn file(
         .collect();
     let columns =
         Columns::named(table, &headings).map_err(|error| ApiError::invalid("columns", error.to_string()))?;
-    if columns.need_payloads() {
+    if columns.parts() == RunParts::WithPayloads {
         return Err(ApiError::invalid(
             "columns",
             "Input, Output, Error and Traceback are not in files that are downloaded as they are made; make a ScriptExport",

@@ -21,6 +21,8 @@ pub struct Cluster {
     list: &'static str,
     pub objects: Mutex<BTreeMap<String, Value>>,
     pub events: Mutex<Vec<Value>>,
+    /// Secrets by name; null for one that may not be read.
+    pub secrets: Mutex<BTreeMap<String, Value>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<Result<String, Infallible>>>>,
     patched: Mutex<Vec<(String, Value)>>,
     /// What was deleted: a watch that begins later hears of it, since it goes on where the list was.
@@ -37,6 +39,7 @@ impl Cluster {
             list,
             objects: Mutex::new(objects.into_iter().map(|o| (name(&o), o)).collect()),
             events: Mutex::default(),
+            secrets: Mutex::default(),
             watchers: Mutex::default(),
             patched: Mutex::default(),
             gone: Mutex::default(),
@@ -95,6 +98,13 @@ impl Cluster {
         if path.contains("/events") {
             self.events.lock().unwrap().push(sent.clone());
             return (201, sent);
+        }
+        if let Some(name) = path.strip_prefix("/api/v1/namespaces/shop/secrets/") {
+            return match self.secrets.lock().unwrap().get(name) {
+                None => failure(404, "NotFound"),
+                Some(Value::Null) => failure(403, "Forbidden"),
+                Some(secret) => (200, secret.clone()),
+            };
         }
         let mut objects = self.objects.lock().unwrap();
         if path.ends_with("/scriptexports") && path != self.list {

@@ -6,6 +6,8 @@ mod controller;
 mod files;
 #[path = "../common/rows.rs"]
 mod rows;
+mod s3;
+mod s3_server;
 
 use std::{path::Path, sync::Arc};
 
@@ -21,6 +23,15 @@ use tempfile::TempDir;
 const ROWS: i64 = 1_234;
 
 async fn store(folder: &TempDir) -> Arc<dyn Store> {
+    store_of("billing", folder).await
+}
+
+/// The same rows, of 18 MiB.
+async fn large_store(folder: &TempDir) -> Arc<dyn Store> {
+    store_of(&"billing ".repeat(1_950), folder).await
+}
+
+async fn store_of(source: &str, folder: &TempDir) -> Arc<dyn Store> {
     let runs = (0..ROWS).map(|n| {
         let run = Run {
             run_id: format!("run-{n}"),
@@ -36,7 +47,7 @@ async fn store(folder: &TempDir) -> Arc<dyn Store> {
                     - SignedDuration::from_hours(1)),
             finished_at: None,
             source_type: SourceType::Api,
-            source: "billing".into(),
+            source: source.into(),
             traceparent: None,
         };
         (ScriptKey::new("shop", "pay"), run)

@@ -113,7 +113,6 @@ impl Announcer {
             None => self.current_version().await?,
         };
         let status = status(
-            &self.key,
             self.generation,
             self.last.as_ref(),
             self.started,

@@ -6,8 +6,11 @@
 //! (at the start, and after the watch was interrupted) the folder is swept of what belongs to none of them.
 
 mod announce;
+mod destination;
 mod expiry;
 mod places;
+mod plan;
+mod schedule;
 pub mod status;
 mod work;
 
@@ -16,6 +19,7 @@ use std::{
     path::Path,
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
@@ -43,10 +47,13 @@ use crate::{
     store::Store,
 };
 
+use destination::Uploads;
 use places::Places;
 
 /// Field manager of the status.
 pub const FIELD_MANAGER: &str = "scriptscope-exports";
+/// Pause after the first failed attempt at a file; each later one is twice as long.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What the controller works with. Clones share it.
 #[derive(Clone)]
@@ -57,6 +64,8 @@ pub struct ExportContext {
     metrics: Metrics,
     recorder: Recorder,
     places: Places,
+    uploads: Arc<Uploads>,
+    pause: Duration,
 }
 
 impl ExportContext {
@@ -73,7 +82,15 @@ impl ExportContext {
             folder: ExportFolder::new(data_dir),
             metrics,
             places: Places::new(),
+            uploads: Arc::default(),
+            pause: PAUSE,
         }
+    }
+
+    /// The same with another pause after the first failed attempt at a file.
+    #[must_use]
+    pub fn pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 }
 
@@ -108,6 +125,7 @@ pub async fn run(context: ExportContext, scope: Scope, shutdown: CancellationTok
     for (_, known) in exports.known {
         known.stop().await;
     }
+    exports.context.uploads.abort_all().await;
 }
 
 fn key_of(object: &DeserializeGuard<ScriptExport>) -> ExportKey {
@@ -227,6 +245,10 @@ impl Exports {
     async fn deleted(&mut self, key: &ExportKey) {
         if let Some(known) = self.known.remove(key) {
             known.stop().await;
+        }
+        if let Some(object) = self.context.uploads.take(key) {
+            // It may take a while where the server does not answer.
+            tokio::spawn(destination::abort(key.clone(), object));
         }
         self.remove(key).await;
     }

@@ -5,7 +5,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::{
     api::{Artifact, ExportPhase, ExportProgress, ScriptExportStatus, conditions},
-    export::file::{ExportKey, Progress, Sidecar},
+    export::{
+        file::{ExportKey, Progress, Sidecar},
+        s3::Stored,
+    },
 };
 
 /// Why an export can not be made; trying again would change nothing.
@@ -32,7 +35,7 @@ pub enum Stage<'a> {
         trouble: Option<&'a str>,
     },
     /// The file is there.
-    Succeeded(&'a Sidecar),
+    Succeeded(&'a Artifact),
     /// There will be no file.
     Failed(&'a Refusal),
     /// There will be no file, since nobody wants it any more.
@@ -58,7 +61,6 @@ pub fn start_of(previous: Option<&ScriptExportStatus>, now: Timestamp) -> Timest
 
 /// The complete status of an export.
 pub fn status(
-    key: &ExportKey,
     generation: Option<i64>,
     previous: Option<&ScriptExportStatus>,
     started: Option<Timestamp>,
@@ -98,8 +100,12 @@ pub fn status(
             progress, estimated, ..
         } => (Some(progress_of(progress.rows, *estimated, progress.bytes)), None),
         Stage::Succeeded(file) => (
-            Some(progress_of(file.rows, Some(file.rows), file.bytes)),
-            Some(artifact(key, file)),
+            Some(ExportProgress {
+                rows_written: file.rows,
+                rows_estimated: Some(file.rows),
+                bytes_written: file.bytes,
+            }),
+            Some((*file).clone()),
         ),
         Stage::Failed(_) | Stage::Cancelled => (previous.and_then(|s| s.progress.clone()), None),
     };
@@ -130,6 +136,7 @@ pub fn status(
             condition(conditions::CANCELLED, phase == ExportPhase::Cancelled),
         ],
         message: Some(message),
+        ..ScriptExportStatus::default()
     }
 }
 
@@ -154,13 +161,25 @@ fn progress_of(rows: u64, estimated: Option<u64>, bytes: u64) -> ExportProgress 
     }
 }
 
-fn artifact(key: &ExportKey, file: &Sidecar) -> Artifact {
+/// A file on the operator's volume.
+pub fn on_volume(key: &ExportKey, file: &Sidecar) -> Artifact {
     Artifact {
         file_name: file.file_name.clone(),
         url: format!("/api/v1/namespaces/{}/exports/{}/file", key.namespace, key.name),
         bytes: signed(file.bytes),
         sha256: file.sha256.clone(),
         rows: signed(file.rows),
+    }
+}
+
+/// A file in S3.
+pub fn in_s3(file_name: String, url: String, stored: &Stored) -> Artifact {
+    Artifact {
+        file_name,
+        url,
+        bytes: signed(stored.bytes),
+        sha256: stored.sha256.clone(),
+        rows: signed(stored.rows),
     }
 }
 
@@ -195,7 +214,7 @@ mod tests {
             estimated: Some(2),
             trouble: None,
         };
-        let before = status(&key(), Some(1), None, Some(started), &running, started);
+        let before = status(Some(1), None, Some(started), &running, started);
         assert_eq!(before.phase, Some(ExportPhase::Running));
         let progress = before.progress.as_ref().unwrap();
         assert_eq!((progress.rows_written, progress.rows_estimated), (3, Some(3)));
@@ -203,6 +222,7 @@ mod tests {
         assert!(!is_finished(Some(&before)));
 
         let file = Sidecar {
+            due: None,
             format: Format::default(),
             columns: Vec::new(),
             uid: "u".into(),
@@ -218,11 +238,10 @@ mod tests {
         };
         let done = at("2026-01-01T00:01:00Z");
         let after = status(
-            &key(),
             Some(1),
             Some(&before),
             Some(started),
-            &Stage::Succeeded(&file),
+            &Stage::Succeeded(&on_volume(&key(), &file)),
             done,
         );
         assert!(is_finished(Some(&after)));
@@ -250,7 +269,7 @@ mod tests {
             message: "Status: what?".into(),
         };
         let now = at("2026-01-01T00:00:00.5Z");
-        let status = status(&key(), Some(1), None, None, &Stage::Failed(&refusal), now);
+        let status = status(Some(1), None, None, &Stage::Failed(&refusal), now);
         assert_eq!(status.phase, Some(ExportPhase::Failed));
         assert_eq!(status.message.as_deref(), Some("Status: what?"));
         assert_eq!(status.conditions[1].reason, "InvalidFilter");
@@ -261,7 +280,7 @@ mod tests {
     #[test]
     fn a_cancelled_export_has_neither_failed_nor_a_file() {
         let now = at("2026-01-01T00:00:00Z");
-        let status = status(&key(), Some(2), None, Some(now), &Stage::Cancelled, now);
+        let status = status(Some(2), None, Some(now), &Stage::Cancelled, now);
         assert!(is_finished(Some(&status)) && status.artifact.is_none());
         assert_eq!(status.completed_at, Some(Time(now)));
         let given: Vec<&str> = status.conditions.iter().map(|c| &*c.status).collect();
@@ -272,7 +291,7 @@ mod tests {
     fn a_second_attempt_has_the_range_of_the_first() {
         let first = at("2026-01-01T00:00:00Z");
         assert_eq!(start_of(None, at("2026-01-01T00:00:00.9Z")), first);
-        let status = status(&key(), None, None, Some(first), &Stage::Pending, first);
+        let status = status(None, None, Some(first), &Stage::Pending, first);
         assert_eq!(start_of(Some(&status), at("2026-02-01T00:00:00Z")), first);
     }
 }

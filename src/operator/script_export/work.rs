@@ -15,16 +15,15 @@ use kube::{
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    api::{Compression, CustomScript, ExportData, ExportFormat, RangeSpec, ScriptExport, ScriptExportSpec},
+    api::{Artifact, CustomScript, ExportPhase, S3Destination, ScriptExport},
     export::{
         ExportError, Plan, Table,
-        columns::Columns,
-        file::{ExportKey, Progress, Sidecar},
+        file::{ExportKey, Progress},
         format::Format,
-        range::RangeRequest,
         rows::query,
+        s3::{self, S3Target},
     },
-    model::{Filter, ScriptKey, parse_age},
+    model::ScriptKey,
     query::within,
     store::{Store, StoreError},
 };
@@ -32,19 +31,18 @@ use crate::{
 use super::{
     ExportContext,
     announce::Announcer,
-    status::{Refusal, Stage, start_of},
+    destination::{self, DestinationError},
+    plan::{format, plan, refuse, short, target},
+    schedule::due_of,
+    status::{Refusal, Stage, in_s3, on_volume, start_of},
 };
 
 /// Attempts at a file before it is given up.
 const ATTEMPTS: u32 = 6;
-/// Pause after the first failed attempt; each later one is twice as long.
-const PAUSE: Duration = Duration::from_secs(2);
 /// Time between two reports of progress.
 const REPORT: Duration = Duration::from_secs(1);
 /// How long the rows are counted before that is given up.
 const ESTIMATE: Duration = Duration::from_secs(2);
-/// Longest message in a status.
-const MESSAGE: usize = 1_024;
 
 /// Why an attempt failed; the next may not.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +53,27 @@ enum AttemptError {
     Store(#[from] StoreError),
     #[error("the API server could not be asked for the script: {0}")]
     Api(#[from] kube::Error),
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+}
+
+impl AttemptError {
+    /// Reason of the condition, should there be no further attempt.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Export(ExportError::S3(error)) => error.reason(),
+            Self::Destination(error) => error.reason(),
+            _ => "WriteFailed",
+        }
+    }
+
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Export(ExportError::S3(error)) => error.is_final(),
+            Self::Destination(error) => error.is_final(),
+            _ => false,
+        }
+    }
 }
 
 /// Makes the file of an export and says so in its status.
@@ -75,7 +94,9 @@ pub async fn make(context: ExportContext, key: ExportKey, export: ScriptExport) 
     .await;
     let (stage, category) = match &result {
         Ok(file) => {
-            context.metrics.exported(file.rows, file.bytes);
+            context
+                .metrics
+                .exported(file.rows.unsigned_abs(), file.bytes.unsigned_abs());
             (Stage::Succeeded(file), None)
         }
         Err(refusal) => (Stage::Failed(refusal), Some(refusal.reason)),
@@ -95,6 +116,7 @@ pub async fn make(context: ExportContext, key: ExportKey, export: ScriptExport) 
 
 /// Removes what was written of an export that nobody wants any more, and says so in its status. Nobody works on it.
 pub async fn cancel(context: ExportContext, key: ExportKey, export: ScriptExport) {
+    withdraw(&context, &key, &export).await;
     remove(&context, &key).await;
     let mut announcer = Announcer::new(context.client.clone(), key, &export);
     announcer.insist(&Stage::Cancelled).await;
@@ -102,7 +124,39 @@ pub async fn cancel(context: ExportContext, key: ExportKey, export: ScriptExport
     publish(&context, &export, EventType::Normal, "Cancelled", note).await;
 }
 
+/// Removes what an export has in S3, of this process or one before.
+async fn withdraw(context: &ExportContext, key: &ExportKey, export: &ScriptExport) {
+    let object = match context.uploads.take(key) {
+        Some(object) => Some(object),
+        // Of one that never began there is nothing.
+        None if export.status.as_ref().and_then(|s| s.phase) != Some(ExportPhase::Running) => None,
+        None => {
+            let spec = &export.spec;
+            let start = start_of(export.status.as_ref(), Timestamp::now());
+            let place = plan(&key.namespace, spec, start, due_of(export)).and_then(|plan| {
+                let name = plan.file_name(format(spec)?);
+                Ok(target(spec)?.map(|target| (target, name)))
+            });
+            match place {
+                Ok(Some(((s3, target), name))) => {
+                    let object = context
+                        .uploads
+                        .object(&context.client, key, (s3, &target), &name)
+                        .await;
+                    context.uploads.take(key);
+                    object.ok()
+                }
+                _ => None,
+            }
+        }
+    };
+    if let Some(object) = object {
+        destination::withdraw(key, &object, &export.uid().unwrap_or_default()).await;
+    }
+}
+
 async fn remove(context: &ExportContext, key: &ExportKey) {
+    context.uploads.abort(key).await;
     if let Err(error) = context.folder.remove(key).await {
         tracing::warn!(namespace = key.namespace, export = key.name, %error, "What an export left could not be removed.");
     }
@@ -116,37 +170,44 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    async fn file(mut self) -> Result<Sidecar, Refusal> {
+    async fn file(mut self) -> Result<Artifact, Refusal> {
         // The process may have ended between the file and the status.
         if let Ok(Some((file, _))) = self.context.folder.find(self.key).await
             && Some(&*file.uid) == self.export.uid().as_deref()
         {
-            return Ok(file);
+            return Ok(on_volume(self.key, &file));
         }
+        let spec = &self.export.spec;
         let start = start_of(self.export.status.as_ref(), Timestamp::now());
-        let plan = plan(&self.key.namespace, &self.export.spec, start)?;
-        let format = format(&self.export.spec)?;
-        let mut trouble: Option<String> = None;
+        let plan = plan(&self.key.namespace, spec, start, due_of(self.export))?;
+        let (format, target) = (format(spec)?, target(spec)?);
+        let to = target.as_ref().map(|(s3, target)| (*s3, target));
+        let mut trouble: Option<(&'static str, String)> = None;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
-                tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
+                tokio::time::sleep(self.context.pause * 2_u32.pow(attempt - 1)).await;
             }
-            match self.attempt(&plan, format, start, trouble.as_deref()).await {
+            let why = trouble.as_ref().map(|(_, why)| why.as_str());
+            match self.attempt(&plan, format, to, start, why).await {
                 Ok(Ok(file)) => return Ok(file),
                 Ok(Err(refusal)) => return Err(refusal),
                 Err(error) => {
                     tracing::warn!(namespace = self.key.namespace, export = self.key.name, %error, "An export failed.");
-                    trouble = Some(short(&error.to_string()));
                     // It takes room, perhaps all there is.
                     remove(self.context, self.key).await;
+                    if error.is_final() {
+                        let message = format!("{error}; then create another ScriptExport");
+                        return Err(refuse(error.reason(), &message));
+                    }
+                    trouble = Some((error.reason(), short(&error.to_string())));
                 }
             }
         }
+        let (reason, why) = trouble.unwrap_or_default();
         Err(Refusal {
-            reason: "WriteFailed",
+            reason,
             message: format!(
-                "gave up after {ATTEMPTS} attempts: {}; create another ScriptExport once this is mended",
-                trouble.unwrap_or_default()
+                "gave up after {ATTEMPTS} attempts: {why}; create another ScriptExport once this is mended"
             ),
         })
     }
@@ -156,9 +217,10 @@ impl Work<'_> {
         &mut self,
         plan: &Plan,
         format: Format,
+        to: Option<(&S3Destination, &S3Target)>,
         start: Timestamp,
         trouble: Option<&str>,
-    ) -> Result<Result<Sidecar, Refusal>, AttemptError> {
+    ) -> Result<Result<Artifact, Refusal>, AttemptError> {
         let _place = self.context.places.enter(&self.key.namespace).await;
         if !self.is_known(&plan.script).await? {
             return Ok(Err(Refusal {
@@ -173,22 +235,11 @@ impl Work<'_> {
         let (progress, reported) = watch::channel(Progress::default());
         let (done, ended) = oneshot::channel();
         let write = async {
-            let uid = self.export.uid().unwrap_or_default();
             let report = |now| {
                 progress.send_replace(now);
             };
-            let result = self
-                .context
-                .folder
-                .write(
-                    self.key,
-                    &uid,
-                    plan.clone(),
-                    format,
-                    self.context.store.clone(),
-                    &report,
-                )
-                .await;
+            let of = (self.context, self.key, self.export);
+            let result = write(of, plan.clone(), format, to, &report).await;
             // Only once the reports have ended may the end be told.
             let _ = done.send(());
             result
@@ -222,6 +273,28 @@ impl Work<'_> {
         let api: Api<CustomScript> = Api::namespaced(self.context.client.clone(), &script.namespace);
         Ok(api.get_metadata_opt(&script.name).await?.is_some())
     }
+}
+
+/// Writes the file to where it goes.
+async fn write(
+    (context, key, export): (&ExportContext, &ExportKey, &ScriptExport),
+    plan: Plan,
+    format: Format,
+    to: Option<(&S3Destination, &S3Target)>,
+    report: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<Artifact, AttemptError> {
+    let uid = export.uid().unwrap_or_default();
+    let store = context.store.clone();
+    let Some(to) = to else {
+        let folder = &context.folder;
+        let file = folder.write(key, &uid, plan, format, store, report).await?;
+        return Ok(on_volume(key, &file));
+    };
+    let name = plan.file_name(format);
+    let object = context.uploads.object(&context.client, key, to, &name).await?;
+    let stored = s3::write(&object, &uid, plan, format, store, report).await?;
+    context.uploads.take(key);
+    Ok(in_s3(name, object.url(), &stored))
 }
 
 /// How many rows a file will have, about; none where counting takes too long or fails.
@@ -286,156 +359,5 @@ async fn publish(context: &ExportContext, export: &ScriptExport, type_: EventTyp
     };
     if let Err(error) = context.recorder.publish(&event, &export.object_ref(&())).await {
         tracing::warn!(%error, "An event could not be published.");
-    }
-}
-
-/// What is to be written, or why it can not be.
-fn plan(namespace: &str, spec: &ScriptExportSpec, start: Timestamp) -> Result<Plan, Refusal> {
-    let script = ScriptKey::new(namespace, &spec.script_ref.name);
-    if !crate::export::file::is_object_name(&script.name) {
-        return Err(refuse(
-            "InvalidScript",
-            "spec.scriptRef.name is not the name of a CustomScript",
-        ));
-    }
-    let table = match spec.data {
-        ExportData::Runs => Table::Runs,
-        ExportData::Logs => Table::Logs,
-    };
-    let filter = Filter {
-        matching: spec.matching,
-        conditions: spec.filters.clone(),
-    };
-    table
-        .check(&filter)
-        .map_err(|error| refuse("InvalidFilter", &format!("spec.filters: {error}")))?;
-    let range = request(spec.range.as_ref())
-        .resolve(start)
-        .map_err(|error| refuse("InvalidRange", &format!("spec.range: {error}")))?;
-    if let Some(ttl) = &spec.ttl_after_finished {
-        parse_age(ttl).map_err(|error| refuse("InvalidTtl", &format!("spec.ttlAfterFinished: {error}")))?;
-    }
-    let columns = Columns::named(table, &spec.columns)
-        .map_err(|error| refuse("InvalidColumns", &format!("spec.columns: {error}")))?;
-    Ok(Plan {
-        script,
-        columns,
-        range,
-        filter,
-    })
-}
-
-/// How it is to be written, or why it can not be.
-fn format(spec: &ScriptExportSpec) -> Result<Format, Refusal> {
-    match spec.format {
-        ExportFormat::Csv => Ok(Format::Csv {
-            compression: spec.compression,
-            bom: spec.csv.is_some_and(|csv| csv.bom),
-        }),
-        ExportFormat::Parquet if spec.compression != Compression::None => Err(refuse(
-            "InvalidFormat",
-            "spec.compression is for CSV files; a Parquet file is compressed within: leave it out",
-        )),
-        ExportFormat::Parquet if spec.csv.is_some() => {
-            Err(refuse("InvalidFormat", "spec.csv is for CSV files; leave it out"))
-        }
-        ExportFormat::Parquet => Ok(Format::Parquet),
-    }
-}
-
-fn refuse(reason: &'static str, message: &str) -> Refusal {
-    Refusal {
-        reason,
-        message: short(message),
-    }
-}
-
-fn request(spec: Option<&RangeSpec>) -> RangeRequest {
-    let Some(spec) = spec else {
-        return RangeRequest::default();
-    };
-    RangeRequest {
-        from: spec.from.as_ref().map(|time| time.0),
-        to: spec.to.as_ref().map(|time| time.0),
-        last: spec.last.clone(),
-        preset: spec.preset,
-    }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(MESSAGE).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(json: serde_json::Value) -> ScriptExportSpec {
-        serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn a_spec_that_can_not_be_is_refused_with_its_field() {
-        let start = "2026-01-08T00:00:00Z".parse().unwrap();
-        let refusal = |json| plan("shop", &spec(json), start).unwrap_err();
-        let filter = refusal(serde_json::json!({
-            "scriptRef": {"name": "pay"}, "data": "Runs",
-            "filters": [{"column": "Log Level", "operator": "Equals", "values": ["Info"]}],
-        }));
-        assert_eq!(filter.reason, "InvalidFilter");
-        assert_eq!(filter.message, "spec.filters: Log Level is not a column of runs");
-        let range = refusal(serde_json::json!({
-            "scriptRef": {"name": "pay"}, "data": "Runs", "range": {"last": "7y"},
-        }));
-        assert!(range.message.starts_with("spec.range: "), "{range:?}");
-        let name = refusal(serde_json::json!({"scriptRef": {"name": "../x"}, "data": "Logs"}));
-        assert_eq!(name.reason, "InvalidScript");
-        let columns = refusal(serde_json::json!({
-            "scriptRef": {"name": "pay"}, "data": "Logs", "columns": ["Log ID", "Pod"],
-        }));
-        assert_eq!(columns.reason, "InvalidColumns");
-        assert!(
-            columns
-                .message
-                .starts_with("spec.columns: \"Pod\" is not a column of logs; there are Log ID"),
-            "{columns:?}"
-        );
-    }
-
-    #[test]
-    fn what_is_for_csv_files_alone_is_refused_for_others() {
-        let of = |more: serde_json::Value| {
-            let mut json = serde_json::json!({"scriptRef": {"name": "pay"}, "data": "Runs"});
-            json.as_object_mut()
-                .unwrap()
-                .extend(more.as_object().unwrap().clone());
-            format(&spec(json))
-        };
-        assert_eq!(of(serde_json::json!({})), Ok(Format::default()));
-        let gzip = of(serde_json::json!({"compression": "Gzip", "csv": {"bom": true}})).unwrap();
-        assert_eq!(gzip.extension(), "csv.gz");
-        assert_eq!(of(serde_json::json!({"format": "Parquet"})), Ok(Format::Parquet));
-        for (more, field) in [
-            (
-                serde_json::json!({"format": "Parquet", "compression": "Zstd"}),
-                "spec.compression",
-            ),
-            (
-                serde_json::json!({"format": "Parquet", "csv": {"bom": false}}),
-                "spec.csv",
-            ),
-        ] {
-            let refusal = of(more).unwrap_err();
-            assert!(refusal.message.starts_with(field), "{refusal:?}");
-        }
-    }
-
-    #[test]
-    fn a_spec_without_a_range_is_of_the_last_seven_days() {
-        let start = "2026-01-08T00:00:00Z".parse().unwrap();
-        let json = serde_json::json!({"scriptRef": {"name": "pay"}, "data": "Logs"});
-        let plan = plan("shop", &spec(json), start).unwrap();
-        assert_eq!(plan.range.from, Some("2026-01-01T00:00:00Z".parse().unwrap()));
-        assert_eq!(plan.table(), Table::Logs);
     }
 }

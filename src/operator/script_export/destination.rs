@@ -1,0 +1,204 @@
+//! Files that go to S3: whose credentials, and which uploads are under way.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use futures::future;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Api, Client};
+
+use crate::{
+    api::S3Destination,
+    export::{
+        file::ExportKey,
+        s3::{S3Error, S3Http, S3Keys, S3Object, S3Target},
+    },
+};
+
+/// How long the end of an upload may take that nobody waits for any more.
+const ABORT: Duration = Duration::from_secs(5);
+
+/// Why there is no place in S3.
+#[derive(Debug, thiserror::Error)]
+pub enum DestinationError {
+    /// No such Secret. It may come: both may be applied at once.
+    #[error(
+        "spec.destination.s3.credentialsSecretRef: there is no Secret {0} in namespace {1}; make it with AWS_ACCESS_KEY_ID and \
+         AWS_SECRET_ACCESS_KEY"
+    )]
+    NoSecret(String, String),
+    /// It lacks a key.
+    #[error("spec.destination.s3.credentialsSecretRef: the Secret {0} has no {1}; add it")]
+    NoKey(String, &'static str),
+    /// The operator may not read it.
+    #[error(
+        "spec.destination.s3.credentialsSecretRef: the operator may not read the Secret {0} in namespace {1}: allow it with a \
+         Role there (get on this Secret) for the operator's service account, or for all Secrets with the chart's value \
+         exports.readSecrets=true"
+    )]
+    Forbidden(String, String),
+    /// Another one is being written to the same place.
+    #[error(
+        "spec.destination.s3: the export {0} is writing {1} just now; choose another prefix, or create another ScriptExport later"
+    )]
+    InUse(String, String),
+    /// TLS can not be had.
+    #[error("connections with TLS can not be made: {0}")]
+    Tls(#[from] tokio_rustls::rustls::Error),
+    /// The place can not be.
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    /// The API server said no.
+    #[error("the Secret of spec.destination.s3.credentialsSecretRef could not be read: {0}")]
+    Api(#[from] kube::Error),
+}
+
+impl DestinationError {
+    /// Reason of a condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSecret(..) => "SecretNotFound",
+            Self::NoKey(..) => "SecretInvalid",
+            Self::Forbidden(..) => "SecretForbidden",
+            Self::InUse(..) => "DestinationTaken",
+            Self::S3(error) => error.reason(),
+            Self::Tls(_) | Self::Api(_) => "WriteFailed",
+        }
+    }
+
+    /// Whether trying again would change nothing.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::InUse(..) => true,
+            Self::S3(error) => error.is_final(),
+            _ => false,
+        }
+    }
+}
+
+/// What is being written to S3, by export.
+#[derive(Default)]
+pub struct Uploads {
+    http: OnceLock<S3Http>,
+    objects: Mutex<HashMap<ExportKey, Arc<S3Object>>>,
+}
+
+impl Uploads {
+    fn objects(&self) -> MutexGuard<'_, HashMap<ExportKey, Arc<S3Object>>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn http(&self) -> Result<S3Http, DestinationError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http.clone());
+        }
+        let http = S3Http::new()?;
+        Ok(self.http.get_or_init(|| http).clone())
+    }
+
+    /// The place of a file; it is this export's until [`Uploads::take`].
+    pub async fn object(
+        &self,
+        client: &Client,
+        key: &ExportKey,
+        (destination, target): (&S3Destination, &S3Target),
+        file_name: &str,
+    ) -> Result<Arc<S3Object>, DestinationError> {
+        let keys = keys(client, &key.namespace, destination).await?;
+        let object = Arc::new(S3Object::new(self.http()?, target, keys, file_name)?);
+        let location = object.location();
+        let mut objects = self.objects();
+        let other = objects
+            .iter()
+            .find(|(other, object)| *other != key && object.location() == location);
+        if let Some((other, _)) = other {
+            let other = format!("{}/{}", other.namespace, other.name);
+            return Err(DestinationError::InUse(other, object.url()));
+        }
+        objects.insert(key.clone(), Arc::clone(&object));
+        Ok(object)
+    }
+
+    /// The place is this export's no longer.
+    pub fn take(&self, key: &ExportKey) -> Option<Arc<S3Object>> {
+        self.objects().remove(key)
+    }
+
+    /// Ends the upload of an export, if there is one.
+    pub async fn abort(&self, key: &ExportKey) {
+        if let Some(object) = self.take(key) {
+            abort(key.clone(), object).await;
+        }
+    }
+
+    /// Ends all uploads, since the process ends.
+    pub async fn abort_all(&self) {
+        let objects = std::mem::take(&mut *self.objects());
+        future::join_all(objects.into_iter().map(|(key, object)| abort(key, object))).await;
+    }
+}
+
+/// Ends an upload.
+pub async fn abort(key: ExportKey, object: Arc<S3Object>) {
+    let result = tokio::time::timeout(ABORT, object.abort_own()).await;
+    let error = match result {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it did not answer in time".to_owned(),
+    };
+    tracing::warn!(
+        namespace = key.namespace,
+        export = key.name,
+        error,
+        "An upload to S3 could not be ended; the bucket keeps its parts until its rules remove them."
+    );
+}
+
+/// Removes what a cancelled export has in S3.
+pub async fn withdraw(key: &ExportKey, object: &S3Object, uid: &str) {
+    let result = tokio::time::timeout(ABORT, object.withdraw(uid)).await;
+    let error = match result {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it did not answer in time".to_owned(),
+    };
+    tracing::warn!(
+        namespace = key.namespace,
+        export = key.name,
+        error,
+        "What an export has in S3 could not be removed."
+    );
+}
+
+async fn keys(
+    client: &Client,
+    namespace: &str,
+    destination: &S3Destination,
+) -> Result<S3Keys, DestinationError> {
+    let name = &destination.credentials_secret_ref.name;
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = match api.get_opt(name).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => return Err(DestinationError::NoSecret(name.clone(), namespace.to_owned())),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            return Err(DestinationError::Forbidden(name.clone(), namespace.to_owned()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let data = secret.data.unwrap_or_default();
+    let value = |key: &str| {
+        let ByteString(bytes) = data.get(key)?;
+        // A line end is what editors and `echo` leave there.
+        let text = std::str::from_utf8(bytes).ok()?.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    let needed = |key| value(key).ok_or(DestinationError::NoKey(name.clone(), key));
+    Ok(S3Keys {
+        id: needed("AWS_ACCESS_KEY_ID")?,
+        secret: needed("AWS_SECRET_ACCESS_KEY")?,
+        token: value("AWS_SESSION_TOKEN"),
+    })
+}
