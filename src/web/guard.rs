@@ -50,7 +50,7 @@ pub(super) async fn wrong_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "MethodNotAllowed",
-        "this route can only be read: use GET",
+        "this route does not take this method; docs/api.md lists the routes",
     )
 }
 

@@ -19,6 +19,7 @@ mod objects;
 mod proxy;
 mod query;
 mod readable;
+mod rerun;
 mod rows;
 mod scripts;
 mod session;
@@ -43,6 +44,7 @@ pub use error::ApiError;
 pub use objects::ScriptObjects;
 pub use proxy::{DashboardAuth, ProxyArgs, ProxyAuth};
 pub use query::filter_of_query;
+pub use rerun::EndpointOf;
 pub use tls::{Tls, TlsError};
 
 /// Downloads at once; each holds a few pages of rows in memory.
@@ -70,6 +72,7 @@ pub struct WebState {
     streams: Arc<Semaphore>,
     closing: CancellationToken,
     proxy: Option<Arc<ProxyAuth>>,
+    calls: Option<rerun::Calls>,
     time_limit: Duration,
 }
 
@@ -93,6 +96,7 @@ impl WebState {
             streams: Arc::new(Semaphore::new(STREAMS)),
             closing: CancellationToken::new(),
             proxy: None,
+            calls: None,
             time_limit: TIME_LIMIT,
         }
     }
@@ -108,6 +112,13 @@ impl WebState {
     #[must_use]
     pub fn behind(mut self, proxy: Option<ProxyAuth>) -> Self {
         self.proxy = proxy.map(Arc::new);
+        self
+    }
+
+    /// Scripts may be called again with what went into one of their runs, at the address that `endpoint` says.
+    #[must_use]
+    pub fn with_calls(mut self, endpoint: EndpointOf) -> Self {
+        self.calls = rerun::Calls::new(endpoint);
         self
     }
 
@@ -195,6 +206,7 @@ pub fn router(state: WebState) -> Router {
         .route(&at("/runs.parquet"), get(download::runs_parquet))
         .route(&at("/runs/{run}"), get(rows::run))
         .route(&at("/runs/{run}/logs"), get(rows::run_logs))
+        .route(&at("/runs/{run}/rerun"), post(rerun::begin))
         .route(&at("/logs"), get(rows::logs))
         .route(&at("/logs/stream"), get(stream::logs))
         .route(&at("/gaps"), get(gaps::list))

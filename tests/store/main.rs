@@ -71,6 +71,7 @@ suite! {
         hostile_orders_do_not_change_an_ended_run,
         a_record_of_another_script_does_not_close_a_run,
         payloads_come_back,
+        payloads_that_were_too_large_are_told_from_none,
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
         a_nul_is_kept_as_a_replacement_character,

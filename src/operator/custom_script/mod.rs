@@ -27,6 +27,8 @@ mod source;
 mod status;
 mod validate;
 
+pub(super) use status::endpoint as address_of;
+
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,

@@ -211,7 +211,12 @@ pub async fn detail<S: Snapshot>(
 fn payloads(detail: &mut RunDetail, row: &impl Values) -> Result<(), StoreError> {
     let wrong = || StoreError::Corrupt(format!("a payload of the run {:?}", detail.run.run_id));
     let json = |at| row.optional_bytes(at)?.map(payload::unpack).transpose();
+    let cut = |at| Ok::<_, StoreError>(row.optional_bytes(at)?.is_some_and(payload::is_truncated));
+    (detail.input_truncated, detail.output_truncated) = (cut(0)?, cut(1)?);
     let raw = |at| -> Result<Option<Box<RawValue>>, StoreError> {
+        if cut(at)? {
+            return Ok(None);
+        }
         let value = json(at)?.map(RawValue::from_string).transpose();
         value.map_err(|_| wrong())
     };

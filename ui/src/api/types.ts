@@ -81,7 +81,10 @@ export interface RunDetail extends Run {
   error: RunError | null;
   /** JSON as the script gave it, laid out for reading; none where none was kept. */
   inputText: string | null;
+  /** There was one, larger than what is kept. */
+  inputTruncated: boolean;
   outputText: string | null;
+  outputTruncated: boolean;
 }
 
 export interface LogLine {
