@@ -3,7 +3,7 @@
 //! Nobody compares clocks of two machines: a holder is gone when its Lease has not changed for as long as it said, by the
 //! clock of whoever looks, and one that can not renew gives up well before that.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -14,7 +14,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -298,93 +298,5 @@ impl View {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn held_by(holder: &str, renewed: i64) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(holder.to_owned()),
-            lease_duration_seconds: Some(15),
-            renew_time: Some(MicroTime(at(renewed))),
-            lease_transitions: Some(4),
-            ..LeaseSpec::default()
-        }
-    }
-
-    #[test]
-    fn a_lease_that_nobody_holds_is_taken() {
-        let now = Instant::now();
-        let taken = View::new("a").next(None, now, at(7)).unwrap();
-        assert_eq!(taken.holder_identity.as_deref(), Some("a"));
-        assert_eq!(
-            (taken.acquire_time, taken.lease_transitions),
-            (Some(MicroTime(at(7))), Some(1))
-        );
-        let given_away = LeaseSpec {
-            holder_identity: None,
-            ..held_by("b", 1)
-        };
-        assert!(View::new("a").next(Some(&given_away), now, at(7)).is_some());
-    }
-
-    #[test]
-    fn anothers_lease_is_taken_only_when_it_has_not_changed_for_its_whole_time() {
-        let (mut view, start) = (View::new("a"), Instant::now());
-        let after = |seconds| start + Duration::from_secs(seconds);
-        // Renewed long ago by its holder's clock, which may be wrong.
-        assert!(view.next(Some(&held_by("b", 1)), start, at(9_000)).is_none());
-        assert!(view.next(Some(&held_by("b", 1)), after(14), at(9_014)).is_none());
-        assert!(
-            view.next(Some(&held_by("b", 2)), after(16), at(9_016)).is_none(),
-            "it was renewed"
-        );
-        assert!(view.next(Some(&held_by("b", 2)), after(31), at(9_031)).is_none());
-        let taken = view.next(Some(&held_by("b", 2)), after(32), at(9_032)).unwrap();
-        assert_eq!(
-            (taken.holder_identity.as_deref(), taken.lease_transitions),
-            (Some("a"), Some(5))
-        );
-    }
-
-    #[test]
-    fn ones_own_lease_is_renewed_and_is_held_for_less_than_it_lasts() {
-        let (mut view, start) = (View::new("a"), Instant::now());
-        let own = LeaseSpec {
-            acquire_time: Some(MicroTime(at(3))),
-            ..held_by("a", 5)
-        };
-        let renewed = view.next(Some(&own), start, at(8)).unwrap();
-        assert_eq!(
-            (renewed.acquire_time, renewed.renew_time),
-            (Some(MicroTime(at(3))), Some(MicroTime(at(8))))
-        );
-        assert_eq!(renewed.lease_transitions, Some(4));
-        assert!(!view.holds(start), "nothing was written yet");
-        view.held = Some(start);
-        assert!(view.holds(start + RENEW_WITHIN / 2));
-        assert!(!view.holds(start + RENEW_WITHIN));
-        assert!(RENEW_WITHIN + TIMEOUT < DURATION);
-    }
-
-    #[tokio::test]
-    async fn work_is_done_from_the_gain_until_the_loss() {
-        let leadership = Leadership::default();
-        assert!(!leadership.leads());
-        let work = tokio::spawn({
-            let leadership = leadership.clone();
-            async move { leadership.hold(std::future::pending::<()>()).await }
-        });
-        leadership.gained.cancel();
-        assert!(leadership.leads());
-        tokio::task::yield_now().await;
-        assert!(!work.is_finished());
-        leadership.lost.cancel();
-        assert_eq!(work.await.unwrap(), None);
-        assert!(!leadership.leads());
-        assert_eq!(Leadership::alone().hold(async { 7 }).await, Some(7));
-    }
-}
+#[path = "leadership_tests.rs"]
+mod tests;

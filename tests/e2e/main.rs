@@ -4,6 +4,7 @@
 mod access;
 mod adopted;
 mod calling;
+mod chart;
 mod cli;
 mod crds;
 mod crowd;
