@@ -24,7 +24,7 @@ use crate::{
     ROWS,
     cluster::{Cluster, EVERYWHERE, export},
     large_store,
-    s3_server::{Narrow, S3Server, secret},
+    s3_server::{S3Server, narrow, secret},
     store,
 };
 
@@ -110,8 +110,8 @@ async fn a_file_in_s3_is_the_one_on_the_volume_and_stays() {
         .await;
 
     let expected = std::fs::read(data.path().join("exports/shop/volume").join(FILE)).unwrap();
-    // Some parts, the last of them smaller.
-    assert!(expected.len() > 17 << 20, "{}", expected.len());
+    // Two parts, the last of them smaller.
+    assert!(expected.len() > 9 << 20, "{}", expected.len());
     for (name, key) in [
         ("small", "small/pay_runs_data.csv"),
         ("large", "large/2026/pay_runs_data.csv"),
@@ -283,6 +283,7 @@ async fn a_secret_may_come_after_its_export() {
 async fn an_object_of_somebody_else_is_not_written_over() {
     let data = tempfile::tempdir().unwrap();
     let server = S3Server::start().await;
+    let store = store(&data).await;
     let spec = to_s3(server.address, "");
     let cluster = Cluster::new(EVERYWHERE, vec![export("first", &spec, Value::Null)]);
     cluster
@@ -290,7 +291,7 @@ async fn an_object_of_somebody_else_is_not_written_over() {
         .lock()
         .unwrap()
         .insert("s3".into(), server.secret());
-    let controller = Controller::start(&cluster, store(&data).await, &data);
+    let controller = Controller::start(&cluster, store.clone(), &data);
     cluster.until("the end", |c| ended(c, "first")).await;
     let before = assert_stored(&server, FILE, "first", &cluster.status("first")).await;
     // What was written and not told: it is not written again, and not taken for another's.
@@ -307,7 +308,7 @@ async fn an_object_of_somebody_else_is_not_written_over() {
         .lock()
         .unwrap()
         .insert("s3".into(), server.secret());
-    let controller = Controller::start(&cluster, store(&data).await, &data);
+    let controller = Controller::start(&cluster, store, &data);
     cluster
         .until("both ends", |c| ended(c, "first") && ended(c, "second"))
         .await;
@@ -322,13 +323,13 @@ async fn an_object_of_somebody_else_is_not_written_over() {
 async fn a_cancelled_or_deleted_export_ends_its_upload() {
     let data = tempfile::tempdir().unwrap();
     let server = S3Server::start().await;
-    // Enough for one part, not for two.
-    let narrow = Narrow::start(server.address, 12 << 20).await;
+    // Not enough for a part.
+    let narrow = narrow(server.address, 1 << 20).await;
     let cluster = Cluster::new(
         EVERYWHERE,
         vec![
-            export("cancelled", &to_s3(narrow.address, "a"), Value::Null),
-            export("deleted", &to_s3(narrow.address, "b"), Value::Null),
+            export("cancelled", &to_s3(narrow, "a"), Value::Null),
+            export("deleted", &to_s3(narrow, "b"), Value::Null),
         ],
     );
     cluster
@@ -341,7 +342,8 @@ async fn a_cancelled_or_deleted_export_ends_its_upload() {
     let began = Instant::now();
     cluster.edit("cancelled", |spec| spec["cancelled"] = json!(true));
     cluster.until("the end", |c| ended(c, "cancelled")).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // Five requests, within a second on a machine that does nothing else.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(cluster.status("cancelled")["phase"], "Cancelled");
     assert_eq!(server.uploads().await, 1);
     let gone = cluster.objects.lock().unwrap().remove("deleted").unwrap();
@@ -368,7 +370,7 @@ async fn an_operator_that_comes_back_ends_what_was_left_and_makes_the_file_once(
         .lock()
         .unwrap()
         .insert("s3".into(), server.secret());
-    let narrow = Narrow::start(server.address, 12 << 20).await;
+    let narrow = narrow(server.address, 1 << 20).await;
     let controller = Controller::start(&cluster, large_store(&data).await, &data);
     cluster.until("the end", |c| ended(c, "again")).await;
     assert_stored(&server, FILE, "again", &cluster.status("again")).await;
@@ -377,7 +379,7 @@ async fn an_operator_that_comes_back_ends_what_was_left_and_makes_the_file_once(
     assert_eq!((server.keys().await.len(), server.uploads().await), (1, 1));
 
     // One that stops in good order leaves nothing.
-    let next = export("next", &to_s3(narrow.address, "next"), Value::Null);
+    let next = export("next", &to_s3(narrow, "next"), Value::Null);
     cluster
         .objects
         .lock()

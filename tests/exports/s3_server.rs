@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
@@ -12,9 +11,8 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle, actions::CreateMultipart
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
+    io::{AsyncReadExt, copy},
     net::{TcpListener, TcpStream},
-    sync::watch,
 };
 
 const KEY: &str = "AKIATESTTESTTEST";
@@ -190,43 +188,26 @@ pub fn secret(pairs: &[(&str, &str)]) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3", "namespace": "shop"}, "data": data})
 }
 
-/// Stands in front of a server; while it is narrow, no connection carries more than `most` bytes to it.
-pub struct Narrow {
-    pub address: SocketAddr,
-    pub wide: Arc<watch::Sender<bool>>,
+/// Stands in front of a server; no connection carries more than `most` bytes to it.
+pub async fn narrow(server: SocketAddr, most: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(carry(client, server, most));
+        }
+    });
+    address
 }
 
-impl Narrow {
-    pub async fn start(server: SocketAddr, most: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let wide = Arc::new(watch::channel(false).0);
-        let gate = Arc::clone(&wide);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server, most, gate.subscribe()));
-            }
-        });
-        Self { address, wide }
-    }
-}
-
-async fn carry(client: TcpStream, server: SocketAddr, most: usize, mut wide: watch::Receiver<bool>) {
+async fn carry(client: TcpStream, server: SocketAddr, most: usize) {
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
-    let (mut from, mut back) = client.into_split();
+    let (from, mut back) = client.into_split();
     let (mut answers, mut to) = server.into_split();
-    tokio::spawn(async move { copy(&mut answers, &mut back).await });
-    let mut carried = 0;
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(count) = from.read(&mut buffer).await {
-        carried += count;
-        if carried > most && wide.wait_for(|wide| *wide).await.is_err() {
-            return;
-        }
-        if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
+    let answered = tokio::spawn(async move { copy(&mut answers, &mut back).await });
+    let _ = copy(&mut from.take(most as u64), &mut to).await;
+    // It says nothing more, and takes nothing.
+    let _ = answered.await;
 }

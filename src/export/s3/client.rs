@@ -53,6 +53,9 @@ const LONG: Patience = Patience {
     tries: 8,
 };
 
+/// A header that is signed.
+pub(super) type Header = (&'static str, String);
+
 /// Sends requests to S3 servers; clones share the connections.
 #[derive(Clone, Debug)]
 pub struct S3Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
@@ -77,6 +80,28 @@ impl S3Http {
             .pool_idle_timeout(IDLE)
             .build(tls.https_or_http().enable_http1().wrap_connector(tcp));
         Ok(Self(client))
+    }
+}
+
+/// Bytes with the checksum that the server compares.
+pub(super) struct Part {
+    bytes: Bytes,
+    md5: String,
+}
+
+impl Part {
+    /// Takes a while with many bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            md5: BASE64_STANDARD.encode(Md5::digest(&bytes)),
+            bytes: bytes.into(),
+        }
+    }
+
+    fn headers(&self, headers: &[Header]) -> Vec<Header> {
+        let mut headers = headers.to_vec();
+        headers.push(("content-md5", self.md5.clone()));
+        headers
     }
 }
 
@@ -184,15 +209,17 @@ impl S3Object {
     }
 
     /// The whole object in one request.
-    pub(super) async fn put(&self, bytes: Bytes, headers: &[(&'static str, String)]) -> Result<(), S3Error> {
+    pub(super) async fn put(&self, part: Part, headers: &[Header]) -> Result<(), S3Error> {
         let mut action = PutObject::new(self.bucket(), self.keys(), &self.place.key);
-        let headers = with_digest(&bytes, headers);
+        let headers = part.headers(headers);
         sign_headers(action.headers_mut(), &headers);
-        self.send(LONG, &signed(&action), bytes, &headers).await.map(drop)
+        self.send(LONG, &signed(&action), part.bytes, &headers)
+            .await
+            .map(drop)
     }
 
     /// Begins an upload in parts.
-    pub(super) async fn begin(&self, headers: &[(&'static str, String)]) -> Result<(), S3Error> {
+    pub(super) async fn begin(&self, headers: &[Header]) -> Result<(), S3Error> {
         let mut action = CreateMultipartUpload::new(self.bucket(), self.keys(), &self.place.key);
         sign_headers(action.headers_mut(), headers);
         let answer = self.send(SOON, &signed(&action), Bytes::new(), headers).await?;
@@ -210,12 +237,12 @@ impl S3Object {
     }
 
     /// Sends a part, counted from 1; its tag is needed at the end.
-    pub(super) async fn part(&self, number: u16, bytes: Bytes) -> Result<String, S3Error> {
+    pub(super) async fn part(&self, number: u16, part: Part) -> Result<String, S3Error> {
         let id = self.upload_id().ok_or(S3Error::NoUpload)?;
         let mut action = UploadPart::new(self.bucket(), self.keys(), &self.place.key, number, &id);
-        let headers = with_digest(&bytes, &[]);
+        let headers = part.headers(&[]);
         sign_headers(action.headers_mut(), &headers);
-        let answer = self.send(LONG, &signed(&action), bytes, &headers).await?;
+        let answer = self.send(LONG, &signed(&action), part.bytes, &headers).await?;
         let tag = answer
             .headers
             .get(http::header::ETAG)
@@ -242,7 +269,7 @@ impl S3Object {
     }
 
     /// Replaces what the object says of itself, which could not be known when its upload began. Within the server.
-    pub(super) async fn describe(&self, headers: &[(&'static str, String)]) -> Result<(), S3Error> {
+    pub(super) async fn describe(&self, headers: &[Header]) -> Result<(), S3Error> {
         let mut action = PutObject::new(self.bucket(), self.keys(), &self.place.key);
         let mut headers = headers.to_vec();
         // No character of a bucket's name or a prefix needs to be escaped here but those that URLs have anyway.
@@ -335,7 +362,7 @@ impl S3Object {
         patience: Patience,
         request: &(Method, impl Fn() -> String),
         body: Bytes,
-        headers: &[(&'static str, String)],
+        headers: &[Header],
     ) -> Result<Answer, S3Error> {
         let mut tries = 1;
         let mut pause = patience.pause;
@@ -359,7 +386,7 @@ impl S3Object {
         &self,
         (method, url): &(Method, impl Fn() -> String),
         body: Bytes,
-        headers: &[(&'static str, String)],
+        headers: &[Header],
     ) -> Result<Answer, S3Error> {
         // Never logged: what signs it is in it.
         let mut request = Request::builder().method(method).uri(url());
@@ -432,17 +459,10 @@ fn code(body: &[u8]) -> Option<String> {
     is_word.then_some(error.code)
 }
 
-fn sign_headers(signed: &mut Map<'_>, headers: &[(&'static str, String)]) {
+fn sign_headers(signed: &mut Map<'_>, headers: &[Header]) {
     for (name, value) in headers {
         signed.insert(*name, value.clone());
     }
-}
-
-/// The headers, with a checksum that the server compares.
-fn with_digest(bytes: &Bytes, headers: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
-    let mut headers = headers.to_vec();
-    headers.push(("content-md5", BASE64_STANDARD.encode(Md5::digest(bytes))));
-    headers
 }
 
 /// What is at the bottom of an error: `connection refused`, not `client error (Connect)`.

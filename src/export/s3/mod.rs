@@ -9,12 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future, stream};
 use tokio::sync::mpsc;
 
 use crate::store::Store;
 
+use client::{Header, Part};
 pub use client::{S3Http, S3Keys, S3Object};
 pub use error::S3Error;
 pub use target::S3Target;
@@ -91,7 +91,7 @@ pub async fn write(
     headers.push((SHA256, stored.sha256.clone()));
     headers.push((ROWS, stored.rows.to_string()));
     match uploaded {
-        Uploaded::Whole(bytes) => object.put(bytes, &headers).await?,
+        Uploaded::Whole(whole) => object.put(whole, &headers).await?,
         Uploaded::Parts(tags) => {
             object.finish(&tags, uid).await?;
             // Its upload began before its checksum was known. What it lacks without it is in the status.
@@ -108,17 +108,17 @@ pub async fn write(
 /// What is sent before a file is known to be whole.
 enum Uploaded {
     /// Nothing: it is small enough for one request.
-    Whole(Bytes),
+    Whole(Part),
     /// Everything; here is what the server calls each part.
     Parts(Vec<String>),
 }
 
 async fn upload(
     object: &S3Object,
-    mut parts: mpsc::Receiver<Bytes>,
-    headers: &[(&'static str, String)],
+    mut parts: mpsc::Receiver<Part>,
+    headers: &[Header],
 ) -> Result<Uploaded, S3Error> {
-    let first = parts.recv().await.unwrap_or_default();
+    let first = parts.recv().await.unwrap_or_else(|| Part::new(Vec::new()));
     let Some(second) = parts.recv().await else {
         return Ok(Uploaded::Whole(first));
     };
@@ -127,10 +127,10 @@ async fn upload(
     let sent = stream::iter([first, second])
         .chain(rest)
         .enumerate()
-        .map(|(index, bytes)| async move {
+        .map(|(index, part)| async move {
             let number = u16::try_from(index + 1).ok().filter(|n| usize::from(*n) <= PARTS);
             let number = number.ok_or(S3Error::TooLarge((PART * PARTS) as u64))?;
-            object.part(number, bytes).await
+            object.part(number, part).await
         })
         .buffered(PARTS_AT_ONCE);
     Ok(Uploaded::Parts(sent.try_collect().await?))
@@ -197,15 +197,15 @@ impl S3Object {
 
 /// Gathers bytes into parts. Blocking, where the network is slower.
 struct Parts {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Part>,
     part: Vec<u8>,
 }
 
 impl Parts {
     fn send(&mut self) -> io::Result<()> {
-        let part = std::mem::take(&mut self.part);
+        let part = Part::new(std::mem::take(&mut self.part));
         self.sender
-            .blocking_send(part.into())
+            .blocking_send(part)
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 }

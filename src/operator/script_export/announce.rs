@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     FIELD_MANAGER,
-    status::{Stage, status},
+    status::{Scheduled, Stage, scheduled, status},
 };
 
 /// How long the API server may take.
@@ -107,11 +107,26 @@ impl Announcer {
         }
     }
 
+    /// Writes what a schedule has come to, once, if it is not what was written last.
+    pub async fn tell_schedule(
+        &mut self,
+        export: &ScriptExport,
+        now: &Scheduled<'_>,
+    ) -> Result<(), AnnounceError> {
+        self.generation = export.metadata.generation;
+        let status = scheduled(self.generation, self.last.as_ref(), now, Timestamp::now());
+        if self.last.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let result = tokio::time::timeout(PATIENCE, self.put(status)).await;
+        let result = result.unwrap_or(Err(AnnounceError::TimedOut));
+        if result.is_err() {
+            self.resource_version = None;
+        }
+        result
+    }
+
     async fn write(&mut self, stage: &Stage<'_>) -> Result<(), AnnounceError> {
-        let version = match &self.resource_version {
-            Some(version) => version.clone(),
-            None => self.current_version().await?,
-        };
         let status = status(
             self.generation,
             self.last.as_ref(),
@@ -119,6 +134,14 @@ impl Announcer {
             stage,
             Timestamp::now(),
         );
+        self.put(status).await
+    }
+
+    async fn put(&mut self, status: ScriptExportStatus) -> Result<(), AnnounceError> {
+        let version = match &self.resource_version {
+            Some(version) => version.clone(),
+            None => self.current_version().await?,
+        };
         let patch = Patch::Apply(json!({
             "apiVersion": ScriptExport::api_version(&()),
             "kind": ScriptExport::kind(&()),

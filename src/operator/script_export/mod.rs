@@ -11,6 +11,7 @@ mod expiry;
 mod places;
 mod plan;
 mod schedule;
+mod scheduler;
 pub mod status;
 mod work;
 
@@ -33,7 +34,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -49,6 +50,7 @@ use crate::{
 
 use destination::Uploads;
 use places::Places;
+use scheduler::View;
 
 /// Field manager of the status.
 pub const FIELD_MANAGER: &str = "scriptscope-exports";
@@ -102,6 +104,8 @@ pub async fn run(context: ExportContext, scope: Scope, shutdown: CancellationTok
         context,
         scope,
         known: HashMap::new(),
+        schedules: HashMap::new(),
+        are_listed: false,
     };
     let mut listed = HashSet::new();
     loop {
@@ -119,7 +123,11 @@ pub async fn run(context: ExportContext, scope: Scope, shutdown: CancellationTok
             }
             Some(Ok(Event::Apply(object))) => exports.applied(object).await,
             Some(Ok(Event::Delete(object))) => exports.deleted(&key_of(&object)).await,
-            Some(Ok(Event::InitDone)) => exports.sweep(&std::mem::take(&mut listed)).await,
+            Some(Ok(Event::InitDone)) => {
+                exports.sweep(&std::mem::take(&mut listed)).await;
+                exports.are_listed = true;
+                exports.begin_schedules();
+            }
         }
     }
     for (_, known) in exports.known {
@@ -138,6 +146,8 @@ fn key_of(object: &DeserializeGuard<ScriptExport>) -> ExportKey {
 /// An object that exists, as far as is known.
 struct Known {
     uid: String,
+    /// UID of the one whose schedule made it.
+    owner: Option<String>,
     /// Its work, also when that has ended: the watch may still tell of the time before.
     work: Option<Work>,
     /// When it is to be deleted, and what does so.
@@ -155,15 +165,20 @@ struct Work {
 enum Kind {
     Make,
     Cancel,
+    Schedule,
 }
 
 impl Work {
     fn begin(kind: Kind, context: ExportContext, key: ExportKey, export: ScriptExport) -> Self {
-        let token = CancellationToken::new();
-        let work: BoxFuture<'static, ()> = match kind {
-            Kind::Make => work::make(context, key, export).boxed(),
+        let work = match kind {
             Kind::Cancel => work::cancel(context, key, export).boxed(),
+            Kind::Make | Kind::Schedule => work::make(context, key, export).boxed(),
         };
+        Self::spawn(kind, work)
+    }
+
+    fn spawn(kind: Kind, work: BoxFuture<'static, ()>) -> Self {
+        let token = CancellationToken::new();
         let handle = tokio::spawn({
             let token = token.clone();
             async move {
@@ -193,6 +208,10 @@ struct Exports {
     context: ExportContext,
     scope: Scope,
     known: HashMap<ExportKey, Known>,
+    /// What is known of each schedule, by the UID of the export that has it.
+    schedules: HashMap<String, watch::Sender<View>>,
+    /// Whether all objects have been listed once: before, a schedule could take what it has made for missing.
+    are_listed: bool,
 }
 
 impl Exports {
@@ -204,7 +223,8 @@ impl Exports {
             self.deleted(&key).await;
         }
         let known = self.known.entry(key.clone()).or_insert(Known {
-            uid,
+            uid: uid.clone(),
+            owner: None,
             work: None,
             expiry: None,
         });
@@ -215,6 +235,21 @@ impl Exports {
                 return;
             }
         };
+        if let Some(owner) = schedule::owner_uid(&export) {
+            known.owner = Some(owner.to_owned());
+            let schedule = self.schedules.entry(owner.to_owned()).or_default();
+            schedule.send_modify(|view| {
+                view.exports.insert(key.name.clone(), export.clone());
+            });
+        }
+        if export.spec.schedule.is_some() {
+            let schedule = self.schedules.entry(uid).or_default();
+            schedule.send_modify(|view| view.parent = Some((key, export)));
+            if self.are_listed {
+                self.begin_schedules();
+            }
+            return;
+        }
         if status::is_finished(export.status.as_ref()) {
             let due = expiry::due(&export.spec, export.status.as_ref());
             if known.expiry.as_ref().map(|(due, _)| *due) != due {
@@ -242,8 +277,26 @@ impl Exports {
         known.work = Some(Work::begin(kind, self.context.clone(), key, export));
     }
 
+    /// Begins to keep the schedules that nobody keeps yet.
+    fn begin_schedules(&mut self) {
+        for schedule in self.schedules.values() {
+            let key = schedule.borrow().parent.as_ref().map(|(key, _)| key.clone());
+            let known = key.and_then(|key| self.known.get_mut(&key));
+            if let Some(known) = known.filter(|known| known.work.is_none()) {
+                let keep = scheduler::keep(self.context.clone(), schedule.subscribe());
+                known.work = Some(Work::spawn(Kind::Schedule, keep.boxed()));
+            }
+        }
+    }
+
     async fn deleted(&mut self, key: &ExportKey) {
         if let Some(known) = self.known.remove(key) {
+            self.schedules.remove(&known.uid);
+            if let Some(schedule) = known.owner.as_ref().and_then(|owner| self.schedules.get(owner)) {
+                schedule.send_modify(|view| {
+                    view.exports.remove(&key.name);
+                });
+            }
             known.stop().await;
         }
         if let Some(object) = self.context.uploads.take(key) {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::{
-    api::{Artifact, ExportPhase, ExportProgress, ScriptExportStatus, conditions},
+    api::{Artifact, ExportPhase, ExportProgress, ScheduledExport, ScriptExportStatus, conditions},
     export::{
         file::{ExportKey, Progress, Sidecar},
         s3::Stored,
@@ -136,6 +136,96 @@ pub fn status(
             condition(conditions::CANCELLED, phase == ExportPhase::Cancelled),
         ],
         message: Some(message),
+        ..ScriptExportStatus::default()
+    }
+}
+
+/// What a schedule has come to.
+#[derive(Clone, Debug)]
+pub struct Scheduled<'a> {
+    /// Why no file can be made; none where all is well.
+    pub refusal: Option<&'a Refusal>,
+    /// Nobody wants further files.
+    pub cancelled: bool,
+    /// Nobody wants files now.
+    pub suspended: bool,
+    /// The last time for which a file was begun.
+    pub last: Option<Timestamp>,
+    /// When the next is due.
+    pub next: Option<Timestamp>,
+    /// What is kept, newest first.
+    pub history: Vec<ScheduledExport>,
+    /// How far the newest is.
+    pub progress: Option<ExportProgress>,
+}
+
+/// The complete status of an export with a schedule.
+pub fn scheduled(
+    generation: Option<i64>,
+    previous: Option<&ScriptExportStatus>,
+    scheduled: &Scheduled<'_>,
+    now: Timestamp,
+) -> ScriptExportStatus {
+    let (phase, reason, message) = match scheduled {
+        Scheduled { cancelled: true, .. } => (
+            ExportPhase::Cancelled,
+            "Cancelled",
+            "cancelled; there will be no further file".to_owned(),
+        ),
+        Scheduled {
+            refusal: Some(refusal),
+            ..
+        } => (ExportPhase::Failed, refusal.reason, refusal.message.clone()),
+        Scheduled { suspended: true, .. } => (
+            ExportPhase::Suspended,
+            "Suspended",
+            "no file is made while spec.suspend is set".to_owned(),
+        ),
+        Scheduled { next: None, .. } => (
+            ExportPhase::Scheduled,
+            "Scheduled",
+            "no further file is ever due: see spec.schedule".to_owned(),
+        ),
+        Scheduled { next: Some(next), .. } => (
+            ExportPhase::Scheduled,
+            "Scheduled",
+            format!("the next file is due at {next}"),
+        ),
+    };
+    let conditions = [
+        (conditions::COMPLETE, false),
+        (conditions::FAILED, phase == ExportPhase::Failed),
+        (conditions::CANCELLED, phase == ExportPhase::Cancelled),
+    ];
+    let conditions = conditions.map(|(kind, is)| {
+        let new = Condition {
+            type_: kind.to_owned(),
+            status: if is { "True" } else { "False" }.to_owned(),
+            reason: reason.to_owned(),
+            message: message.clone(),
+            observed_generation: generation,
+            last_transition_time: Time(now),
+        };
+        condition(previous, new)
+    });
+    let ended = scheduled.cancelled.then(|| {
+        let before = previous.and_then(|s| s.completed_at.clone());
+        before.unwrap_or(Time(now))
+    });
+    ScriptExportStatus {
+        phase: Some(phase),
+        observed_generation: generation,
+        progress: scheduled.progress.clone(),
+        artifact: scheduled
+            .history
+            .iter()
+            .find_map(|export| export.artifact.clone()),
+        completed_at: ended,
+        conditions: conditions.into(),
+        message: Some(message),
+        last_schedule_time: scheduled.last.map(Time),
+        next_schedule_time: scheduled.next.map(Time),
+        history: scheduled.history.clone(),
         ..ScriptExportStatus::default()
     }
 }
