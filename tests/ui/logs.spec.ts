@@ -135,7 +135,7 @@ test("what is shown is downloaded as a file, or saved as a ScriptExport", async 
   await expect(rows(page).first()).toBeVisible();
   await page.getByRole("button", { name: "Export" }).click();
   const saved = page.waitForEvent("download");
-  await page.getByRole("menuitem", { name: "Download CSV" }).click();
+  await page.getByRole("menuitem", { name: "Download CSV", exact: true }).click();
   const download = await saved;
   expect(download.suggestedFilename()).toBe("pay_logs_data.csv");
   await expect(page.getByText("was downloaded")).toBeVisible();
@@ -181,7 +181,7 @@ test("a download can be cancelled", async ({ page, expected }) => {
   await page.route("**/logs.csv**", () => {});
   await page.goto(`${PAY}/logs?range=Yesterday&tz=utc`);
   await page.getByRole("button", { name: "Export" }).click();
-  await page.getByRole("menuitem", { name: "Download CSV" }).click();
+  await page.getByRole("menuitem", { name: "Download CSV", exact: true }).click();
   await expect(page.getByRole("progressbar", { name: "Downloading pay_logs_data.csv" })).toBeVisible();
   await page.getByRole("button", { name: "Cancel" }).click();
   await expect(page.getByRole("progressbar")).toBeHidden();

@@ -59,6 +59,21 @@ test("axe finds nothing in what opens", async ({ page }) => {
   expect(await findings(page, POPOVERS)).toEqual([]);
 });
 
+test("axe finds nothing in what asks", async ({ page }) => {
+  await page.goto(`${PAY}/runs/run-02985`);
+  await settled(page);
+  await page.getByRole("button", { name: "Run again" }).click();
+  await expect(page.getByRole("dialog", { name: "Run again with the same input" })).toBeVisible();
+  expect(await findings(page, POPOVERS)).toEqual([]);
+  await page.keyboard.press("Escape");
+  await page.goto(`${PAY}/runs?range=24h`);
+  await settled(page);
+  await page.getByRole("button", { name: "Export" }).click();
+  await page.getByRole("menuitem", { name: "Save as ScriptExport" }).click();
+  await expect(page.getByRole("dialog", { name: "Save as ScriptExport" })).toBeVisible();
+  expect(await findings(page, POPOVERS)).toEqual([]);
+});
+
 test.describe("signed out", () => {
   test.use({ user: "" });
 
