@@ -20,13 +20,15 @@ test: deps-test ui ## All tests, with those on a real cluster (its own, removed 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres, Prometheus, pip, Node and Chromium for the tests, where they are missing, from Debian's packages and npm's
+deps-test: ## Install Postgres, Prometheus, an S3 server, pip, Node and Chromium for the tests, where they are missing
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
 	@command -v promtool >/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; }
 	@python3 -c 'import yaml' 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-yaml; }
+	@command -v versitygw >/dev/null || { echo "building versitygw, an S3 server for the tests"; \
+	  GOBIN=/usr/local/bin go install -ldflags='-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0; }
 	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip python3-venv; }
 	@command -v npm >/dev/null || { apt-get update -qq; \

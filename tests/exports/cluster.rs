@@ -107,6 +107,19 @@ impl Cluster {
             };
         }
         let mut objects = self.objects.lock().unwrap();
+        if method == Method::POST && path == IN_SHOP {
+            let name = sent["metadata"]["name"].as_str().unwrap().to_owned();
+            if objects.contains_key(&name) {
+                return failure(409, "AlreadyExists");
+            }
+            let mut object = export(&name, &sent["spec"], Value::Null);
+            for kept in ["annotations", "labels", "ownerReferences"] {
+                object["metadata"][kept] = sent["metadata"][kept].clone();
+            }
+            objects.insert(name, object.clone());
+            self.notify("ADDED", &object);
+            return (201, object);
+        }
         if path.ends_with("/scriptexports") && path != self.list {
             return failure(403, "Forbidden");
         }
@@ -127,7 +140,8 @@ impl Cluster {
             let Some(object) = objects.get(name) else {
                 return failure(404, "NotFound");
             };
-            if sent["preconditions"]["uid"] != object["metadata"]["uid"] {
+            if sent["preconditions"].is_object() && sent["preconditions"]["uid"] != object["metadata"]["uid"]
+            {
                 return failure(409, "Conflict");
             }
             let object = objects.remove(name).unwrap();

@@ -8,6 +8,7 @@ mod files;
 mod rows;
 mod s3;
 mod s3_server;
+mod schedule;
 
 use std::{path::Path, sync::Arc};
 

@@ -54,8 +54,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   resources: [customscripts/status, scriptexports/status]
   verbs: [patch]
 - apiGroups: [scriptscope.dev]
-  resources: [scriptexports] # spec.ttlAfterFinished
-  verbs: [delete]
+  resources: [scriptexports] # spec.ttlAfterFinished, spec.schedule
+  verbs: [create, delete]
+{{- if .Values.exports.readSecrets }}
+- apiGroups: [""]
+  resources: [secrets] # spec.destination.s3.credentialsSecretRef
+  verbs: [get]
+{{- end }}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
