@@ -88,6 +88,8 @@ fn javascript(line: &str) -> Option<Frame> {
 mod tests {
     use super::*;
 
+    // As the function under test gives it.
+    #[allow(clippy::unnecessary_wraps)]
     fn frame(file: &str, line: u32, function: Option<&str>) -> Option<Frame> {
         Some(Frame {
             file: file.to_owned(),
