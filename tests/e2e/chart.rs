@@ -69,16 +69,7 @@ async fn the_api_server_takes_every_shape_of_the_chart() {
 
 /// Whether a pod of this owner would be admitted to a namespace.
 async fn admitted(namespace: &str, manifests: &str, kind: &str) -> Result<String, String> {
-    let arguments = [
-        "create",
-        "--dry-run=client",
-        "-o",
-        "json",
-        "-n",
-        namespace,
-        "-f",
-        "-",
-    ];
+    let arguments = ["create", "--dry-run=client", "-o", "json", "-f", "-"];
     let list = try_kubectl(&arguments, Some(manifests)).await.unwrap();
     // One object after the other.
     let objects = serde_json::Deserializer::from_str(&list).into_iter::<Value>();
