@@ -27,8 +27,8 @@ impl Server {
         let mut lease = self.lease.lock().unwrap();
         let version = |lease: &Value| lease["metadata"]["resourceVersion"].as_str().map(str::to_owned);
         let refused = |code: u16| {
-            let status =
-                json!({"kind": "Status", "status": "Failure", "code": code, "reason": "", "message": ""});
+            let reason = if code == 404 { "NotFound" } else { "Conflict" };
+            let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason});
             (code, status)
         };
         match (method, &*lease) {

@@ -69,25 +69,14 @@ async fn the_api_server_takes_every_shape_of_the_chart() {
 
 /// Whether a pod of this owner would be admitted to a namespace.
 async fn admitted(namespace: &str, manifests: &str, kind: &str) -> Result<String, String> {
-    let arguments = [
-        "create",
-        "--dry-run=client",
-        "-o",
-        "json",
-        "-n",
-        namespace,
-        "-f",
-        "-",
-    ];
+    let arguments = ["create", "--dry-run=client", "-o", "json", "-f", "-"];
     let list = try_kubectl(&arguments, Some(manifests)).await.unwrap();
     // One object after the other.
     let objects = serde_json::Deserializer::from_str(&list).into_iter::<Value>();
-    let objects = objects
-        .map(Result::unwrap)
-        .flat_map(|object| match object["items"].as_array() {
-            Some(items) => items.clone(),
-            None => vec![object],
-        });
+    let objects = objects.map(Result::unwrap).flat_map(|object: Value| {
+        let items = object["items"].as_array().cloned();
+        items.unwrap_or_else(|| vec![object])
+    });
     let mut owners = objects.filter(|object| object["kind"] == kind);
     let mut spec = owners.next().expect("an owner of pods")["spec"]["template"]["spec"].clone();
     spec["serviceAccountName"] = json!("default");
@@ -101,8 +90,8 @@ async fn the_operators_pod_meets_the_restricted_standard_and_the_agents_but_for_
     let namespace = &*place.namespace;
     let label = "pod-security.kubernetes.io/enforce=restricted";
     kubectl(&["label", "namespace", namespace, label]).await;
-    let account = ["wait", "--for=create", "serviceaccount/default", "--timeout=30s"];
-    kubectl(&[&["-n", namespace], &account[..]].concat()).await;
+    let (wait, account) = ("--for=create", "serviceaccount/default");
+    kubectl(&["-n", namespace, "wait", wait, account, "--timeout=30s"]).await;
     let manifests = render(namespace, &json!({"crds": {"enabled": false}})).await;
     admitted(namespace, &manifests, "Deployment").await.unwrap();
     let refused = admitted(namespace, &manifests, "DaemonSet").await.unwrap_err();
