@@ -25,7 +25,7 @@ deps-test: ## Install Postgres, Prometheus, an S3 server, pip, Node and Chromium
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
 	@command -v promtool >/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; }
-	@python3 -c 'import yaml' 2>/dev/null || { apt-get update -qq; \
+	@{ python3 -c 'import yaml' || /usr/bin/python3 -c 'import yaml'; } 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-yaml; }
 	@command -v versitygw >/dev/null || { echo "building versitygw, an S3 server for the tests"; \
 	  GOBIN=/usr/local/bin go install -ldflags='-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0; }

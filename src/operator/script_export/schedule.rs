@@ -306,6 +306,8 @@ mod tests {
 
     #[test]
     fn files_and_failures_are_kept_each_up_to_their_number() {
+        use ExportPhase::{Failed, Running, Succeeded};
+
         let mut parent = ScriptExport::new("weekly", spec("0 * * * *", "UTC"));
         parent.metadata.uid = Some("u-1".into());
         parent.metadata.namespace = Some("shop".into());
@@ -317,7 +319,6 @@ mod tests {
             });
             export
         };
-        use ExportPhase::{Failed, Running, Succeeded};
         let mut all: Vec<_> = (0..4).map(|hour| of(hour, Some(Succeeded))).collect();
         all.extend((4..9).map(|hour| of(hour, Some(Failed))));
         all.push(of(9, Some(Running)));
