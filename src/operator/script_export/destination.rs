@@ -40,10 +40,8 @@ pub enum DestinationError {
          exports.readSecrets=true"
     )]
     Forbidden(String, String),
-    /// Another one is being written to the same place.
-    #[error(
-        "spec.destination.s3: the export {0} is writing {1} just now; choose another prefix, or create another ScriptExport later"
-    )]
+    /// Another one is being written to the same place. It may end without a file.
+    #[error("spec.destination.s3: the export {0} is writing {1} just now; choose another prefix")]
     InUse(String, String),
     /// TLS can not be had.
     #[error("connections with TLS can not be made: {0}")]
@@ -72,7 +70,6 @@ impl DestinationError {
     /// Whether trying again would change nothing.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::InUse(..) => true,
             Self::S3(error) => error.is_final(),
             _ => false,
         }
