@@ -55,6 +55,7 @@ VALUES = {
     "persistence.accessMode": ("ReadWriteOncePod", {}, "accessModes: [ReadWriteOncePod]"),
     "persistence.existingClaim": ("mine", {}, "claimName: mine"),
     "persistence.keep": (False, {}, None),
+    "exports.readSecrets": (True, {}, "resources: [secrets]"),
     "service.type": ("LoadBalancer", {}, "type: LoadBalancer"),
     "service.port": (8888, {}, "port: 8888"),
     "service.nodePort": (30080, {"service": {"type": "NodePort"}}, "nodePort: 30080"),
