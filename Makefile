@@ -20,9 +20,13 @@ test: deps-test ui ## All tests, with those on a real cluster (its own, removed 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres, an S3 server, pip, Node and Chromium for the tests, where they are missing
+deps-test: ## Install Postgres, Prometheus, an S3 server, pip, Node and Chromium for the tests, where they are missing
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+	@command -v promtool >/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; }
+	@{ python3 -c 'import yaml' || /usr/bin/python3 -c 'import yaml'; } 2>/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-yaml; }
 	@command -v versitygw >/dev/null || { echo "building versitygw, an S3 server for the tests"; \
 	  GOBIN=/usr/local/bin go install -ldflags='-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0; }
 	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
@@ -60,9 +64,10 @@ fmt: ui/node_modules/.package-lock.json ## Format the code
 	@cd ui && npm run --silent format
 
 .PHONY: generate
-generate: ## Write the CRDs anew after a change in src/api
+generate: ## Write the CRDs and the table of the chart's values anew after a change in src/api or values.yaml
 	cargo run --quiet --locked -- crd --dir crds
 	cargo run --quiet --locked -- crd --dir charts/scriptscope/files/crds
+	@scripts/chart-values
 
 .PHONY: ui
 ui: ui/dist/index.html ## The dashboard, into ui/dist, which the binary embeds (skipped while nothing changed)

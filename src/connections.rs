@@ -1,9 +1,9 @@
 //! Connections: how many, and how long they may dawdle.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, http::Request};
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -14,8 +14,13 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
 
 use crate::web::Tls;
+
+/// Whom a request's connection is with; each request has it as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 512;
@@ -68,17 +73,18 @@ async fn serve_over(
             accepted = accept => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let peer = Peer(peer.ip());
                 // Answers are small and written at once; waiting for more only delays them.
                 let _ = stream.set_nodelay(true);
                 let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
                     let _place = place;
                     match tls {
-                        None => connection(stream, router, head, shutdown).await,
+                        None => connection(stream, peer, router, head, shutdown).await,
                         Some(tls) => {
                             if let Some((stream, router)) = tls.greet(stream, router).await {
-                                connection(stream, router, head, shutdown).await;
+                                connection(stream, peer, router, head, shutdown).await;
                             }
                         }
                     }
@@ -99,15 +105,20 @@ async fn serve_over(
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
+    peer: Peer,
     router: Router,
     head: Duration,
     shutdown: CancellationToken,
 ) {
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -10,6 +10,7 @@ mod connections;
 pub mod dependencies;
 pub mod dev;
 pub mod export;
+pub mod failures;
 pub mod fetch;
 pub mod ingest;
 mod key_proof;

@@ -63,6 +63,57 @@ struct ErrorLabels {
     category: &'static str,
 }
 
+/// How the operator fares.
+#[derive(Clone, Default)]
+struct Condition {
+    ingest_errors: Counter,
+    oldest_open_run: Gauge<f64, AtomicU64>,
+    store_writable: Gauge,
+    volume_available: Gauge,
+    volume_size: Gauge,
+    leader: Gauge,
+}
+
+impl Condition {
+    fn registered(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register(
+            "ingest_errors",
+            "Batches that the store did not take; agents send them again",
+            this.ingest_errors.clone(),
+        );
+        registry.register_with_unit(
+            "oldest_open_run",
+            "Age of the oldest run in progress, 0 where there is none",
+            Unit::Seconds,
+            this.oldest_open_run.clone(),
+        );
+        registry.register(
+            "store_writable",
+            "Whether the store can be written, 1 or 0",
+            this.store_writable.clone(),
+        );
+        registry.register_with_unit(
+            "volume_available",
+            "Free space of the operator's volume",
+            Unit::Bytes,
+            this.volume_available.clone(),
+        );
+        registry.register_with_unit(
+            "volume_size",
+            "Size of the operator's volume",
+            Unit::Bytes,
+            this.volume_size.clone(),
+        );
+        registry.register(
+            "leader",
+            "Whether this operator runs the controllers, 1 or 0",
+            this.leader.clone(),
+        );
+        this
+    }
+}
+
 /// Every metric. Clones share the values.
 #[derive(Clone)]
 pub struct Metrics {
@@ -79,6 +130,7 @@ pub struct Metrics {
     retention_deleted: Family<KindLabel, Counter>,
     reconcile_duration: Family<ControllerLabel, Histogram, fn() -> Histogram>,
     reconcile_errors: Family<ErrorLabels, Counter>,
+    condition: Condition,
     export_rows: Counter,
     export_bytes: Counter,
 }
@@ -165,6 +217,7 @@ impl Metrics {
         );
         registry.register("export_rows", "Rows written to exports", export_rows.clone());
         registry.register("export_bytes", "Bytes written to exports", export_bytes.clone());
+        let condition = Condition::registered(&mut registry);
         Self {
             registry: Arc::new(registry),
             runs,
@@ -179,6 +232,7 @@ impl Metrics {
             retention_deleted,
             reconcile_duration,
             reconcile_errors,
+            condition,
             export_rows,
             export_bytes,
         }
@@ -221,6 +275,28 @@ impl Metrics {
         self.ingest_lines.inc_by(lines);
         self.ingest_bytes.inc_by(bytes);
         self.store_write.observe(write.as_secs_f64());
+    }
+
+    /// Counts a batch that the store did not take.
+    pub fn batch_refused(&self) {
+        self.condition.ingest_errors.inc();
+    }
+
+    /// Notes how old the oldest run in progress is; 0 where there is none.
+    pub fn oldest_open_run(&self, seconds: f64) {
+        self.condition.oldest_open_run.set(seconds.max(0.0));
+    }
+
+    /// Notes whether the store can be written.
+    pub fn writable(&self, writable: bool) {
+        self.condition.store_writable.set(writable.into());
+    }
+
+    /// Notes free space and size of the operator's volume, in bytes.
+    pub fn volume(&self, available: u64, size: u64) {
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.condition.volume_available.set(bytes(available));
+        self.condition.volume_size.set(bytes(size));
     }
 
     /// Notes how old the newest line of a batch was when it was stored.
@@ -283,6 +359,11 @@ impl Metrics {
                 .get_or_create(&ErrorLabels { controller, category })
                 .inc();
         }
+    }
+
+    /// Notes whether this operator runs the controllers.
+    pub fn leads(&self, leads: bool) {
+        self.condition.leader.set(leads.into());
     }
 
     /// Counts what an export wrote.

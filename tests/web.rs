@@ -251,12 +251,15 @@ fn routes() -> Vec<(String, &'static str)> {
         ("", "runs"),
         ("/figures", "runs"),
         ("/deployments", "runs"),
+        ("/errors", "runs"),
         ("/runs", "runs"),
         ("/runs.csv", "runs"),
+        ("/runs.parquet", "runs"),
         ("/runs/run-001", "runs"),
         ("/runs/run-001/logs", "logs"),
         ("/logs", "logs"),
         ("/logs.csv", "logs"),
+        ("/logs.parquet", "logs"),
     ]
     .map(|(path, right)| (format!("{PAY}{path}"), right))
     .into_iter()
@@ -742,4 +745,153 @@ async fn what_could_not_be_read_stands_beside_the_lines_of_its_time() {
         }
     }
     assert_eq!(seen, [vec![json!("pay-5")], vec![json!("pay-70")], vec![]]);
+}
+
+#[tokio::test]
+async fn errors_are_grouped_within_range_and_filter() {
+    let site = site().await;
+    let errors = site.get("shop", &format!("{PAY}/errors")).await.works();
+    // Of 121 runs in the last 7 days those of n % 3 == 2, and the hostile one.
+    let failed = site.get("shop", &format!("{PAY}/figures")).await.works()["figures"]["failedRuns"].clone();
+    let [group] = errors["items"].as_array().unwrap().as_slice() else {
+        panic!("{errors}")
+    };
+    assert_eq!((&group["count"], &errors["read"]["runs"]), (&failed, &failed));
+    assert_eq!(
+        (&group["reason"], &group["message"]),
+        (&json!("Exception"), &json!("no"))
+    );
+    assert_eq!(errors["read"]["more"], false);
+    assert_eq!(group["counts"].as_array().unwrap().len(), 24);
+    assert_eq!(
+        (&group["firstVersion"], &group["lastVersion"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(group["runs"][0], "run-002");
+
+    let one = site
+        .get("shop", &format!("{PAY}/errors?version=2&last=10m"))
+        .await
+        .works();
+    assert_eq!(one["items"][0]["runs"], json!(["run-005"]), "{one}");
+    let none = site
+        .get("shop", &format!("{PAY}/errors?status=Success"))
+        .await
+        .works();
+    assert_eq!((&none["items"], &none["read"]["runs"]), (&json!([]), &json!(0)));
+    for (query, field) in [
+        ("cursor=x", "cursor"),
+        ("count=true", "count"),
+        ("level=Info", "level"),
+        ("limit=0", "limit"),
+    ] {
+        let error = site
+            .get("shop", &format!("{PAY}/errors?{query}"))
+            .await
+            .fails(400, "Invalid");
+        assert_eq!(error["field"], field);
+    }
+    let nobody = site
+        .get("shop", "/api/v1/namespaces/shop/scripts/misspelt/errors")
+        .await;
+    nobody.fails(404, "ScriptNotFound");
+}
+
+#[tokio::test]
+async fn a_file_is_the_same_in_every_format() {
+    use std::io::Read;
+
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    let site = site().await;
+    let to = Timestamp::now();
+    let query = format!("status=Failed&from=2020-01-01T00:00:00Z&to={to}");
+    let plain = site.get("shop", &format!("{PAY}/runs.csv?{query}")).await;
+    let gzip = site
+        .get("shop", &format!("{PAY}/runs.csv?{query}&compression=gzip"))
+        .await;
+    assert_eq!(
+        gzip.headers[header::CONTENT_DISPOSITION],
+        "attachment; filename=\"pay_runs_data.csv.gz\""
+    );
+    assert_eq!(gzip.headers[header::CONTENT_TYPE], "application/gzip");
+    assert!(!gzip.headers.contains_key(header::CONTENT_ENCODING));
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&*gzip.body)
+        .read_to_end(&mut unpacked)
+        .unwrap();
+    assert_eq!(unpacked, plain.body);
+    let zstd = site
+        .get("shop", &format!("{PAY}/runs.csv?{query}&compression=Zstd"))
+        .await;
+    assert_eq!(zstd::decode_all(&*zstd.body).unwrap(), plain.body);
+
+    let file = site
+        .get(
+            "shop",
+            &format!("{PAY}/runs.parquet?{query}&columns=Source,Run%20ID,Reason"),
+        )
+        .await;
+    assert_eq!(
+        file.headers[header::CONTENT_TYPE],
+        "application/vnd.apache.parquet"
+    );
+    assert_eq!(
+        file.headers[header::CONTENT_DISPOSITION],
+        "attachment; filename=\"pay_runs_data.parquet\""
+    );
+    let file = SerializedFileReader::new(bytes::Bytes::from(file.body)).unwrap();
+    let (mut ids, mut sources) = (Vec::new(), Vec::new());
+    for row in file.get_row_iter(None).unwrap() {
+        let row = row.unwrap();
+        let columns: Vec<(String, parquet::record::Field)> = row.into_columns();
+        let text = |n: usize| columns[n].1.to_string().trim_matches('"').to_owned();
+        let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["Source", "Run ID", "Reason"]);
+        sources.push(text(0));
+        ids.push(text(1));
+    }
+    let expected: Vec<String> = records(&plain.body)
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    assert_eq!(ids.len(), 41);
+    assert_eq!(ids, expected);
+    assert!(sources.iter().any(|source| source.contains("onerror")));
+    let logs = site
+        .get("shop", &format!("{PAY}/logs.parquet?search=message"))
+        .await;
+    let logs = SerializedFileReader::new(bytes::Bytes::from(logs.body)).unwrap();
+    assert_eq!(logs.metadata().file_metadata().num_rows(), 120);
+    // A file without rows is one all the same.
+    let none = site
+        .get("shop", &format!("{PAY}/runs.parquet?source=nobody"))
+        .await;
+    let none = SerializedFileReader::new(bytes::Bytes::from(none.body)).unwrap();
+    assert_eq!(none.metadata().file_metadata().num_rows(), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_format_names_the_key_and_the_remedy() {
+    let site = site().await;
+    for (path, field, remedy) in [
+        ("runs.csv?compression=rar", "compression", "Gzip"),
+        (
+            "runs.csv?compression=Gzip&compression=Zstd",
+            "compression",
+            "twice",
+        ),
+        ("runs.parquet?compression=Gzip", "compression", "already"),
+        ("runs.csv?columns=Colour", "columns", "Run ID"),
+        ("logs.parquet?columns=Log%20ID,Log%20ID", "columns", "twice"),
+        ("runs.parquet?columns=Run%20ID,Input", "columns", "ScriptExport"),
+        ("runs.parquet?limit=3", "limit", "leave it out"),
+    ] {
+        let error = site
+            .get("shop", &format!("{PAY}/{path}"))
+            .await
+            .fails(400, "Invalid");
+        assert_eq!(error["field"], field, "{path}");
+        assert!(error["message"].as_str().unwrap().contains(remedy), "{error}");
+    }
 }

@@ -30,6 +30,7 @@ use crate::{
 /// `COPY` of `DuckDB` of the same rows from a Parquet file of ours; prints how long it took.
 const DUCKDB: &str = "
 import sys, time, duckdb
+duckdb.sql(\"SET enable_progress_bar = false\")
 began = time.monotonic()
 duckdb.sql(f\"COPY (FROM '{sys.argv[1]}') TO '{sys.argv[2]}' (HEADER)\")
 print(time.monotonic() - began)
@@ -57,7 +58,12 @@ pub fn logs_csv(scale: Scale) {
         .stderr(Stdio::null())
         .output()
         .unwrap();
-    let seconds = String::from_utf8(output.stdout).unwrap().trim().parse().ok();
+    // A bar of progress may stand before it.
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let seconds = printed
+        .split_whitespace()
+        .last()
+        .and_then(|text| text.parse().ok());
     measured.report(
         "export_logs_csv",
         "DuckDB's COPY of the same rows (0: the Python package duckdb is not there)",

@@ -164,6 +164,7 @@ impl Stream {
                 source: "billing".to_owned(),
                 traceparent: None,
                 input: json(format!("{:016x}", self.random.u64(..))),
+                input_truncated: false,
             }));
             records.push(Record::RunFinished(RunFinished {
                 run_id,
@@ -171,6 +172,7 @@ impl Stream {
                 status: RunStatus::Success,
                 duration_micros: 5_000,
                 output: json(format!("{:016x}", self.random.u64(..))),
+                output_truncated: false,
                 error: None,
             }));
         }

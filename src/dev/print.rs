@@ -206,6 +206,7 @@ mod tests {
             status: RunStatus::Failed,
             duration_micros: 12_345,
             output: None,
+            output_truncated: false,
             error: Some(RunError {
                 reason: "Exception".into(),
                 kind: Some("ValueError".into()),
@@ -224,6 +225,7 @@ mod tests {
             source: String::new(),
             traceparent: None,
             input: None,
+            input_truncated: false,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Which columns a file has. Pure.
 
 use super::Table;
+use crate::store::RunParts;
 
 /// A column that a file can not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,9 +106,20 @@ const RUNS: usize = 8;
 const LOGS: usize = 4;
 
 impl RunColumn {
-    /// Whether it is kept apart from the runs.
-    fn is_of_payload(self) -> bool {
-        matches!(self, Self::Input | Self::Output | Self::Error | Self::Traceback)
+    /// What has to be read of a run for it.
+    fn part(self) -> RunParts {
+        match self {
+            Self::RunId
+            | Self::Status
+            | Self::DeploymentVersion
+            | Self::ResponseTime
+            | Self::Function
+            | Self::ExecutedOn
+            | Self::SourceType
+            | Self::Source => RunParts::Listed,
+            Self::FinishedOn | Self::Reason | Self::DeploymentId | Self::TraceId => RunParts::All,
+            Self::Input | Self::Output | Self::Error | Self::Traceback => RunParts::WithPayloads,
+        }
     }
 }
 
@@ -156,9 +168,13 @@ impl Columns {
         }
     }
 
-    /// Whether they show what went into a run or came out of it.
-    pub fn need_payloads(&self) -> bool {
-        matches!(self, Self::Runs(columns) if columns.iter().any(|c| c.is_of_payload()))
+    /// What has to be read of runs for them.
+    pub fn parts(&self) -> RunParts {
+        match self {
+            Self::Runs(columns) => columns.iter().map(|c| c.part()).max(),
+            Self::Logs(_) => None,
+        }
+        .unwrap_or(RunParts::Listed)
     }
 }
 
@@ -192,7 +208,10 @@ mod tests {
     fn a_file_has_the_columns_asked_for_in_their_order() {
         let columns = Columns::named(Table::Runs, &["Error", "Run ID"]).unwrap();
         assert_eq!(columns.headings(), ["Error", "Run ID"]);
-        assert!(columns.need_payloads() && !Columns::of(Table::Runs).need_payloads());
+        assert_eq!(columns.parts(), RunParts::WithPayloads);
+        assert_eq!(Columns::of(Table::Runs).parts(), RunParts::Listed);
+        let columns = Columns::named(Table::Runs, &["Trace ID", "Run ID"]).unwrap();
+        assert_eq!(columns.parts(), RunParts::All);
         let logs = Columns::named::<&str>(Table::Logs, &[]).unwrap();
         assert_eq!(
             logs.headings(),

@@ -1,22 +1,32 @@
 //! Rows as CSV (RFC 4180, UTF-8). Pure.
 
-use std::{borrow::Cow, fmt::Write as _, io::Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
-use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
+use jiff::{
+    Timestamp,
+    fmt::{StdIoWrite, temporal::DateTimePrinter},
+};
 use serde_json::value::RawValue;
 
 use crate::model::{LogLine, RunDetail};
 
 use super::{
     columns::{Columns, LogColumn, RunColumn},
+    record::Record,
     rows::Rows,
 };
 
 /// Why a row could not be written.
-pub type CsvError = ::csv::Error;
+pub type CsvError = io::Error;
 
 /// What a file begins with by which Excel knows UTF-8.
 pub const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// Bytes of records that are handed on at once.
+const BUFFER: usize = 64 << 10;
 
 /// Headings of runs in a file that asks for no columns in particular.
 pub const RUN_COLUMNS: [&str; 8] = [
@@ -36,99 +46,101 @@ pub const LOG_COLUMNS: [&str; 4] = ["Log ID", "Log Level", "Log Message", "Times
 const TIMES: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
 /// Writes the headings.
-pub fn header(columns: &Columns, out: impl Write) -> Result<(), CsvError> {
-    let mut writer = writer(out);
-    writer.write_record(columns.headings())?;
-    Ok(writer.flush()?)
+pub fn header(columns: &Columns, mut out: impl Write) -> Result<(), CsvError> {
+    let mut bytes = Vec::new();
+    let mut record = Record::begin(&mut bytes);
+    for heading in columns.headings() {
+        record.text(heading);
+    }
+    record.end();
+    out.write_all(&bytes)
 }
 
 /// Writes rows, one a record. Nothing of rows that the columns are not of.
-pub fn rows(columns: &Columns, rows: &Rows, out: impl Write) -> Result<(), CsvError> {
-    let mut writer = writer(out);
-    let mut cell = String::new();
+pub fn rows(columns: &Columns, rows: &Rows, mut out: impl Write) -> Result<(), CsvError> {
+    let mut bytes = Vec::with_capacity(BUFFER * 2);
+    let mut write = |bytes: &mut Vec<u8>, least: usize| {
+        if bytes.len() > least {
+            out.write_all(bytes)?;
+            bytes.clear();
+        }
+        Ok(())
+    };
     match (columns, rows) {
         (Columns::Runs(columns), Rows::Runs(runs)) => {
             for run in runs {
+                let mut record = Record::begin(&mut bytes);
                 for column in columns {
-                    cell.clear();
-                    writer.write_field(&*run_cell(run, *column, &mut cell))?;
+                    run_cell(run, *column, &mut record);
                 }
-                writer.write_record(None::<&[u8]>)?;
+                record.end();
+                write(&mut bytes, BUFFER)?;
             }
         }
         (Columns::Logs(columns), Rows::Lines(lines)) => {
             for line in lines {
+                let mut record = Record::begin(&mut bytes);
                 for column in columns {
-                    cell.clear();
-                    writer.write_field(&*line_cell(line, *column, &mut cell))?;
+                    line_cell(line, *column, &mut record);
                 }
-                writer.write_record(None::<&[u8]>)?;
+                record.end();
+                write(&mut bytes, BUFFER)?;
             }
         }
         _ => {}
     }
-    Ok(writer.flush()?)
+    write(&mut bytes, 0)
 }
 
-fn writer<W: Write>(out: W) -> ::csv::Writer<W> {
-    ::csv::WriterBuilder::new()
-        .terminator(::csv::Terminator::CRLF)
-        .from_writer(out)
-}
-
-/// A cell of a run; `cell` is empty and takes what has to be written out.
-fn run_cell<'a>(detail: &'a RunDetail, column: RunColumn, cell: &'a mut String) -> Cow<'a, str> {
+fn run_cell(detail: &RunDetail, column: RunColumn, record: &mut Record<'_>) {
     let run = &detail.run;
-    let text = |text: Option<&'a str>| text.map_or(Cow::Borrowed(""), inert);
+    let optional =
+        |text: Option<&str>, record: &mut Record<'_>| record.text(&inert(text.unwrap_or_default()));
     match column {
-        RunColumn::RunId => inert(&run.run_id),
-        RunColumn::Status => run.status.as_str().into(),
-        RunColumn::DeploymentVersion => number(cell, run.deployment_version),
-        RunColumn::ResponseTime => run
-            .response_time_micros
-            .map(milliseconds)
-            .unwrap_or_default()
-            .into(),
-        RunColumn::Function => inert(&run.function),
-        RunColumn::ExecutedOn => time(cell, Some(run.executed_on)),
-        RunColumn::SourceType => run.source_type.as_str().into(),
-        RunColumn::Source => inert(&run.source),
-        RunColumn::FinishedOn => time(cell, run.finished_at),
-        RunColumn::Reason => text(run.reason.as_deref()),
-        RunColumn::DeploymentId => inert(&run.deployment_id),
-        RunColumn::TraceId => text(trace_id(detail)),
-        RunColumn::Input => text(detail.input.as_deref().map(RawValue::get)),
-        RunColumn::Output => text(detail.output.as_deref().map(RawValue::get)),
-        RunColumn::Error => error_text(detail).map_or(Cow::Borrowed(""), |text| match text {
-            Cow::Borrowed(text) => inert(text),
-            Cow::Owned(text) => Cow::Owned(inert(&text).into_owned()),
+        RunColumn::RunId => record.text(&inert(&run.run_id)),
+        RunColumn::Status => record.text(run.status.as_str()),
+        RunColumn::DeploymentVersion => record.plain(|out| {
+            // Writing to a Vec can not fail.
+            let _ = write!(out, "{}", run.deployment_version);
         }),
-        RunColumn::Traceback => text(detail.error.as_ref().and_then(|e| e.traceback.as_deref())),
+        RunColumn::ResponseTime => {
+            record.text(&run.response_time_micros.map(milliseconds).unwrap_or_default());
+        }
+        RunColumn::Function => record.text(&inert(&run.function)),
+        RunColumn::ExecutedOn => time(record, Some(run.executed_on)),
+        RunColumn::SourceType => record.text(run.source_type.as_str()),
+        RunColumn::Source => record.text(&inert(&run.source)),
+        RunColumn::FinishedOn => time(record, run.finished_at),
+        RunColumn::Reason => optional(run.reason.as_deref(), record),
+        RunColumn::DeploymentId => record.text(&inert(&run.deployment_id)),
+        RunColumn::TraceId => optional(trace_id(detail), record),
+        RunColumn::Input => optional(detail.input.as_deref().map(RawValue::get), record),
+        RunColumn::Output => optional(detail.output.as_deref().map(RawValue::get), record),
+        RunColumn::Error => record.text(&inert(&error_text(detail).unwrap_or_default())),
+        RunColumn::Traceback => {
+            optional(detail.error.as_ref().and_then(|e| e.traceback.as_deref()), record);
+        }
     }
 }
 
-fn line_cell<'a>(line: &'a LogLine, column: LogColumn, cell: &'a mut String) -> Cow<'a, str> {
+fn line_cell(line: &LogLine, column: LogColumn, record: &mut Record<'_>) {
     match column {
-        LogColumn::LogId => number(cell, line.log_id),
-        LogColumn::LogLevel => line.level.as_str().into(),
-        LogColumn::LogMessage => inert(&line.message),
-        LogColumn::Timestamp => time(cell, Some(line.timestamp)),
-        LogColumn::RunId => inert(line.run_id.as_deref().unwrap_or_default()),
-        LogColumn::Attributes => inert(line.attributes.as_deref().unwrap_or_default()),
+        LogColumn::LogId => record.plain(|out| line.log_id.append_to(out)),
+        LogColumn::LogLevel => record.text(line.level.as_str()),
+        LogColumn::LogMessage => record.text(&inert(&line.message)),
+        LogColumn::Timestamp => time(record, Some(line.timestamp)),
+        LogColumn::RunId => record.text(&inert(line.run_id.as_deref().unwrap_or_default())),
+        LogColumn::Attributes => record.text(&inert(line.attributes.as_deref().unwrap_or_default())),
     }
 }
 
-fn number(cell: &mut String, number: impl std::fmt::Display) -> Cow<'_, str> {
-    // Writing to a String can not fail.
-    let _ = write!(cell, "{number}");
-    Cow::Borrowed(cell)
-}
-
-fn time(cell: &mut String, time: Option<Timestamp>) -> Cow<'_, str> {
-    if let Some(time) = time {
-        let _ = TIMES.print_timestamp(&time, &mut *cell);
-    }
-    Cow::Borrowed(cell)
+fn time(record: &mut Record<'_>, time: Option<Timestamp>) {
+    record.plain(|out| {
+        if let Some(time) = time {
+            // Writing to a Vec can not fail.
+            let _ = TIMES.print_timestamp(&time, StdIoWrite(out));
+        }
+    });
 }
 
 /// The id of the trace of a run's call, 32 hexadecimal digits.
@@ -207,18 +219,18 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn with(columns: &Columns, of: Rows) -> String {
+    fn with(columns: &Columns, of: &Rows) -> String {
         let mut out = Vec::new();
-        rows(columns, &of, &mut out).unwrap();
+        rows(columns, of, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn runs(of: Vec<RunDetail>) -> String {
-        with(&Columns::of(Table::Runs), Rows::Runs(of))
+        with(&Columns::of(Table::Runs), &Rows::Runs(of))
     }
 
     fn lines(of: Vec<LogLine>) -> String {
-        with(&Columns::of(Table::Logs), Rows::Lines(of))
+        with(&Columns::of(Table::Logs), &Rows::Lines(of))
     }
 
     #[test]
@@ -268,14 +280,14 @@ mod tests {
             traceback: Some("one\ntwo".into()),
         });
         assert_eq!(
-            with(&columns, Rows::Runs(vec![failed, run("r2", None)])),
+            with(&columns, &Rows::Runs(vec![failed, run("r2", None)])),
             "r1,2025-05-14T06:07:28.000000Z,Exception,0af7651916cd43dd8448eb211c80319c,\"{\"\"n\"\": 1}\",\
              ValueError: negative,\"one\ntwo\"\r\nr2,,,,,,\r\n"
         );
         let columns = Columns::named(Table::Logs, &["Attributes", "Run ID"]).unwrap();
         let mut of_run = line("x");
         of_run.run_id = Some("=r".into());
-        assert_eq!(with(&columns, Rows::Lines(vec![of_run])), ",'=r\r\n");
+        assert_eq!(with(&columns, &Rows::Lines(vec![of_run])), ",'=r\r\n");
     }
 
     #[test]

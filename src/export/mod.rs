@@ -8,6 +8,7 @@ pub mod format;
 pub mod pages;
 mod parquet;
 pub mod range;
+mod record;
 pub mod rows;
 pub mod s3;
 mod writing;
@@ -105,9 +106,6 @@ pub enum ExportError {
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    /// A row could not be formatted.
-    #[error("a row could not be written as CSV: {0}")]
-    Csv(#[from] csv::CsvError),
     /// A row could not be formatted.
     #[error("a row could not be written as Parquet: {0}")]
     Parquet(#[from] ::parquet::errors::ParquetError),

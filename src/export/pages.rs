@@ -1,13 +1,19 @@
-//! The rows of a plan as pieces of CSV, for a reader who takes them as they are made.
+//! A file in pieces, for a reader who takes them as they are made.
 
-use std::sync::Arc;
+use std::{
+    io::{self, Write},
+    mem,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+};
+
+use tokio::task;
 
 use crate::store::Store;
 
 use super::{
     ExportError, Plan,
-    columns::Columns,
-    csv,
+    encode::{Encoder, Hashed},
+    format::Format,
     rows::{PageSize, RowPages},
 };
 
@@ -17,46 +23,75 @@ const SIZE: PageSize = PageSize {
     rows: 8_192,
 };
 
-/// A piece of CSV.
+/// A piece of a file; it may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CsvPage {
-    /// Whole records; the first piece begins with the headings.
+pub struct Piece {
+    /// What comes next in the file.
     pub bytes: Vec<u8>,
-    /// Number of records, without the headings.
+    /// Number of rows that were read for it.
     pub rows: u64,
 }
 
 /// The pieces of a file, in order.
-pub struct CsvPages {
+pub struct FilePages {
     rows: RowPages<Arc<dyn Store>>,
-    columns: Columns,
-    is_first: bool,
+    written: Buffer,
+    /// None once the file is complete.
+    encoder: Option<Encoder<Buffer>>,
 }
 
-impl CsvPages {
-    /// The file that `plan` describes.
-    pub fn new(store: Arc<dyn Store>, plan: Plan) -> Result<Self, ExportError> {
-        let columns = plan.columns.clone();
+impl FilePages {
+    /// The file that `plan` describes. Its columns show no payloads: those are only for files of one moment.
+    pub fn new(store: Arc<dyn Store>, plan: Plan, format: Format) -> Result<Self, ExportError> {
+        let written = Buffer::default();
+        let out = Hashed::new(written.clone(), Arc::new(AtomicU64::new(0)));
+        let encoder = Encoder::new(format, plan.columns.clone(), out)?;
         Ok(Self {
             rows: RowPages::new(store, plan, SIZE)?,
-            columns,
-            is_first: true,
+            written,
+            encoder: Some(encoder),
         })
     }
 
-    /// The next piece; none at the end. The first is there even without rows.
-    pub async fn next_page(&mut self) -> Result<Option<CsvPage>, ExportError> {
-        let Some(rows) = self.rows.next_page().await? else {
+    /// The next piece; none at the end. The first is there even without rows. None follows an error.
+    pub async fn next_page(&mut self) -> Result<Option<Piece>, ExportError> {
+        let Some(mut encoder) = self.encoder.take() else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
-        if std::mem::take(&mut self.is_first) {
-            csv::header(&self.columns, &mut bytes)?;
-        }
-        csv::rows(&self.columns, &rows, &mut bytes)?;
-        Ok(Some(CsvPage {
-            bytes,
-            rows: rows.len() as u64,
+        let rows = self.rows.next_page().await?;
+        let count = rows.as_ref().map_or(0, |rows| rows.len() as u64);
+        let work = move || match rows {
+            Some(rows) => encoder.rows(&rows).map(|()| Some(encoder)),
+            None => encoder.finish().map(|_| None),
+        };
+        self.encoder = task::spawn_blocking(work).await??;
+        Ok(Some(Piece {
+            bytes: self.written.take(),
+            rows: count,
         }))
+    }
+}
+
+/// What was written and not yet taken.
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    fn take(&self) -> Vec<u8> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

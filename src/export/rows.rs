@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::{
     model::{LogLine, RunDetail},
-    store::{LogCursor, LogQuery, Page, RowQuery, RunCursor, RunQuery, Store, StoreError, StoreSnapshot},
+    store::{
+        LogCursor, LogQuery, Page, RowQuery, RunCursor, RunParts, RunQuery, Store, StoreError, StoreSnapshot,
+    },
 };
 
 use super::{ExportError, Plan, Table};
@@ -76,11 +78,11 @@ pub struct PageSize {
 /// What rows are read from.
 #[async_trait]
 pub trait Source: Send {
-    /// A page of runs, with what went in and came out if that is asked for.
+    /// A page of runs, with what is asked for of them.
     async fn runs(
         &mut self,
         query: &RunQuery,
-        payloads: bool,
+        parts: RunParts,
     ) -> Result<Page<RunDetail, RunCursor>, StoreError>;
     /// A page of log lines.
     async fn lines(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
@@ -89,7 +91,11 @@ pub trait Source: Send {
 /// The store as it is at the moment of each page: a row that comes late may be in a file or not. Never with payloads.
 #[async_trait]
 impl Source for Arc<dyn Store> {
-    async fn runs(&mut self, query: &RunQuery, _: bool) -> Result<Page<RunDetail, RunCursor>, StoreError> {
+    async fn runs(
+        &mut self,
+        query: &RunQuery,
+        _: RunParts,
+    ) -> Result<Page<RunDetail, RunCursor>, StoreError> {
         let page = Store::runs(&**self, query).await?;
         Ok(page.map(RunDetail::from))
     }
@@ -105,14 +111,9 @@ impl Source for Box<dyn StoreSnapshot> {
     async fn runs(
         &mut self,
         query: &RunQuery,
-        payloads: bool,
+        parts: RunParts,
     ) -> Result<Page<RunDetail, RunCursor>, StoreError> {
-        if payloads {
-            return self.run_details(query).await;
-        }
-        Ok(StoreSnapshot::runs(&mut **self, query)
-            .await?
-            .map(RunDetail::from))
+        StoreSnapshot::runs(&mut **self, query, parts).await
     }
 
     async fn lines(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
@@ -132,7 +133,7 @@ pub struct RowPages<S> {
     source: S,
     plan: Plan,
     size: PageSize,
-    payloads: bool,
+    parts: RunParts,
     next: Next,
     limit: usize,
 }
@@ -141,14 +142,17 @@ impl<S: Source> RowPages<S> {
     /// The rows that `plan` describes.
     pub fn new(source: S, plan: Plan, size: PageSize) -> Result<Self, ExportError> {
         plan.table().check(&plan.filter)?;
-        let payloads = plan.columns.need_payloads();
+        let parts = plan.columns.parts();
         Ok(Self {
             source,
             plan,
             size,
-            payloads,
+            parts,
             next: Next::First,
-            limit: if payloads { FIRST_PAYLOADS } else { FIRST_ROWS },
+            limit: match parts {
+                RunParts::WithPayloads => FIRST_PAYLOADS,
+                RunParts::Listed | RunParts::All => FIRST_ROWS,
+            },
         })
     }
 
@@ -163,7 +167,7 @@ impl<S: Source> RowPages<S> {
         let rows = match self.plan.table() {
             Table::Runs => {
                 let query = query(&self.plan, run_cursor, self.limit);
-                let found = self.source.runs(&query, self.payloads).await?;
+                let found = self.source.runs(&query, self.parts).await?;
                 self.next = found.next.map_or(Next::End, Next::Run);
                 Rows::Runs(found.rows)
             }

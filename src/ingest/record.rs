@@ -145,6 +145,8 @@ pub struct RunStarted {
     pub traceparent: Option<String>,
     /// Arguments.
     pub input: Option<Box<RawValue>>,
+    /// The arguments are left out since they were too large.
+    pub input_truncated: bool,
 }
 
 /// A run ended.
@@ -160,6 +162,8 @@ pub struct RunFinished {
     pub duration_micros: i64,
     /// Result.
     pub output: Option<Box<RawValue>>,
+    /// The result is left out since it was too large.
+    pub output_truncated: bool,
     /// Why it failed.
     pub error: Option<RunError>,
 }

@@ -351,6 +351,7 @@ impl Ingest {
         let outcomes = match outcomes {
             Ok(outcomes) if outcomes.len() == effects.len() => outcomes,
             failed => {
+                self.metrics.batch_refused();
                 // It may have been stored all the same: ask again next time.
                 for (part, _) in &effects {
                     self.checkpoints.remove(&part.stream);

@@ -49,6 +49,27 @@ pub struct LogId {
     pub index: i32,
 }
 
+impl LogId {
+    /// Appends the id as text, see its `Display`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        hexadecimal(self.stream.cast_unsigned(), out);
+        out.push(b'-');
+        hexadecimal(self.offset.cast_unsigned(), out);
+        out.push(b'-');
+        hexadecimal(self.index.cast_unsigned().into(), out);
+    }
+}
+
+/// Appends a number without leading zeros. What `{:x}` does, without a formatter: files have millions of these.
+fn hexadecimal(number: u64, out: &mut Vec<u8>) {
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    out.extend(
+        (0..digits)
+            .rev()
+            .map(|digit| b"0123456789abcdef"[(number >> (4 * digit) & 15) as usize]),
+    );
+}
+
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}-{:x}", self.stream, self.offset, self.index)
@@ -127,6 +148,26 @@ named!(LogLevel, "log level");
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_id_is_appended_as_it_is_displayed() {
+        for (stream, offset, index) in [
+            (0, 0, 0),
+            (1, 255, 0),
+            (15, 16, 17),
+            (i64::MAX, i64::MIN, -1),
+            (-1, 4096, i32::MAX),
+        ] {
+            let id = LogId {
+                stream,
+                offset,
+                index,
+            };
+            let mut appended = Vec::new();
+            id.append_to(&mut appended);
+            assert_eq!(String::from_utf8(appended).unwrap(), id.to_string());
+        }
+    }
 
     #[test]
     fn a_log_id_survives_its_text_form() {

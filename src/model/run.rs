@@ -44,8 +44,12 @@ pub struct RunDetail {
     pub run: Run,
     /// Arguments of the call, as JSON.
     pub input: Option<Box<serde_json::value::RawValue>>,
+    /// The arguments were larger than what is kept.
+    pub input_truncated: bool,
     /// Returned value, as JSON.
     pub output: Option<Box<serde_json::value::RawValue>>,
+    /// The returned value was larger than what is kept.
+    pub output_truncated: bool,
     /// Why it failed.
     pub error: Option<RunError>,
 }
@@ -56,7 +60,9 @@ impl From<Run> for RunDetail {
         Self {
             run,
             input: None,
+            input_truncated: false,
             output: None,
+            output_truncated: false,
             error: None,
         }
     }

@@ -15,7 +15,8 @@ use kube::{
 };
 
 use super::{
-    adoption::Adoptions, api_logs::Collection, custom_script::Images, health::Part, script_pods::ScriptPods,
+    adoption::Adoptions, api_logs::Collection, custom_script::Images, health::Part, leadership::Leadership,
+    script_pods::ScriptPods,
 };
 use crate::{metrics::Metrics, store::Store};
 
@@ -95,6 +96,8 @@ pub struct Context {
     pub started: Timestamp,
     /// How what scripts print gets here.
     pub collection: Collection,
+    /// Whether this process runs the controllers.
+    pub leadership: Leadership,
 }
 
 impl Context {
@@ -125,6 +128,7 @@ impl Context {
             contact: Contact::default(),
             started: Timestamp::now(),
             collection: Collection::default(),
+            leadership: Leadership::alone(),
         }
     }
 
@@ -132,6 +136,12 @@ impl Context {
     #[must_use]
     pub fn collecting(self, collection: Collection) -> Self {
         Self { collection, ..self }
+    }
+
+    /// The same, in one of several operators.
+    #[must_use]
+    pub fn led(self, leadership: Leadership) -> Self {
+        Self { leadership, ..self }
     }
 
     /// Publishes an event; if that fails, only the log says so.

@@ -12,6 +12,7 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use crate::metrics::Metrics;
 
 /// Parts of the process that must have begun before it is ready, by name.
 #[derive(Clone, Debug, Default)]
@@ -60,12 +61,18 @@ impl Part {
 
 /// The routes.
 pub fn router(context: Arc<Context>, readiness: Readiness) -> Router {
+    let metrics = metrics_router(context.metrics.clone());
     Router::new()
         // Says that the process turns; a restart would help against nothing else.
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
         .with_state((context, readiness))
+        .merge(metrics)
+}
+
+/// The route of the metrics alone.
+pub fn metrics_router(metrics: Metrics) -> Router {
+    Router::new().route("/metrics", get(encoded)).with_state(metrics)
 }
 
 async fn readyz(State((context, readiness)): State<(Arc<Context>, Readiness)>) -> Response {
@@ -83,8 +90,8 @@ async fn readyz(State((context, readiness)): State<(Arc<Context>, Readiness)>) -
     }
 }
 
-async fn metrics(State((context, _)): State<(Arc<Context>, Readiness)>) -> Response {
-    match context.metrics.encode() {
+async fn encoded(State(metrics): State<Metrics>) -> Response {
+    match metrics.encode() {
         Ok(text) => {
             let type_ = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(CONTENT_TYPE, type_)], text).into_response()

@@ -11,6 +11,7 @@ mod departed;
 pub mod endings;
 mod farewell;
 pub mod health;
+mod leadership;
 mod origins;
 pub mod pod_index;
 pub mod pods;
@@ -34,6 +35,7 @@ use axum::Router;
 use futures::{Stream, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{Api, Client, Resource, api::ListParams, runtime::reflector};
+use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
 use tokio::{
     net::TcpListener,
@@ -50,6 +52,7 @@ use self::{
     custom_script::Images,
     farewell::Notices,
     health::{Part, Readiness},
+    leadership::{Candidacy, Leadership},
     pod_index::PodIndex,
     pods::PodWatch,
     script_export::ExportContext,
@@ -129,6 +132,9 @@ pub struct Args {
     /// the API server's port-forward.
     #[arg(long, env = "SCRIPTSCOPE_WEB_TLS_LISTEN", default_value = "0.0.0.0:8443")]
     pub web_tls_listen: SocketAddr,
+    /// Which reverse proxy in front of the dashboard is believed.
+    #[command(flatten)]
+    pub proxy: web::ProxyArgs,
     /// Seconds that the store may take to answer one request of a reader.
     #[arg(
         long,
@@ -143,6 +149,10 @@ pub struct Args {
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "SCRIPTSCOPE_HEALTH_LISTEN", default_value = "0.0.0.0:9090")]
     pub health_listen: SocketAddr,
+    /// Lease, in the operator's own namespace, by which one of several operators runs the controllers. Default: this is the
+    /// only operator. Several need Postgres.
+    #[arg(long, env = "SCRIPTSCOPE_LEASE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub lease: Option<String>,
     /// How long data is kept.
     #[command(flatten)]
     pub retention: retention::Args,
@@ -247,6 +257,24 @@ pub async fn serve(
     store: Arc<dyn Store>,
     shutdown: CancellationToken,
 ) -> Result<(), OperatorError> {
+    let metrics = Metrics::new();
+    let lease = (&*args.namespace, args.lease.as_deref());
+    let candidacy = Candidacy::begin(&client, lease, args.pod_name.as_deref(), &metrics);
+    let leadership = candidacy.leadership().clone();
+    let result = run_parts(args, client, store.clone(), (metrics, leadership), shutdown).await;
+    // Nothing that needs the leadership is under way any more.
+    candidacy.end().await;
+    store.close().await;
+    result
+}
+
+async fn run_parts(
+    args: Args,
+    client: Client,
+    store: Arc<dyn Store>,
+    (metrics, leadership): (Metrics, Leadership),
+    shutdown: CancellationToken,
+) -> Result<(), OperatorError> {
     let scope = Scope(args.watch_namespace.clone());
     let limits = args.retention.limits().map_err(OperatorError::Retention)?;
     let readiness = Readiness::default();
@@ -261,7 +289,6 @@ pub async fn serve(
     let adoptions = Arc::new(Adoptions::new(&args.namespace, scripts.clone()));
     let index = Arc::new(PodIndex::new(scope.clone()));
     let images = args.images();
-    let metrics = Metrics::new();
     let exports = ExportContext::new(client.clone(), store.clone(), &args.data_dir, metrics.clone());
     let (notices, to_tell) = Notices::new(metrics.clone(), scope.clone());
     let told = (&metrics, &notices);
@@ -274,16 +301,18 @@ pub async fn serve(
     });
     let context = Context::new(
         client.clone(),
-        store.clone(),
+        store,
         metrics,
         images,
         (pods, pods_listed.clone()),
         adoptions,
         args.pod_name.clone(),
     );
-    let context = Arc::new(context.collecting(args.collection));
+    let context = Arc::new(context.collecting(args.collection).led(leadership.clone()));
 
     let mut parts = Parts::new(shutdown.clone());
+    let losing = leadership.clone();
+    parts.spawn_until_shutdown("the leadership", async move { losing.lost().await });
     let health = health::router(context.clone(), readiness);
     parts
         .listen("the health server", args.health_listen, health)
@@ -295,7 +324,6 @@ pub async fn serve(
         return parts.finish().await;
     }
     kinds.ready();
-
     let watched = Watched {
         scripts: scripts.clone(),
         scripts_listed: scripts_listed.clone(),
@@ -311,13 +339,14 @@ pub async fn serve(
         scripts.clone(),
         changes,
         touched,
-        health_changes(context.clone()),
+        resyncs(context.clone(), args.data_dir.clone()),
         shutdown.clone(),
     );
     parts.spawn("the controller of CustomScript", controller);
 
     if let Some(api_logs) = api_logs {
-        parts.spawn("the collection through the API", api_logs.run(shutdown.clone()));
+        let following = api_logs.run(shutdown.clone());
+        parts.spawn_led("the collection through the API", &leadership, following);
     }
     let (ingest, web) = (args.ingest_listen, args.web_listen);
     parts.listen("the ingest server", ingest, routers.ingest).await?;
@@ -325,10 +354,8 @@ pub async fn serve(
     parts.listen("the web server", web, routers.web).await?;
     let authorities = client_ca::run(context.client.clone(), routers.authorities, shutdown.clone());
     parts.spawn("the reading of authorities for clients", authorities);
-    parts.spawn(
-        "the controller of ScriptExport",
-        script_export::run(exports, scope.clone(), shutdown.clone()),
-    );
+    let making = script_export::run(exports, scope.clone(), shutdown.clone());
+    parts.spawn_led("the controller of ScriptExport", &leadership, making);
 
     let telling = farewell::run(context.clone(), scripts.clone(), to_tell, shutdown.clone());
     parts.spawn("the telling of runners", telling);
@@ -341,13 +368,9 @@ pub async fn serve(
     };
     let seen = [scripts_listed, pods_listed, all_pods_listed];
     let comparing = compare(context, scope, scripts, watchman, limits, seen, shutdown.clone());
-    let stop = parts.shutdown.clone();
-    parts.spawn("the comparison with the store", async move {
-        stop.run_until_cancelled(Box::pin(comparing)).await;
-    });
-    let result = parts.finish().await;
-    store.close().await;
-    result
+    let comparing = async move { leadership.hold(Box::pin(comparing)).await };
+    parts.spawn_until_shutdown("the comparison with the store", comparing);
+    parts.finish().await
 }
 
 /// What the watches of pods read and fill.
@@ -437,6 +460,29 @@ impl Parts {
         self.tasks.spawn(async move {
             part.await;
             Ok(name)
+        });
+    }
+
+    /// A part that need not be told of the shutdown.
+    fn spawn_until_shutdown(&mut self, name: &'static str, part: impl Future + Send + 'static) {
+        let stop = self.shutdown.clone();
+        self.spawn(name, async move {
+            stop.run_until_cancelled(part).await;
+        });
+    }
+
+    /// A part that begins when this process leads.
+    fn spawn_led(
+        &mut self,
+        name: &'static str,
+        leadership: &Leadership,
+        part: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (stop, leadership) = (self.shutdown.clone(), leadership.clone());
+        self.spawn(name, async move {
+            if stop.run_until_cancelled(leadership.gained()).await.is_some() {
+                leadership.hold(part).await;
+            }
         });
     }
 
@@ -538,15 +584,30 @@ where
     }
 }
 
-/// Yields whenever the store begins or ceases to be writable.
-fn health_changes(context: Arc<Context>) -> impl Stream<Item = ()> + Send + 'static {
+/// Yields whenever every script is to be looked at.
+fn resyncs(context: Arc<Context>, data_dir: PathBuf) -> impl Stream<Item = ()> + Send + 'static {
+    let leadership = context.leadership.clone();
+    let gained = stream::once(async move { leadership.gained().await });
+    stream::select(gained, health_changes(context, data_dir))
+}
+
+/// Yields whenever the store begins or ceases to be writable; notes that and the volume's free space for the metrics.
+fn health_changes(context: Arc<Context>, data_dir: PathBuf) -> impl Stream<Item = ()> + Send + 'static {
     let tick = tokio::time::interval(HEALTH_TICK);
-    stream::unfold((context, tick, true), async |(context, mut tick, before)| {
+    let begin = (context, data_dir, tick, true);
+    stream::unfold(begin, async |(context, data_dir, mut tick, before)| {
         loop {
             tick.tick().await;
+            if let Ok(volume) = statvfs(&data_dir) {
+                let fragment = volume.fragment_size();
+                let available = volume.blocks_available().saturating_mul(fragment);
+                let size = volume.blocks().saturating_mul(fragment);
+                context.metrics.volume(available, size);
+            }
             let now = context.health.get().await.is_ok();
+            context.metrics.writable(now);
             if now != before {
-                return Some(((), (context, tick, now)));
+                return Some(((), (context, data_dir, tick, now)));
             }
         }
     })

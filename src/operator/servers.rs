@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Args,
+    custom_script::address_of,
     farewell::Notices,
     pod_index::{Knowledge, PodIndex},
 };
@@ -18,7 +19,7 @@ use crate::{
     metrics::Metrics,
     store::Store,
     web::{
-        self, WebState,
+        self, ProxyAuth, WebState,
         access::{AccessError, KubeAccess},
         certificates::Authorities,
     },
@@ -58,6 +59,8 @@ pub fn routers(
     let scripts = Arc::new(scripts.clone());
     let web = WebState::new(store.clone(), access, scripts, &args.data_dir, metrics.clone())
         .with_time_limit(Duration::from_secs(args.query_seconds.into()))
+        .behind(ProxyAuth::new(&args.proxy))
+        .with_calls(called_at)
         .until(shutdown.clone());
     Routers {
         ingest: ingest::router(ingest.clone()),
@@ -65,6 +68,12 @@ pub fn routers(
         service: ingest,
         authorities,
     }
+}
+
+/// Where a script is called, while it can be. Its status alone is not believed: others may be able to write it.
+fn called_at(object: &CustomScript) -> Option<String> {
+    let said = object.status.as_ref()?.endpoint.as_ref()?;
+    Some(address_of(object)).filter(|address| address == said)
 }
 
 #[async_trait]

@@ -74,6 +74,9 @@ impl Watchman {
         let store = &self.context.store;
         let mut open = store.pods_with_open_runs().await?;
         open.retain(|(pod, _)| self.index.watches(&pod.script.namespace));
+        let oldest = open.iter().map(|(_, oldest)| *oldest).min();
+        let age = oldest.map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64());
+        self.context.metrics.oldest_open_run(age);
         self.find_unsettled(memory).await?;
         let stopping = self.stopping();
         let mut needed: HashSet<String> = open.iter().map(|(pod, _)| pod.uid.clone()).collect();

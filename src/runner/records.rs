@@ -46,7 +46,7 @@ pub struct Started<'a> {
     /// Arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<&'a RawValue>,
-    /// The arguments are left out.
+    /// The arguments are left out since they are larger than what is kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub input_truncated: bool,
 }
@@ -67,7 +67,7 @@ pub struct Finished<'a> {
     /// Result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<&'a RawValue>,
-    /// The result is left out.
+    /// The result is left out since it is larger than what is kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub output_truncated: bool,
     /// Why it failed.
@@ -96,10 +96,11 @@ pub struct PayloadRule {
 }
 
 impl PayloadRule {
-    /// The payload if it is to be kept, and whether it is left out.
+    /// The payload if it is to be kept, and whether it would be if it were smaller.
     pub fn apply(self, payload: Option<&RawValue>) -> (Option<&RawValue>, bool) {
-        let kept = payload.filter(|p| self.keep && p.get().len() <= self.max_bytes);
-        (kept, payload.is_some() && kept.is_none())
+        let asked = payload.filter(|_| self.keep);
+        let kept = asked.filter(|p| p.get().len() <= self.max_bytes);
+        (kept, asked.is_some() && kept.is_none())
     }
 }
 
@@ -166,7 +167,7 @@ mod tests {
         let rule = |keep, max_bytes| PayloadRule { keep, max_bytes };
         assert!(matches!(rule(true, 5).apply(Some(&payload)), (Some(_), false)));
         assert!(matches!(rule(true, 4).apply(Some(&payload)), (None, true)));
-        assert!(matches!(rule(false, 100).apply(Some(&payload)), (None, true)));
+        assert!(matches!(rule(false, 100).apply(Some(&payload)), (None, false)));
         assert!(matches!(rule(true, 100).apply(None), (None, false)));
     }
 }

@@ -5,6 +5,7 @@
 //! [`LineKey`], oldest first, and lie in row groups of [`ROWS_PER_GROUP`], so that a reader who wants a stretch of
 //! time decodes little else. What a store must know to leave a segment alone is its [`SegmentInfo`].
 
+mod cursor;
 mod encode;
 mod merge;
 mod runs;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 
 use crate::model::{LogId, LogLevel};
 
+pub use cursor::Cursor;
 pub use encode::{encode, encode_shared};
 pub use merge::merge;
 pub use runs::RunSet;
@@ -59,6 +61,20 @@ pub struct LineKey {
     pub micros: i64,
     /// Id of the line.
     pub id: LogId,
+}
+
+impl LineKey {
+    /// After every line of that moment, so before every later one.
+    pub fn last_at(micros: i64) -> Self {
+        Self {
+            micros,
+            id: LogId {
+                stream: i64::MAX,
+                offset: i64::MAX,
+                index: i32::MAX,
+            },
+        }
+    }
 }
 
 /// A line as a segment keeps it.

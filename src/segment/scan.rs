@@ -42,12 +42,8 @@ pub(super) fn scan_groups(
             ControlFlow::Continue(false) => continue,
             ControlFlow::Break(()) => return Ok(()),
         }
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(body.clone(), metadata.clone())
-            .with_row_groups(vec![group])
-            .with_batch_size(ROWS_PER_GROUP)
-            .build()?;
         // A row group is one batch; should an engine of tomorrow split it, its parts still go newest first.
-        let mut batches = reader.collect::<Result<Vec<_>, _>>()?;
+        let mut batches = read_group(body, &metadata, group)?;
         while let Some(batch) = batches.pop() {
             let columns = Columns::of(&batch)?;
             for row in (0..batch.num_rows()).rev() {
@@ -61,6 +57,19 @@ pub(super) fn scan_groups(
         }
     }
     Ok(())
+}
+
+/// The lines of a row group.
+pub(super) fn read_group(
+    body: &Bytes,
+    metadata: &ArrowReaderMetadata,
+    group: usize,
+) -> Result<Vec<RecordBatch>, SegmentError> {
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(body.clone(), metadata.clone())
+        .with_row_groups(vec![group])
+        .with_batch_size(ROWS_PER_GROUP)
+        .build()?;
+    Ok(reader.collect::<Result<_, _>>()?)
 }
 
 /// Time and level of the lines of a segment whose time lies in `range`; reads these columns alone.
@@ -135,7 +144,7 @@ pub fn decode(body: &Bytes) -> Result<Vec<SegmentLine>, SegmentError> {
 }
 
 /// Whether a row group may have lines in `range`; yes where it does not say.
-fn overlaps(group: &RowGroupMetaData, range: &Range<i64>) -> bool {
+pub(super) fn overlaps(group: &RowGroupMetaData, range: &Range<i64>) -> bool {
     match group.column(0).statistics() {
         Some(Statistics::Int64(times)) => {
             times.max_opt().is_none_or(|max| *max >= range.start)
@@ -188,16 +197,20 @@ impl<'a> Columns<'a> {
         })
     }
 
+    pub(super) fn key(&self, row: usize) -> LineKey {
+        LineKey {
+            micros: self.timestamp.value(row),
+            id: LogId {
+                stream: self.stream.value(row),
+                offset: self.offset.value(row),
+                index: self.index.value(row),
+            },
+        }
+    }
+
     pub(super) fn line(&self, row: usize) -> Result<LineRef<'a>, SegmentError> {
         Ok(LineRef {
-            key: LineKey {
-                micros: self.timestamp.value(row),
-                id: LogId {
-                    stream: self.stream.value(row),
-                    offset: self.offset.value(row),
-                    index: self.index.value(row),
-                },
-            },
+            key: self.key(row),
             level: level(self.level.value(row))?,
             run_id: optional(self.run_id, row),
             message: self.message.value(row),

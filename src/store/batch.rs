@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 
 use super::{
     Append, AppendOutcome, CloseRuns, Gap, LastWord, PodRecord, StoreError, payload, run_changes::StoredRun,
@@ -313,6 +314,14 @@ pub fn storable(text: String) -> String {
     }
 }
 
+/// What went in or came out; or that it did, and was too large.
+fn packed(json: Option<Box<RawValue>>, truncated: bool) -> Option<Vec<u8>> {
+    match json {
+        Some(json) => Some(payload::pack(json.get())),
+        None => truncated.then(payload::truncated),
+    }
+}
+
 fn start(started: RunStarted) -> Start {
     Start {
         run_id: storable(started.run_id),
@@ -321,7 +330,7 @@ fn start(started: RunStarted) -> Start {
         source_type: started.source_type.code(),
         source: storable(started.source),
         traceparent: started.traceparent.map(storable),
-        input: started.input.map(|json| payload::pack(json.get())),
+        input: packed(started.input, started.input_truncated),
     }
 }
 
@@ -347,7 +356,7 @@ fn end(finished: RunFinished) -> Option<End> {
             .as_ref()
             .filter(|_| !success)
             .map(|e| storable(e.reason.clone())),
-        output: finished.output.map(|json| payload::pack(json.get())),
+        output: packed(finished.output, finished.output_truncated),
         error: finished
             .error
             .and_then(|error| serde_json::to_string(&error).ok())

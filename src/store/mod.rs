@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
+    failures::Grouping,
     ingest::{
         record::Records,
         wire::{Position, StreamKey},
@@ -41,7 +42,7 @@ pub use retention::{
     Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
     Storage, Wish, fair_share,
 };
-pub use snapshot::StoreSnapshot;
+pub use snapshot::{RunParts, SNAPSHOTS, StoreSnapshot};
 pub use tail::{LogPosition, Mark, Tail, TailQuery};
 
 /// A pod of a script, remembered longer than the cluster does.
@@ -405,6 +406,10 @@ pub trait Store: Retention + 'static {
 
     /// How many runs a query finds, on all its pages; counts no further than `cap`, and no longer than the time allows.
     async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError>;
+
+    /// Why the newest failed runs of a query failed, at most `limit` of them, and whether there may be more. The position to
+    /// go on after is not minded. Ends with what was found where the time is over.
+    async fn failures(&self, query: &RunQuery) -> Result<(Grouping, bool), StoreError>;
 
     /// One run with its payloads.
     async fn run(&self, script: &ScriptKey, run_id: &str) -> Result<Option<RunDetail>, StoreError>;

@@ -9,6 +9,8 @@ use super::StoreError;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
+/// There was one, too large to be kept; nothing follows.
+const TRUNCATED: u8 = 2;
 /// Below so many bytes zstd's frame costs more than it saves.
 const WORTH_IT: usize = 128;
 /// More than any payload that a runner is allowed to capture.
@@ -39,6 +41,16 @@ fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
         };
         compressor.compress(bytes)
     })
+}
+
+/// Bytes that stand for a payload which was too large to be kept.
+pub fn truncated() -> Vec<u8> {
+    vec![TRUNCATED]
+}
+
+/// Whether bytes stand for a payload which was too large to be kept.
+pub fn is_truncated(bytes: &[u8]) -> bool {
+    bytes == [TRUNCATED]
 }
 
 /// Bytes to JSON.
@@ -147,6 +159,7 @@ mod tests {
             assert_eq!(unpack(&pack(json)).unwrap(), json);
         }
         assert!(pack(&"a".repeat(10_000)).len() < 100);
+        assert!(is_truncated(&truncated()) && !is_truncated(&pack("1")) && !is_truncated(&pack("")));
         assert!(unpack(&[]).is_err() && unpack(&[7, 1]).is_err() && unpack(&[ZSTD, 1, 2]).is_err());
     }
 }

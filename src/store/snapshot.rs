@@ -3,7 +3,21 @@
 use async_trait::async_trait;
 
 use super::{LogCursor, LogQuery, Page, RunCursor, RunQuery, StoreError};
-use crate::model::{LogLine, Run, RunDetail};
+use crate::model::{LogLine, RunDetail};
+
+/// Snapshots that can be read at once; who wants a further one waits.
+pub const SNAPSHOTS: u32 = 6;
+
+/// What is read of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RunParts {
+    /// What a list of runs shows: id, status, version, response time, function, time, caller. The rest is empty.
+    Listed,
+    /// All but payloads.
+    All,
+    /// Also what went in and what came out; a page may be shorter than asked for where that is much.
+    WithPayloads,
+}
 
 /// The rows of one script as they were at one moment (that of the first page), whatever is stored, merged or deleted
 /// meanwhile.
@@ -13,10 +27,11 @@ use crate::model::{LogLine, Run, RunDetail};
 #[async_trait]
 pub trait StoreSnapshot: Send {
     /// A page of runs.
-    async fn runs(&mut self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError>;
-
-    /// A page of runs with what went in and what came out; it may be shorter than asked for where that is much.
-    async fn run_details(&mut self, query: &RunQuery) -> Result<Page<RunDetail, RunCursor>, StoreError>;
+    async fn runs(
+        &mut self,
+        query: &RunQuery,
+        parts: RunParts,
+    ) -> Result<Page<RunDetail, RunCursor>, StoreError>;
 
     /// A page of log lines.
     async fn logs(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;

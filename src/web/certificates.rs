@@ -19,7 +19,7 @@ use super::access::Identity;
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 /// The group of everybody whom the API server knows.
-const AUTHENTICATED: &str = "system:authenticated";
+pub(super) const AUTHENTICATED: &str = "system:authenticated";
 
 /// The certificates that a client has shown, its own first, with proof that it has the key.
 #[derive(Clone, Debug)]

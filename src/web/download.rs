@@ -1,6 +1,6 @@
-//! CSV straight from the store, as fast as the reader takes it.
+//! Files straight from the store, as fast as the reader takes them.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,21 +11,20 @@ use axum::{
 use bytes::Bytes;
 use futures::stream;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     export::{
         Plan, Table,
         format::Format,
-        pages::{CsvPage, CsvPages},
+        pages::{FilePages, Piece},
     },
     metrics::Metrics,
     model::ScriptKey,
 };
 
 use super::{
-    ApiError, WebState,
-    query::{self, Paging},
+    ApiError, WebState, query,
     readable::{LogsOf, RunsOf},
 };
 
@@ -34,45 +33,80 @@ const STALLED: Duration = Duration::from_mins(1);
 /// Pages made ahead of the reader.
 const AHEAD: usize = 1;
 
-pub(super) async fn runs(
+pub(super) async fn runs_csv(
     State(state): State<WebState>,
     RunsOf(script): RunsOf,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    download(state, script, &uri, Table::Runs).await
+    download(state, script, &uri, Table::Runs, Format::default()).await
 }
 
-pub(super) async fn logs(
+pub(super) async fn runs_parquet(
+    State(state): State<WebState>,
+    RunsOf(script): RunsOf,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    download(state, script, &uri, Table::Runs, Format::Parquet).await
+}
+
+pub(super) async fn logs_csv(
     State(state): State<WebState>,
     LogsOf(script): LogsOf,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    download(state, script, &uri, Table::Logs).await
+    download(state, script, &uri, Table::Logs, Format::default()).await
 }
 
-async fn download(state: WebState, script: ScriptKey, uri: &Uri, table: Table) -> Result<Response, ApiError> {
-    let request = query::rows(uri, table, Paging::All)?;
+pub(super) async fn logs_parquet(
+    State(state): State<WebState>,
+    LogsOf(script): LogsOf,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    download(state, script, &uri, Table::Logs, Format::Parquet).await
+}
+
+/// A download under way: its place among all, and among those of Parquet.
+type Places = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+fn places(state: &WebState, format: Format) -> Result<Places, ApiError> {
+    let place = |of: &Arc<Semaphore>| {
+        Arc::clone(of).try_acquire_owned().map_err(|_| {
+            ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "TooManyDownloads",
+                "too many files are being downloaded; try again in a moment, or make a ScriptExport",
+            )
+        })
+    };
+    let parquet = (format == Format::Parquet)
+        .then(|| place(&state.parquets))
+        .transpose()?;
+    Ok((place(&state.downloads)?, parquet))
+}
+
+async fn download(
+    state: WebState,
+    script: ScriptKey,
+    uri: &Uri,
+    table: Table,
+    format: Format,
+) -> Result<Response, ApiError> {
+    let (request, columns, format) = query::file(uri, table, format)?;
     let range = request.resolve(Timestamp::now())?;
-    let place = state.downloads.clone().try_acquire_owned().map_err(|_| {
-        ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "TooManyDownloads",
-            "too many files are being downloaded; try again in a moment, or make a ScriptExport",
-        )
-    })?;
-    let format = Format::default();
+    let places = places(&state, format)?;
     let disposition = attachment(&table.file_name(&script.name, format));
-    let mut pages = CsvPages::new(
-        state.store.clone(),
-        Plan::new(script.clone(), table, range, request.filter),
-    )?;
+    let plan = Plan {
+        columns,
+        ..Plan::new(script.clone(), table, range, request.filter)
+    };
+    let mut pages = FilePages::new(state.store.clone(), plan, format)?;
     // The first page before the answer begins: what fails so far is still an error that the reader can see.
     let first = pages.next_page().await?.unwrap_or_default();
     if first.rows == 0 {
         state.require_script(&script).await?;
     }
     let (sender, mut receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(send(first, pages, sender, state.metrics.clone(), place));
+    tokio::spawn(send(first, pages, sender, state.metrics.clone(), places));
     let body = Body::from_stream(stream::poll_fn(move |context| receiver.poll_recv(context)));
     Ok((
         [
@@ -91,18 +125,18 @@ pub(super) fn attachment(file_name: &str) -> String {
 
 /// Sends page after page. A failure breaks the body off, so that half a file never looks like a whole one.
 async fn send(
-    first: CsvPage,
-    mut pages: CsvPages,
+    first: Piece,
+    mut pages: FilePages,
     sender: mpsc::Sender<io::Result<Bytes>>,
     metrics: Metrics,
-    _place: OwnedSemaphorePermit,
+    _places: Places,
 ) {
     let mut page = first;
     loop {
         metrics.exported(page.rows, page.bytes.len() as u64);
-        match sender.send_timeout(Ok(page.bytes.into()), STALLED).await {
-            Ok(()) => {}
-            Err(_) => return abort(&sender).await,
+        // A compressor holds back what it was given until that is worth a block.
+        if !page.bytes.is_empty() && sender.send_timeout(Ok(page.bytes.into()), STALLED).await.is_err() {
+            return abort(&sender).await;
         }
         let next = tokio::select! {
             next = pages.next_page() => next,

@@ -51,11 +51,16 @@ impl ApiError {
 
     /// The reader has no right to it.
     pub fn forbidden(user: &str, subresource: &str, namespace: &str) -> Self {
+        Self::forbidden_to("get", user, subresource, namespace)
+    }
+
+    /// The reader has no right to do this with it.
+    pub fn forbidden_to(verb: &str, user: &str, subresource: &str, namespace: &str) -> Self {
         let slash = if subresource.is_empty() { "" } else { "/" };
         Self::new(
             StatusCode::FORBIDDEN,
             "Forbidden",
-            format!("{user} needs get on customscripts{slash}{subresource} in namespace {namespace}"),
+            format!("{user} needs {verb} on customscripts{slash}{subresource} in namespace {namespace}"),
         )
     }
 

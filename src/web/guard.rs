@@ -11,8 +11,8 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{ApiError, access::Access, certificates::Chain, session};
-use crate::query::within;
+use super::{ApiError, WebState, certificates::Chain, session};
+use crate::{connections::Peer, query::within};
 
 /// How long an answer may take to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ pub(super) async fn wrong_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "MethodNotAllowed",
-        "this route can only be read: use GET",
+        "this route does not take this method; docs/api.md lists the routes",
     )
 }
 
@@ -138,18 +138,28 @@ async fn secure(mut response: Response) -> Response {
 #[derive(Clone)]
 pub(super) struct Token(pub(super) Arc<str>);
 
-/// Lets a request through only with a good bearer token, or else that of a session, or else a good client certificate,
-/// and notes whose it is.
+/// Lets a request through only with a good bearer token, or else from a reverse proxy that is believed, or else with the
+/// token of a session, or else with a good client certificate, and notes whose it is.
 pub(super) async fn authenticate(
-    State(access): State<Arc<dyn Access>>,
+    State(state): State<WebState>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let headers = request.headers();
-    let token = bearer(headers.get(header::AUTHORIZATION))
-        .or_else(|| session::token_of(request.method(), headers))
+    let (method, headers, access) = (request.method(), request.headers(), &state.access);
+    let shown = bearer(headers.get(header::AUTHORIZATION));
+    let named = match &state.proxy {
+        Some(proxy) if shown.is_none() => {
+            let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+            proxy.identity(peer, method, headers)?
+        }
+        _ => None,
+    };
+    let token = shown
+        .or_else(|| session::token_of(method, headers))
         .map(|token| Token(token.into()));
-    let identity = if let Some(token) = token {
+    let identity = if let Some(named) = named {
+        named
+    } else if let Some(token) = token {
         let identity = access.identify(&token.0).await?;
         request.extensions_mut().insert(token);
         identity

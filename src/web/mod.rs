@@ -12,11 +12,14 @@ mod deployments;
 mod download;
 mod error;
 mod exports;
+mod failures;
 mod gaps;
 mod guard;
 mod objects;
+mod proxy;
 mod query;
 mod readable;
+mod rerun;
 mod rows;
 mod scripts;
 mod session;
@@ -39,11 +42,16 @@ pub use crate::connections::{serve, serve_tls};
 use access::{Access, Identity, Permission};
 pub use error::ApiError;
 pub use objects::ScriptObjects;
+pub use proxy::{DashboardAuth, ProxyArgs, ProxyAuth};
 pub use query::filter_of_query;
+pub use rerun::EndpointOf;
 pub use tls::{Tls, TlsError};
 
-/// CSV downloads at once; each holds a few pages of rows in memory.
+/// Downloads at once; each holds a few pages of rows in memory.
 const DOWNLOADS: usize = 8;
+
+/// Those of Parquet among them; each holds a row group in memory.
+const PARQUETS: usize = 2;
 
 /// Logs that are followed at once.
 const STREAMS: usize = 64;
@@ -60,8 +68,11 @@ pub struct WebState {
     exports: ExportFolder,
     metrics: Metrics,
     downloads: Arc<Semaphore>,
+    parquets: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     closing: CancellationToken,
+    proxy: Option<Arc<ProxyAuth>>,
+    calls: Option<rerun::Calls>,
     time_limit: Duration,
 }
 
@@ -81,8 +92,11 @@ impl WebState {
             exports: ExportFolder::new(data_dir),
             metrics,
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            parquets: Arc::new(Semaphore::new(PARQUETS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             closing: CancellationToken::new(),
+            proxy: None,
+            calls: None,
             time_limit: TIME_LIMIT,
         }
     }
@@ -91,6 +105,20 @@ impl WebState {
     #[must_use]
     pub fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    /// Readers may also be whom a reverse proxy says they are.
+    #[must_use]
+    pub fn behind(mut self, proxy: Option<ProxyAuth>) -> Self {
+        self.proxy = proxy.map(Arc::new);
+        self
+    }
+
+    /// Scripts may be called again with what went into one of their runs, at the address that `endpoint` says.
+    #[must_use]
+    pub fn with_calls(mut self, endpoint: EndpointOf) -> Self {
+        self.calls = rerun::Calls::new(endpoint);
         self
     }
 
@@ -172,23 +200,24 @@ pub fn router(state: WebState) -> Router {
         .route(&at("/deployments/{version}"), get(deployments::one))
         .route(&at("/figures"), get(scripts::figures))
         .route(&at("/series"), get(scripts::series))
+        .route(&at("/errors"), get(failures::list))
         .route(&at("/runs"), get(rows::runs))
-        .route(&at("/runs.csv"), get(download::runs))
+        .route(&at("/runs.csv"), get(download::runs_csv))
+        .route(&at("/runs.parquet"), get(download::runs_parquet))
         .route(&at("/runs/{run}"), get(rows::run))
         .route(&at("/runs/{run}/logs"), get(rows::run_logs))
+        .route(&at("/runs/{run}/rerun"), post(rerun::begin))
         .route(&at("/logs"), get(rows::logs))
         .route(&at("/logs/stream"), get(stream::logs))
         .route(&at("/gaps"), get(gaps::list))
-        .route(&at("/logs.csv"), get(download::logs))
+        .route(&at("/logs.csv"), get(download::logs_csv))
+        .route(&at("/logs.parquet"), get(download::logs_parquet))
         .route(
             "/api/v1/namespaces/{namespace}/exports/{export}/file",
             get(exports::file),
         )
         .route_layer(middleware::from_fn_with_state(state.time_limit, guard::in_time))
-        .route_layer(middleware::from_fn_with_state(
-            Arc::clone(&state.access),
-            guard::authenticate,
-        ))
+        .route_layer(middleware::from_fn_with_state(state.clone(), guard::authenticate))
         // Whoever wants to be forgotten need not be known.
         .route("/api/v1/session", delete(session::end));
     guard::wrap(api.fallback(assets::serve).with_state(state))

@@ -9,9 +9,12 @@ use serde::Deserialize;
 use crate::{
     export::{
         Table,
+        columns::Columns,
+        format::{Compression, Format},
         range::{RangeError, RangeRequest},
     },
     model::{Column, Condition, Filter, Match, Operator, Preset, Step, TimeRange},
+    store::RunParts,
 };
 
 use super::ApiError;
@@ -73,6 +76,59 @@ impl RowsRequest {
 /// Reads a query for rows of `table`.
 pub(super) fn rows(uri: &Uri, table: Table, paging: Paging) -> Result<RowsRequest, ApiError> {
     rows_of(pairs(uri)?, table, paging)
+}
+
+/// Reads a query for a file of rows in a format: that for rows, `columns`, and for CSV `compression`.
+pub(super) fn file(
+    uri: &Uri,
+    table: Table,
+    mut format: Format,
+) -> Result<(RowsRequest, Columns, Format), ApiError> {
+    let (mut columns, mut rest) = (None, Vec::new());
+    let mut compressed = false;
+    for (key, value) in pairs(uri)? {
+        let twice = match (key.as_str(), &mut format) {
+            ("columns", _) => columns.replace(value).is_some(),
+            ("compression", Format::Csv { compression, .. }) => {
+                *compression = compression_of(&value)?;
+                std::mem::replace(&mut compressed, true)
+            }
+            ("compression", Format::Parquet) => {
+                let message = "Parquet files are compressed already; leave it out";
+                return Err(ApiError::invalid(&key, message));
+            }
+            _ => {
+                rest.push((key, value));
+                continue;
+            }
+        };
+        if twice {
+            return Err(ApiError::invalid(&key, format!("{key} is given twice")));
+        }
+    }
+    let request = rows_of(rest, table, Paging::All)?;
+    let headings: Vec<&str> = columns
+        .iter()
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .collect();
+    let columns =
+        Columns::named(table, &headings).map_err(|error| ApiError::invalid("columns", error.to_string()))?;
+    if columns.parts() == RunParts::WithPayloads {
+        return Err(ApiError::invalid(
+            "columns",
+            "Input, Output, Error and Traceback are not in files that are downloaded as they are made; make a ScriptExport",
+        ));
+    }
+    Ok((request, columns, format))
+}
+
+fn compression_of(name: &str) -> Result<Compression, ApiError> {
+    let all = [Compression::None, Compression::Gzip, Compression::Zstd];
+    let names = ["None", "Gzip", "Zstd"];
+    let at = names.iter().position(|known| known.eq_ignore_ascii_case(name));
+    at.map(|at| all[at])
+        .ok_or_else(|| ApiError::invalid("compression", format!("expected one of {}", names.join(", "))))
 }
 
 /// Reads a query for figures over time: that for rows, the length of a bucket and the time zone whose days they are.

@@ -29,7 +29,7 @@ const COUNTED: usize = 10_000;
 const AROUND_A_RUN: SignedDuration = SignedDuration::from_hours(24);
 
 /// The run in a path.
-pub(super) struct RunPath(String);
+pub(super) struct RunPath(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for RunPath {
     type Rejection = ApiError;
@@ -139,7 +139,7 @@ pub(super) async fn run_logs(
     Ok(page)
 }
 
-fn no_run(script: &ScriptKey, run_id: &str) -> ApiError {
+pub(super) fn no_run(script: &ScriptKey, run_id: &str) -> ApiError {
     let shown: String = run_id.chars().take(100).collect();
     ApiError::not_found(
         "RunNotFound",

@@ -73,7 +73,7 @@ pub(super) fn token_of<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'
 }
 
 /// Whether the page that asks is one of this host, or nobody's (an address typed in, a bookmark) and only reads.
-fn is_from_here(method: &Method, headers: &HeaderMap) -> bool {
+pub(super) fn is_from_here(method: &Method, headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match site {

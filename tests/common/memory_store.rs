@@ -8,6 +8,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use scriptscope::{
+    failures::Grouping,
     ingest::{
         record::Record,
         wire::{Position, StreamKey},
@@ -214,6 +215,10 @@ impl Store for MemoryStore {
             rows: Vec::new(),
             next: None,
         })
+    }
+
+    async fn failures(&self, _: &RunQuery) -> Result<(Grouping, bool), StoreError> {
+        Ok((Grouping::default(), false))
     }
 
     async fn run(&self, _: &ScriptKey, _: &str) -> Result<Option<RunDetail>, StoreError> {

@@ -57,6 +57,7 @@ fn records_of(run: Run) -> Vec<Record> {
         source: run.source,
         traceparent: run.traceparent,
         input: serde_json::value::RawValue::from_string("{\"n\": 1.0}".into()).ok(),
+        input_truncated: false,
     })];
     if run.status != RunStatus::InProgress {
         let took = run.response_time_micros.unwrap_or_default();
@@ -66,6 +67,7 @@ fn records_of(run: Run) -> Vec<Record> {
             status: run.status,
             duration_micros: took,
             output: None,
+            output_truncated: false,
             error: (run.status == RunStatus::Failed).then(|| RunError {
                 reason: "Exception".into(),
                 kind: None,

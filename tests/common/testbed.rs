@@ -19,7 +19,7 @@ use axum::{
     routing::get,
 };
 use scriptscope::{
-    export::{ExportError, Plan, Table, pages::CsvPages},
+    export::{ExportError, Plan, Table, format::Format, pages::FilePages},
     ingest::{
         AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge, router,
         wire::StreamKey,
@@ -209,7 +209,7 @@ async fn all_lines(
         TimeRange::ALL,
         Filter::default(),
     );
-    let pages = CsvPages::new(store, plan);
+    let pages = FilePages::new(store, plan, Format::default());
     let pages = pages.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let pages = futures::stream::try_unfold(pages, |mut pages| async {
         let page = pages.next_page().await?;

@@ -125,6 +125,16 @@ pub async fn rest_as(token: Option<&str>, path: &str) -> (StatusCode, String) {
     }
 }
 
+/// Whether nothing answers at that address, not even with a refusal.
+fn is_unreachable(error: &reqwest::Error) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::HostUnreachable)
+    })
+}
+
 /// `GET` of the REST API by one who may read everything; the JSON, or what went wrong.
 pub async fn rest(path: &str) -> Result<Value, String> {
     let (status, text) = rest_as(Some(admin_token().await), path).await;
@@ -279,10 +289,15 @@ impl Script {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = request
-            .send()
-            .await
-            .unwrap_or_else(|error| panic!("{function}: {error:?}"));
+        let began = Instant::now();
+        let response = loop {
+            match request.try_clone().unwrap().send().await {
+                Ok(response) => break response,
+                // A sandbox that gets no processor for seconds does not say where it is; nothing was sent to it.
+                Err(error) if is_unreachable(&error) && began.elapsed() < Duration::from_secs(20) => {}
+                Err(error) => panic!("{function}: {error:?}"),
+            }
+        };
         let status = response.status();
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));

@@ -4,12 +4,14 @@
 mod access;
 mod adopted;
 mod calling;
+mod chart;
 mod cli;
 mod crds;
 mod crowd;
 mod deployment;
 mod examples;
 mod export;
+mod exports_many;
 mod harness;
 mod history;
 mod hostile;

@@ -127,7 +127,7 @@ def nap(seconds):
 async fn whatever_a_function_does_its_run_says_so_and_the_next_one_works() {
     let script = Script::new("rough", "rough").await;
     let main = r#"
-import os, sys, time
+import os, sys
 
 def ok(word="fine"):
     return word
@@ -138,11 +138,6 @@ def fails():
 
 def exits():
     os._exit(1)
-
-def never():
-    print("still here", flush=True)
-    while True:
-        time.sleep(1)
 
 def floods():
     for _ in range(50 * 1024):
@@ -157,12 +152,11 @@ def raw_bytes():
 def not_json():
     return {1, 2}
 "#;
-    // A flood of 16 MiB takes a few seconds where other sandboxes want the processors, too.
-    script.deploy(main, json!({"timeoutSeconds": 15})).await;
+    // A flood of 16 MiB takes ten seconds and more where other sandboxes want the processors, too.
+    script.deploy(main, json!({"timeoutSeconds": 90})).await;
     for (function, status, reason, text) in [
         ("fails", 500, "Exception", "no such key"),
         ("exits", 500, "WorkerExited", "1"),
-        ("never", 504, "Timeout", "15"),
         ("floods", 500, "OutputLimitExceeded", "MiB"),
         ("bytes_in_print", 500, "Exception", "surrogates not allowed"),
         ("not_json", 500, "ResultNotJson", "set"),
@@ -207,11 +201,43 @@ def not_json():
             "it never became a run: {answer:?}"
         );
     }
-    // 6 failed, 6 good ones after them, 1 with raw bytes.
-    let status = script.wait_for_metrics("13 runs", |m| m["totalRuns"] == 13).await;
-    assert_eq!(status["metrics"]["failedRuns"], 6);
+    // 5 failed, 5 good ones after them, 1 with raw bytes.
+    let status = script.wait_for_metrics("11 runs", |m| m["totalRuns"] == 11).await;
+    assert_eq!(status["metrics"]["failedRuns"], 5);
     assert_eq!(status["metrics"]["inProgressRuns"], 0);
-    assert_eq!(status["metrics"]["failureRateBasisPoints"], 4615);
+    assert_eq!(status["metrics"]["failureRateBasisPoints"], 4545);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_never_ends_is_ended_and_the_next_one_works() {
+    let script = Script::new("endless", "endless").await;
+    let main = r#"
+import time
+
+def ok():
+    return "fine"
+
+def never():
+    print("still here", flush=True)
+    while True:
+        time.sleep(1)
+"#;
+    script.deploy(main, json!({"timeoutSeconds": 5})).await;
+    let answer = script.call("never", json!({})).await;
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert_eq!(answer.body["error"]["reason"], "Timeout", "{answer:?}");
+    let message = answer.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains('5'), "it names the limit: {message}");
+    let run = script.ended_run(answer.run_id()).await;
+    assert_eq!(run["status"], "Failed", "{run}");
+    assert_eq!(run["reason"], "Timeout", "{run}");
+    assert_eq!(
+        script.messages(answer.run_id(), "Stdout").await,
+        ["still here"],
+        "what it printed until then"
+    );
+    let next = script.call("ok", json!({})).await;
+    assert_eq!(next.body["result"], "fine", "{next:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

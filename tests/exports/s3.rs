@@ -103,7 +103,7 @@ async fn a_file_in_s3_is_the_one_on_the_volume_and_stays() {
         .secrets
         .lock()
         .unwrap()
-        .insert("s3".into(), server.secret());
+        .insert("s3".into(), S3Server::secret());
     let controller = Controller::start(&cluster, large_store(&data).await, &data);
     cluster
         .until("four ends", |c| c.events.lock().unwrap().len() == 4)
@@ -134,6 +134,7 @@ async fn a_file_in_s3_is_the_one_on_the_volume_and_stays() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of what can be wrong")]
 async fn what_is_wrong_with_a_destination_is_said_with_its_remedy() {
     let data = tempfile::tempdir().unwrap();
     let server = S3Server::start().await;
@@ -197,7 +198,7 @@ async fn what_is_wrong_with_a_destination_is_said_with_its_remedy() {
     ]);
     let half = secret(&[("AWS_ACCESS_KEY_ID", "AKIATESTTESTTEST")]);
     cluster.secrets.lock().unwrap().extend([
-        ("s3".to_owned(), server.secret()),
+        ("s3".to_owned(), S3Server::secret()),
         ("wrong".to_owned(), wrong),
         ("half".to_owned(), half),
         ("forbidden".to_owned(), Value::Null),
@@ -273,7 +274,7 @@ async fn a_secret_may_come_after_its_export() {
         .secrets
         .lock()
         .unwrap()
-        .insert("s3".into(), server.secret());
+        .insert("s3".into(), S3Server::secret());
     cluster.until("the end", |c| ended(c, "early")).await;
     assert_stored(&server, FILE, "early", &cluster.status("early")).await;
     controller.stop().await;
@@ -290,7 +291,7 @@ async fn an_object_of_somebody_else_is_not_written_over() {
         .secrets
         .lock()
         .unwrap()
-        .insert("s3".into(), server.secret());
+        .insert("s3".into(), S3Server::secret());
     let controller = Controller::start(&cluster, store.clone(), &data);
     cluster.until("the end", |c| ended(c, "first")).await;
     let before = assert_stored(&server, FILE, "first", &cluster.status("first")).await;
@@ -307,7 +308,7 @@ async fn an_object_of_somebody_else_is_not_written_over() {
         .secrets
         .lock()
         .unwrap()
-        .insert("s3".into(), server.secret());
+        .insert("s3".into(), S3Server::secret());
     let controller = Controller::start(&cluster, store, &data);
     cluster
         .until("both ends", |c| ended(c, "first") && ended(c, "second"))
@@ -336,7 +337,7 @@ async fn a_cancelled_or_deleted_export_ends_its_upload() {
         .secrets
         .lock()
         .unwrap()
-        .insert("s3".into(), server.secret());
+        .insert("s3".into(), S3Server::secret());
     let controller = Controller::start(&cluster, large_store(&data).await, &data);
     server.until_uploads(2).await;
     let began = Instant::now();
@@ -369,7 +370,7 @@ async fn an_operator_that_comes_back_ends_what_was_left_and_makes_the_file_once(
         .secrets
         .lock()
         .unwrap()
-        .insert("s3".into(), server.secret());
+        .insert("s3".into(), S3Server::secret());
     let narrow = narrow(server.address, 1 << 20).await;
     let controller = Controller::start(&cluster, large_store(&data).await, &data);
     cluster.until("the end", |c| ended(c, "again")).await;

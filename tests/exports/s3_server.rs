@@ -84,7 +84,7 @@ impl S3Server {
     }
 
     /// The Secret of its credentials.
-    pub fn secret(&self) -> Value {
+    pub fn secret() -> Value {
         secret(&[("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)])
     }
 

@@ -327,6 +327,27 @@ pub async fn payloads_come_back(backend: &impl Backend) {
     }
 }
 
+pub async fn payloads_that_were_too_large_are_told_from_none(backend: &impl Backend) {
+    let store = backend.open().await;
+    let a = script("a");
+    let mut feed = Feed::open(&store, &a, "u", 1).await;
+    for (id, truncated) in [("cut", true), ("none", false)] {
+        let mut start = started(id, at(0));
+        start.input_truncated = truncated;
+        let mut end = finished(id, at(5), 5, RunStatus::Success);
+        end.output_truncated = truncated;
+        feed.send(vec![Record::RunStarted(start), Record::RunFinished(end)])
+            .await;
+        let detail = store.run(&a, id).await.unwrap().unwrap();
+        assert!(detail.input.is_none() && detail.output.is_none());
+        assert_eq!(
+            (detail.input_truncated, detail.output_truncated),
+            (truncated, truncated),
+            "{id}"
+        );
+    }
+}
+
 pub async fn runs_of_a_gone_pod_are_closed(backend: &impl Backend) {
     let store = backend.open().await;
     let a = script("a");

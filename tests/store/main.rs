@@ -3,6 +3,7 @@
 
 mod deployments;
 mod endings;
+mod failures;
 mod figures;
 mod filters;
 mod ingest;
@@ -70,6 +71,7 @@ suite! {
         hostile_orders_do_not_change_an_ended_run,
         a_record_of_another_script_does_not_close_a_run,
         payloads_come_back,
+        payloads_that_were_too_large_are_told_from_none,
         runs_of_a_gone_pod_are_closed,
         a_lost_stream_and_a_backward_position_are_refused,
         a_nul_is_kept_as_a_replacement_character,
@@ -94,6 +96,10 @@ suite! {
         lines_are_what_a_naive_scan_finds,
         run_pages_give_each_row_once,
         a_wrong_filter_is_refused,
+    }
+    failures {
+        failed_runs_are_grouped_by_what_failed,
+        failed_runs_are_those_of_a_naive_scan,
     }
     series {
         buckets_are_hours_and_days_of_a_zone,

@@ -25,6 +25,7 @@ use crate::{
         Shape, all_or_any, filters, line_conditions, line_matches, random_lines, random_runs, run_conditions,
         run_matches,
     },
+    snapshot::lines_of,
     support::{Backend, Feed, all_lines, all_runs, at, log_query, run, run_query, script},
 };
 
@@ -93,6 +94,14 @@ pub async fn every_answer_is_that_of_a_naive_model(backend: &impl Backend) {
             query.limit = random.usize(1..90);
             let found = all_lines(&store, query.clone()).await;
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{seed} {query:?}");
+            let mut snapshot = store.snapshot(&a).await.unwrap();
+            let found = lines_of(&mut *snapshot, query.clone()).await;
+            assert_eq!(
+                found.iter().collect::<Vec<_>>(),
+                expected,
+                "one after the other {seed} {query:?}"
+            );
+            drop(snapshot);
             let count = store.count_logs(&query, 1_000).await.unwrap();
             assert_eq!(
                 usize::try_from(count.count).unwrap(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use scriptscope::{
     ingest::record::Record,
     model::{Filter, LogLine, RunDetail, RunStatus},
-    store::{Budget, LogQuery, RunQuery, StoreSnapshot},
+    store::{Budget, LogQuery, RunParts, RunQuery, StoreSnapshot},
 };
 
 use crate::support::{
@@ -18,7 +18,7 @@ const RUNS: i64 = 20;
 async fn runs_of(snapshot: &mut dyn StoreSnapshot, mut query: RunQuery) -> Vec<RunDetail> {
     let mut all = Vec::new();
     loop {
-        let page = snapshot.run_details(&query).await.unwrap();
+        let page = snapshot.runs(&query, RunParts::WithPayloads).await.unwrap();
         all.extend(page.rows);
         match page.next {
             Some(next) => query.after = Some(next),
@@ -27,7 +27,8 @@ async fn runs_of(snapshot: &mut dyn StoreSnapshot, mut query: RunQuery) -> Vec<R
     }
 }
 
-async fn lines_of(snapshot: &mut dyn StoreSnapshot, mut query: LogQuery) -> Vec<LogLine> {
+/// Every line that a query finds, page by page, each read on where the one before ended.
+pub async fn lines_of(snapshot: &mut dyn StoreSnapshot, mut query: LogQuery) -> Vec<LogLine> {
     let mut all = Vec::new();
     loop {
         let page = snapshot.logs(&query).await.unwrap();
@@ -56,7 +57,7 @@ pub async fn a_snapshot_stays_what_it_was_while_everything_changes(backend: &imp
     let mut snapshot = store.snapshot(&a).await.unwrap();
     let (mut runs, mut lines) = (run_query(&a, Filter::default()), log_query(&a, Filter::default()));
     (runs.limit, lines.limit) = (4, 4);
-    let first = snapshot.runs(&runs).await.unwrap();
+    let first = snapshot.runs(&runs, RunParts::All).await.unwrap();
     assert_eq!(first.rows.len(), 4);
 
     // One ends, one comes late, amid the others, and then all goes.

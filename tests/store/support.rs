@@ -155,6 +155,7 @@ pub fn started(run_id: &str, time: Timestamp) -> RunStarted {
         source: "billing".into(),
         traceparent: None,
         input: None,
+        input_truncated: false,
     }
 }
 
@@ -165,6 +166,7 @@ pub fn finished(run_id: &str, time: Timestamp, duration_micros: i64, status: Run
         status,
         duration_micros,
         output: None,
+        output_truncated: false,
         error: (status == RunStatus::Failed).then(|| RunError {
             reason: "Exception".into(),
             kind: Some("ValueError".into()),

@@ -3,19 +3,31 @@ import { test as base, expect, type Page } from "@playwright/test";
 
 export const PAY = "/scripts/shop/pay";
 
+/** Where the server of this project's store listens: the page, or the pod that prints. */
+function address(of: "PAGE" | "POD"): string | undefined {
+  const store = base.info().project.name === "postgres" ? "POSTGRES_" : "";
+  return process.env[`${store}${of}_URL`];
+}
+
 const token = (user: string) => ({ Authorization: `Bearer ${user}` });
 
 /** What REST says to the same reader. */
 export async function rest<T>(user: string, path: string): Promise<T> {
-  const answer = await fetch(`${process.env["PAGE_URL"]}/api/v1${path}`, { headers: token(user) });
+  const answer = await fetch(`${address("PAGE")}/api/v1${path}`, { headers: token(user) });
   expect(answer.status, path).toBe(200);
   return (await answer.json()) as T;
+}
+
+/** The operator's metrics as text. */
+export async function metrics(): Promise<string> {
+  const answer = await fetch(`${address("POD")}/metrics`);
+  return answer.text();
 }
 
 /** Has the pod of shop/pay print records. */
 export async function print(...records: object[]): Promise<void> {
   const body = records.map((record) => JSON.stringify(record)).join("\n");
-  const answer = await fetch(`${process.env["POD_URL"]}/print`, { method: "POST", body });
+  const answer = await fetch(`${address("POD")}/print`, { method: "POST", body });
   expect(answer.status).toBe(204);
 }
 
@@ -29,7 +41,7 @@ export async function signIn(page: Page, user: string): Promise<void> {
 export const test = base.extend<{ user: string; expected: { errors: RegExp[] }; quiet: undefined }>({
   user: ["shop", { option: true }],
   // biome-ignore lint/correctness/noEmptyPattern: fixtures are asked for by name
-  baseURL: async ({}, use) => use(process.env["PAGE_URL"]),
+  baseURL: async ({}, use) => use(address("PAGE")),
   // biome-ignore lint/correctness/noEmptyPattern: fixtures are asked for by name
   expected: async ({}, use) => use({ errors: [] }),
   // Nothing on the console, nothing against the policy, nothing from elsewhere.

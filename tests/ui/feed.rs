@@ -55,13 +55,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        let ingest = Ingest::new(
-            store.clone(),
-            Arc::new(AnyAgent),
-            Arc::new(NoOthers),
-            Metrics::new(),
-        );
+    pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        let ingest = Ingest::new(store.clone(), Arc::new(AnyAgent), Arc::new(NoOthers), metrics);
         Self {
             store,
             ingest: router(Arc::new(ingest)),

@@ -135,7 +135,7 @@ test("what is shown is downloaded as a file, or saved as a ScriptExport", async 
   await expect(rows(page).first()).toBeVisible();
   await page.getByRole("button", { name: "Export" }).click();
   const saved = page.waitForEvent("download");
-  await page.getByRole("menuitem", { name: "Download CSV" }).click();
+  await page.getByRole("menuitem", { name: "Download CSV", exact: true }).click();
   const download = await saved;
   expect(download.suggestedFilename()).toBe("pay_logs_data.csv");
   await expect(page.getByText("was downloaded")).toBeVisible();
@@ -152,12 +152,36 @@ test("what is shown is downloaded as a file, or saved as a ScriptExport", async 
   await expect(yaml).toContainText("column: Log Message");
 });
 
+test("a download can be Parquet or compressed, and a ScriptExport says the same", async ({ page }) => {
+  await page.goto(`${PAY}/logs?range=Yesterday&tz=utc&q=began`);
+  await expect(rows(page).first()).toBeVisible();
+  for (const [item, name, magic] of [
+    ["Download Parquet", "pay_logs_data.parquet", "PAR1"],
+    ["Download CSV, gzip", "pay_logs_data.csv.gz", "\u001f\u008b"],
+  ] as const) {
+    await page.getByRole("button", { name: "Export" }).click();
+    const saved = page.waitForEvent("download");
+    await page.getByRole("menuitem", { name: item }).click();
+    const download = await saved;
+    expect(download.suggestedFilename()).toBe(name);
+    const bytes = await readFile(await download.path());
+    expect(bytes.subarray(0, magic.length).toString("latin1")).toBe(magic);
+    await page.getByRole("button", { name: "Close" }).click();
+  }
+  await page.getByRole("button", { name: "Export" }).click();
+  await page.getByRole("menuitem", { name: "Save as ScriptExport" }).click();
+  const dialog = page.getByRole("dialog", { name: "Save as ScriptExport" });
+  await dialog.getByRole("button", { name: /Format/ }).click();
+  await page.getByRole("option", { name: "Parquet" }).click();
+  await expect(dialog.locator("pre")).toContainText("format: Parquet");
+});
+
 test("a download can be cancelled", async ({ page, expected }) => {
   expected.errors.push(/ERR_|Failed to load/);
   await page.route("**/logs.csv**", () => {});
   await page.goto(`${PAY}/logs?range=Yesterday&tz=utc`);
   await page.getByRole("button", { name: "Export" }).click();
-  await page.getByRole("menuitem", { name: "Download CSV" }).click();
+  await page.getByRole("menuitem", { name: "Download CSV", exact: true }).click();
   await expect(page.getByRole("progressbar", { name: "Downloading pay_logs_data.csv" })).toBeVisible();
   await page.getByRole("button", { name: "Cancel" }).click();
   await expect(page.getByRole("progressbar")).toBeHidden();

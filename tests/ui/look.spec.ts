@@ -23,6 +23,7 @@ const PLACES: [string, string][] = [
   ["the runs", `${PAY}/runs?range=24h`],
   ["a record", `${PAY}/runs/run-02987`],
   ["the logs", `${PAY}/logs?range=24h&q=cache`],
+  ["the errors", `${PAY}/errors`],
   ["the versions", `${PAY}/versions`],
   ["an empty script", "/scripts/shop/draft/runs"],
 ];
@@ -55,6 +56,21 @@ test("axe finds nothing in what opens", async ({ page }) => {
   await page.getByRole("button", { name: "Last 24 hours" }).click();
   await page.getByRole("button", { name: "Custom range" }).click();
   await expect(page.getByRole("grid")).toBeVisible();
+  expect(await findings(page, POPOVERS)).toEqual([]);
+});
+
+test("axe finds nothing in what asks", async ({ page }) => {
+  await page.goto(`${PAY}/runs/run-02985`);
+  await settled(page);
+  await page.getByRole("button", { name: "Run again" }).click();
+  await expect(page.getByRole("dialog", { name: "Run again with the same input" })).toBeVisible();
+  expect(await findings(page, POPOVERS)).toEqual([]);
+  await page.keyboard.press("Escape");
+  await page.goto(`${PAY}/runs?range=24h`);
+  await settled(page);
+  await page.getByRole("button", { name: "Export" }).click();
+  await page.getByRole("menuitem", { name: "Save as ScriptExport" }).click();
+  await expect(page.getByRole("dialog", { name: "Save as ScriptExport" })).toBeVisible();
   expect(await findings(page, POPOVERS)).toEqual([]);
 });
 

@@ -1,16 +1,30 @@
 //! The web server that the dashboard's tests look at: the real router, on a real store, filled through the real ingest.
 //!
 //! Run by the tests in tests/ui with `SCRIPTSCOPE_UI_TESTS=serve`, it says in one line of JSON where it listens, and serves
-//! until its standard input ends. Without that it does nothing. `SCRIPTSCOPE_UI_STORE` names another store than SQLite's.
+//! until its standard input ends. Without that it does nothing. With `SCRIPTSCOPE_UI_STORE=postgres` the store is in a Postgres of
+//! its own, otherwise in a file of SQLite's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod data;
 mod feed;
+#[path = "../common/postgres.rs"]
+#[allow(dead_code)] // other tests use more of it
+mod pg;
 
-use std::{env, io::Read, sync::Arc};
+use std::{
+    env,
+    io::Read,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
-use axum::{Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
+use jiff::Timestamp;
 use scriptscope::{
     api::CustomScript,
     metrics::Metrics,
@@ -22,13 +36,13 @@ use scriptscope::{
         router,
     },
 };
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use feed::Feed;
 
-/// Users by token: `all` reads everything, `shop` what is in its namespace, `runs-only` only runs of it, `nobody` nothing.
+/// Users by token: `all` reads everything, `shop` what is in its namespace, `runs-only` only runs of it, which it can not make, `nobody` nothing.
 struct Users;
 
 #[async_trait]
@@ -47,7 +61,7 @@ impl Access for Users {
         Ok(match &*user.username {
             "all" => true,
             "shop" => asked.namespace == "shop",
-            "runs-only" => (asked.namespace, asked.subresource) == ("shop", "runs"),
+            "runs-only" => (asked.verb, asked.namespace, asked.subresource) == ("get", "shop", "runs"),
             _ => false,
         })
     }
@@ -94,6 +108,26 @@ async fn print(State(feed): State<Arc<Feed>>, body: String) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
+/// Where the scripts' functions are called.
+static POD: OnceLock<String> = OnceLock::new();
+
+/// Accepts a call, which is a run of shop/pay that ends at once.
+async fn call(
+    State(feed): State<Arc<Feed>>,
+    Path(function): Path<String>,
+    headers: HeaderMap,
+    Json(input): Json<Box<RawValue>>,
+) -> (StatusCode, Json<Value>) {
+    let (id, now) = (format!("again-{}", fastrand::u64(..)), Timestamp::now());
+    let text = |name: &str| headers[name].to_str().unwrap().to_owned();
+    let begun = json!({"scriptscope": "run.started", "time": now, "run_id": id, "version": 3, "function": function,
+        "source": text("x-scriptscope-source"), "source_type": text("x-scriptscope-source-type"), "input": &*input});
+    let ended = json!({"scriptscope": "run.finished", "time": now, "run_id": id, "status": "Success", "duration_us": 1_000});
+    feed.print(&ScriptKey::new("shop", "pay"), 3, &[begun, ended])
+        .await;
+    (StatusCode::ACCEPTED, Json(json!({ "runId": id })))
+}
+
 async fn serve(routes: Router, shutdown: CancellationToken) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -107,10 +141,13 @@ async fn main() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let url = env::var("SCRIPTSCOPE_UI_STORE")
-        .unwrap_or_else(|_| format!("sqlite://{}", folder.path().join("store.db").display()));
+    let url = match env::var("SCRIPTSCOPE_UI_STORE").as_deref() {
+        Ok("postgres") => pg::Cluster::shared().new_database(),
+        _ => format!("sqlite://{}", folder.path().join("store.db").display()),
+    };
     let store = store::open(&url).await.unwrap();
-    let feed = Arc::new(Feed::new(store.clone()));
+    let metrics = Metrics::new();
+    let feed = Arc::new(Feed::new(store.clone(), metrics.clone()));
     data::fill(&store, &feed).await;
     let shutdown = CancellationToken::new();
     let state = WebState::new(
@@ -118,11 +155,17 @@ async fn main() {
         Arc::new(Users),
         Arc::new(Objects),
         folder.path(),
-        Metrics::new(),
+        metrics.clone(),
     );
-    let page = serve(router(state.until(shutdown.clone())), shutdown.clone()).await;
-    let printing = Router::new().route("/print", post(print)).with_state(feed);
-    let pod = serve(printing, shutdown.clone()).await;
+    let pod = Router::new()
+        .route("/print", post(print))
+        .route("/functions/{name}", post(call))
+        .route("/metrics", get(async move || metrics.encode().unwrap()))
+        .with_state(feed);
+    let pod = serve(pod, shutdown.clone()).await;
+    POD.set(pod.clone()).unwrap();
+    let state = state.until(shutdown.clone()).with_calls(|_| POD.get().cloned());
+    let page = serve(router(state), shutdown.clone()).await;
     println!("{}", json!({ "page": page, "pod": pod }));
     // Whoever started this holds the other end.
     let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));

@@ -25,8 +25,26 @@ const VIEWS: [string, (page: Page) => Promise<void>][] = [
   ],
   ["record", (page) => page.goto(`${PAY}/runs/run-02996`).then(() => {})],
   ["record-success", (page) => page.goto(`${PAY}/runs/run-02995`).then(() => {})],
+  [
+    "run-again",
+    async (page) => {
+      await page.goto(`${PAY}/runs/run-02995`);
+      await page.getByRole("button", { name: "Run again" }).click();
+      await page.getByRole("dialog").waitFor();
+    },
+  ],
+  [
+    "export",
+    async (page) => {
+      await page.goto(`${PAY}/runs`);
+      await page.getByRole("button", { name: "Export" }).click();
+      await page.getByRole("menuitem", { name: "Save as ScriptExport" }).click();
+      await page.getByRole("dialog").waitFor();
+    },
+  ],
   ["logs", (page) => page.goto(`${PAY}/logs?range=24h&live=on`).then(() => {})],
   ["logs-search", (page) => page.goto(`${PAY}/logs?q=rate`).then(() => {})],
+  ["errors", (page) => page.goto(`${PAY}/errors`).then(() => {})],
   ["versions", (page) => page.goto(`${PAY}/versions`).then(() => {})],
   ["empty", (page) => page.goto("/scripts/shop/draft/runs").then(() => {})],
   ["missing", (page) => page.goto("/scripts/shop/nope/runs").then(() => {})],

@@ -61,6 +61,12 @@ const logsRoute = createRoute({
   component: lazyRouteComponent(() => import("./routes/logs"), "LogsTab"),
 });
 
+const errorsRoute = createRoute({
+  getParentRoute: () => scriptRoute,
+  path: "/errors",
+  component: lazyRouteComponent(() => import("./routes/errors"), "ErrorsTab"),
+});
+
 const versionsRoute = createRoute({
   getParentRoute: () => scriptRoute,
   path: "/versions",
@@ -70,7 +76,13 @@ const versionsRoute = createRoute({
 const routeTree = rootRoute.addChildren([
   homeRoute,
   listRoute,
-  scriptRoute.addChildren([scriptHomeRoute, runsRoute.addChildren([runRoute]), logsRoute, versionsRoute]),
+  scriptRoute.addChildren([
+    scriptHomeRoute,
+    runsRoute.addChildren([runRoute]),
+    logsRoute,
+    errorsRoute,
+    versionsRoute,
+  ]),
 ]);
 
 export function createAppRouter(queryClient: QueryClient) {

@@ -88,3 +88,46 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   resources: [events]
   verbs: [create, patch]
 {{- end -}}
+
+{{/* "true" where the store is Postgres. */}}
+{{- define "scriptscope.postgres" -}}
+{{- if or .Values.database.existingSecret.name (hasPrefix "postgres" .Values.database.url) }}true{{ end -}}
+{{- end -}}
+
+{{/* "true" where the old and the new operator may be there at the same time, with what each has mounted. */}}
+{{- define "scriptscope.rolling" -}}
+{{- if and (include "scriptscope.postgres" .) (or (not .Values.persistence.enabled) (eq .Values.persistence.accessMode "ReadWriteMany")) }}true{{ end -}}
+{{- end -}}
+
+{{/* What can not work is refused before anything is installed. */}}
+{{- define "scriptscope.check" -}}
+{{- $replicas := int .Values.operator.replicas -}}
+{{- if and (gt $replicas 1) (not (include "scriptscope.postgres" .)) }}
+{{- fail "operator.replicas: more than one needs Postgres (database.existingSecret.name or database.url); SQLite has one writer" }}
+{{- end }}
+{{- if and (gt $replicas 1) (not (include "scriptscope.rolling" .)) }}
+{{- fail "operator.replicas: more than one needs persistence.accessMode=ReadWriteMany, or persistence.enabled=false and exports to an object store" }}
+{{- end }}
+{{- if and (gt $replicas 1) (eq .Values.collection "api") }}
+{{- fail "operator.replicas: more than one needs collection=agent; each operator would follow every log through the API server" }}
+{{- end }}
+{{- if and (eq .Values.persistence.accessMode "ReadWriteMany") .Values.persistence.enabled (not (include "scriptscope.postgres" .)) }}
+{{- fail "persistence.accessMode: SQLite needs a volume of one node, ReadWriteOnce or ReadWriteOncePod" }}
+{{- end }}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
+{{- fail "ingress.hosts: name at least one host, or set ingress.enabled=false" }}
+{{- end }}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
+{{- fail "httpRoute.parentRefs: name at least one Gateway, or set httpRoute.enabled=false" }}
+{{- end }}
+{{- end -}}
+
+{{/* Wherever they are: some clusters have them on each node, at a link-local address. */}}
+{{- define "scriptscope.nameServers" -}}
+# Name servers.
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+    - {port: 5353, protocol: UDP} # those of OpenShift
+    - {port: 5353, protocol: TCP}
+{{- end -}}

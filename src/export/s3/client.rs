@@ -190,9 +190,14 @@ impl S3Object {
         &self.place.bucket
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as every action wants them")]
+    fn keys(&self) -> Option<&Credentials> {
+        Some(&self.credentials)
+    }
+
     /// What is there under its name; none where there is nothing, or nothing is said to these credentials.
     pub(super) async fn head(&self) -> Result<Option<Head>, S3Error> {
-        let action = HeadObject::new(self.bucket(), Some(&self.credentials), &self.place.key);
+        let action = HeadObject::new(self.bucket(), self.keys(), &self.place.key);
         match self.send(SOON, &signed(&action), Bytes::new(), &[]).await {
             Ok(answer) => Ok(Some(Head {
                 headers: answer.headers,
@@ -205,7 +210,7 @@ impl S3Object {
 
     /// The whole object in one request.
     pub(super) async fn put(&self, part: Part, headers: &[Header]) -> Result<(), S3Error> {
-        let mut action = PutObject::new(self.bucket(), Some(&self.credentials), &self.place.key);
+        let mut action = PutObject::new(self.bucket(), self.keys(), &self.place.key);
         let headers = part.headers(headers);
         sign_headers(action.headers_mut(), &headers);
         self.send(LONG, &signed(&action), part.bytes, &headers)
@@ -215,7 +220,7 @@ impl S3Object {
 
     /// Begins an upload in parts.
     pub(super) async fn begin(&self, headers: &[Header]) -> Result<(), S3Error> {
-        let mut action = CreateMultipartUpload::new(self.bucket(), Some(&self.credentials), &self.place.key);
+        let mut action = CreateMultipartUpload::new(self.bucket(), self.keys(), &self.place.key);
         sign_headers(action.headers_mut(), headers);
         let answer = self.send(SOON, &signed(&action), Bytes::new(), headers).await?;
         let id = std::str::from_utf8(&answer.body)
@@ -234,13 +239,7 @@ impl S3Object {
     /// Sends a part, counted from 1; its tag is needed at the end.
     pub(super) async fn part(&self, number: u16, part: Part) -> Result<String, S3Error> {
         let id = self.upload_id().ok_or(S3Error::NoUpload)?;
-        let mut action = UploadPart::new(
-            self.bucket(),
-            Some(&self.credentials),
-            &self.place.key,
-            number,
-            &id,
-        );
+        let mut action = UploadPart::new(self.bucket(), self.keys(), &self.place.key, number, &id);
         let headers = part.headers(&[]);
         sign_headers(action.headers_mut(), &headers);
         let answer = self.send(LONG, &signed(&action), part.bytes, &headers).await?;
@@ -257,7 +256,7 @@ impl S3Object {
         let action = || {
             CompleteMultipartUpload::new(
                 self.bucket(),
-                Some(&self.credentials),
+                self.keys(),
                 &self.place.key,
                 &id,
                 tags.iter().map(String::as_str),
@@ -271,7 +270,7 @@ impl S3Object {
 
     /// Replaces what the object says of itself, which could not be known when its upload began. Within the server.
     pub(super) async fn describe(&self, headers: &[Header]) -> Result<(), S3Error> {
-        let mut action = PutObject::new(self.bucket(), Some(&self.credentials), &self.place.key);
+        let mut action = PutObject::new(self.bucket(), self.keys(), &self.place.key);
         let mut headers = headers.to_vec();
         // No character of a bucket's name or a prefix needs to be escaped here but those that URLs have anyway.
         headers.push((
@@ -287,7 +286,7 @@ impl S3Object {
 
     /// Removes the object.
     pub(super) async fn delete(&self) -> Result<(), S3Error> {
-        let action = DeleteObject::new(self.bucket(), Some(&self.credentials), &self.place.key);
+        let action = DeleteObject::new(self.bucket(), self.keys(), &self.place.key);
         self.send(SOON, &signed(&action), Bytes::new(), &[])
             .await
             .map(drop)
@@ -312,7 +311,7 @@ impl S3Object {
     }
 
     async fn abort(&self, id: &str) -> Result<(), S3Error> {
-        let action = AbortMultipartUpload::new(self.bucket(), Some(&self.credentials), &self.place.key, id);
+        let action = AbortMultipartUpload::new(self.bucket(), self.keys(), &self.place.key, id);
         match self.send(SOON, &signed(&action), Bytes::new(), &[]).await {
             Ok(_) | Err(S3Error::NoUpload) => Ok(()),
             Err(error) => Err(error),

@@ -53,6 +53,8 @@ struct Started<'a> {
     traceparent: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "present")]
     input: Option<&'a RawValue>,
+    #[serde(default)]
+    input_truncated: bool,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +83,8 @@ struct Finished<'a> {
     duration_us: i64,
     #[serde(borrow, default, deserialize_with = "present")]
     output: Option<&'a RawValue>,
+    #[serde(default)]
+    output_truncated: bool,
     #[serde(default)]
     error: Option<RunError>,
 }
@@ -149,6 +153,7 @@ fn started(record: Started<'_>, origin: Origin) -> Option<Record> {
         source: record.source.map(|s| field(&s, MAX_NAME)).unwrap_or_default(),
         traceparent: record.traceparent.map(|t| field(&t, MAX_TRACEPARENT)),
         input: payload(record.input),
+        input_truncated: record.input_truncated,
     }))
 }
 
@@ -198,6 +203,7 @@ fn finished(record: Finished<'_>, origin: Origin) -> Option<Record> {
         status,
         duration_micros: record.duration_us,
         output: payload(output),
+        output_truncated: record.output_truncated,
         error: record.error.map(bounded),
     }))
 }

@@ -342,7 +342,9 @@ fn script_container(plan: Plan<'_>) -> Container {
         security_context: Some(container_security()),
         // A sandbox and an interpreter take their time to start; from then on the liveness probe watches.
         startup_probe: Some(probe("/livez", 1, 2, 120)),
-        readiness_probe: Some(probe("/readyz", 1, 2, 2)),
+        // A full pod says so at once. One that is slow to answer because its node is busy stays: without it a Service of one
+        // pod refuses connections.
+        readiness_probe: Some(probe("/readyz", 1, 5, 2)),
         liveness_probe: Some(probe("/livez", 10, 5, 3)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()

@@ -27,6 +27,8 @@ mod source;
 mod status;
 mod validate;
 
+pub(super) use status::endpoint as address_of;
+
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -230,10 +232,19 @@ fn adopters_of(
 }
 
 async fn reconcile(object: Arc<CustomScript>, shared: Arc<Shared>) -> Result<Action, Error> {
+    let leadership = &shared.context.leadership;
+    if !leadership.leads() {
+        // When it does, every script is looked at.
+        return Ok(Action::await_change());
+    }
     let began = Instant::now();
-    let result = tokio::time::timeout(TIMEOUT, reconcile::reconcile(&object, &shared.context))
+    let work = Box::pin(leadership.hold(reconcile::reconcile(&object, &shared.context)));
+    let Some(result) = tokio::time::timeout(TIMEOUT, work)
         .await
-        .unwrap_or(Err(Error::Timeout));
+        .unwrap_or(Some(Err(Error::Timeout)))
+    else {
+        return Ok(Action::await_change());
+    };
     let category = result.as_ref().err().map(ReconcilerError::category);
     shared.context.metrics.reconciled(NAME, began.elapsed(), category);
     if result.is_ok() {

@@ -8,6 +8,7 @@
 mod announce;
 mod destination;
 mod expiry;
+mod places;
 mod plan;
 mod schedule;
 mod scheduler;
@@ -33,10 +34,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -50,15 +48,14 @@ use crate::{
     store::Store,
 };
 
+use destination::Uploads;
+use places::Places;
+use scheduler::View;
+
 /// Field manager of the status.
 pub const FIELD_MANAGER: &str = "scriptscope-exports";
 /// Pause after the first failed attempt at a file; each later one is twice as long.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Files written at once.
-const AT_ONCE: usize = 2;
-
-use destination::Uploads;
-use scheduler::View;
 
 /// What the controller works with. Clones share it.
 #[derive(Clone)]
@@ -68,7 +65,7 @@ pub struct ExportContext {
     folder: ExportFolder,
     metrics: Metrics,
     recorder: Recorder,
-    places: Arc<Semaphore>,
+    places: Places,
     uploads: Arc<Uploads>,
     pause: Duration,
 }
@@ -86,7 +83,7 @@ impl ExportContext {
             store,
             folder: ExportFolder::new(data_dir),
             metrics,
-            places: Arc::new(Semaphore::new(AT_ONCE)),
+            places: Places::new(),
             uploads: Arc::default(),
             pause: PAUSE,
         }

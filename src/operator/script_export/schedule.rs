@@ -179,7 +179,6 @@ pub fn history<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ExportPhase::{Failed, Running, Succeeded};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -307,6 +306,8 @@ mod tests {
 
     #[test]
     fn files_and_failures_are_kept_each_up_to_their_number() {
+        use ExportPhase::{Failed, Running, Succeeded};
+
         let mut parent = ScriptExport::new("weekly", spec("0 * * * *", "UTC"));
         parent.metadata.uid = Some("u-1".into());
         parent.metadata.namespace = Some("shop".into());

@@ -373,8 +373,8 @@ mod tests {
         let status = status(Some(2), None, Some(now), &Stage::Cancelled, now);
         assert!(is_finished(Some(&status)) && status.artifact.is_none());
         assert_eq!(status.completed_at, Some(Time(now)));
-        let each: Vec<&str> = status.conditions.iter().map(|c| &*c.status).collect();
-        assert_eq!(each, ["False", "False", "True"]);
+        let given: Vec<&str> = status.conditions.iter().map(|c| &*c.status).collect();
+        assert_eq!(given, ["False", "False", "True"]);
     }
 
     #[test]

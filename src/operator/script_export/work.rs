@@ -221,8 +221,7 @@ impl Work<'_> {
         start: Timestamp,
         trouble: Option<&str>,
     ) -> Result<Result<Artifact, Refusal>, AttemptError> {
-        // Closed never: nobody closes it.
-        let _place = self.context.places.acquire().await;
+        let _place = self.context.places.enter(&self.key.namespace).await;
         if !self.is_known(&plan.script).await? {
             return Ok(Err(Refusal {
                 reason: "ScriptNotFound",

@@ -81,6 +81,7 @@ use super::{
     retention::sql::Writing,
 };
 use crate::{
+    failures::Grouping,
     ingest::wire::StreamKey,
     model::{
         Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
@@ -105,6 +106,8 @@ struct Inner {
     /// For what ingest needs to know and to write: it must not wait for queries.
     pool: PgPool,
     readers: PgPool,
+    /// For those who read at length.
+    snapshots: PgPool,
     /// KiB of batches that may wait for their commit.
     room: Semaphore,
     changes: Changes,
@@ -123,13 +126,18 @@ impl PostgresStore {
 
     /// The same with another time to wait for the server.
     pub async fn open_within(url: &str, patience: Duration) -> Result<Self, StoreError> {
-        let Opened { pool, readers } = open::open(url, patience).await?;
+        let Opened {
+            pool,
+            readers,
+            snapshots,
+        } = open::open(url, patience).await?;
         let (stored, watch) = watch::channel(0);
         let inner = Arc::new(Inner {
             id: Uuid::now_v7().to_string(),
             writer: Writer::start(&pool),
             pool,
             readers,
+            snapshots,
             room: Semaphore::new(ROOM_KIB as usize),
             changes: Changes::default(),
             untold: Mutex::default(),
@@ -438,6 +446,14 @@ impl Store for PostgresStore {
         }
     }
 
+    async fn failures(&self, query: &RunQuery) -> Result<(Grouping, bool), StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::failures(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok((Grouping::default(), false)),
+        }
+    }
+
     async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError> {
         query.filter.check_runs()?;
         match self.0.script_id(&query.script).await? {
@@ -463,7 +479,8 @@ impl Store for PostgresStore {
 
     async fn snapshot(&self, script: &ScriptKey) -> Result<Box<dyn StoreSnapshot>, StoreError> {
         let script_id = self.0.script_id(script).await?;
-        Ok(Box::new(read::OfScript::new(self.0.snapshot().await?, script_id)))
+        let snapshot = Snapshot::begin(&self.0.snapshots).await?;
+        Ok(Box::new(read::OfScript::new(snapshot, script_id)))
     }
 
     async fn log_position(&self, script: &ScriptKey) -> Result<LogPosition, StoreError> {
@@ -508,5 +525,6 @@ impl Store for PostgresStore {
         self.0.writer.close().await;
         self.0.pool.close().await;
         self.0.readers.close().await;
+        self.0.snapshots.close().await;
     }
 }

@@ -10,12 +10,14 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{retry, writer};
-use crate::store::StoreError;
+use crate::store::{SNAPSHOTS, StoreError};
 
 /// Besides those that commit: pods, checkpoints, deployments.
 const LOOKUPS: u32 = 4;
 /// Queries, merging and the listener.
 const READERS: u32 = 8;
+/// A connection for snapshots that nobody needs is closed then.
+const SNAPSHOT_IDLE: Duration = Duration::from_mins(1);
 /// How long to wait for a server that can not be reached when the operator starts.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -36,6 +38,8 @@ pub struct Opened {
     pub pool: PgPool,
     /// For queries, which may take long.
     pub readers: PgPool,
+    /// For [`crate::store::StoreSnapshot`]s, one each.
+    pub snapshots: PgPool,
 }
 
 /// Connects to the database at `url` and brings its tables up to date.
@@ -62,11 +66,13 @@ pub async fn open(url: &str, patience: Duration) -> Result<Opened, StoreError> {
                     Ok(())
                 })
             })
-            .connect_lazy_with(options.clone())
     };
     Ok(Opened {
-        pool: pool(writer::TASKS + LOOKUPS),
-        readers: pool(READERS),
+        pool: pool(writer::TASKS + LOOKUPS).connect_lazy_with(options.clone()),
+        readers: pool(READERS).connect_lazy_with(options.clone()),
+        snapshots: pool(SNAPSHOTS)
+            .idle_timeout(SNAPSHOT_IDLE)
+            .connect_lazy_with(options),
     })
 }
 

@@ -17,12 +17,12 @@ use crate::{
 const PARTICULARS: usize = 64;
 
 /// Text of a page, in bytes: one that has more ends early. A line has up to 2 MiB.
-const MOST_TEXT: usize = 16 << 20;
+pub(super) const MOST_TEXT: usize = 16 << 20;
 
 /// What lines are looked for.
-struct Wanted {
+pub(super) struct Wanted {
     filter: LineFilter,
-    range: Range<i64>,
+    pub(super) range: Range<i64>,
     /// Only lines before this one in the order of lines, so older ones.
     before: Option<LineKey>,
     /// As many as that at most, the newest ones.
@@ -31,9 +31,50 @@ struct Wanted {
 }
 
 /// A segment that may have lines.
-struct Candidate {
-    segment_id: i64,
-    info: SegmentInfo,
+pub(super) struct Candidate {
+    pub(super) segment_id: i64,
+    pub(super) info: SegmentInfo,
+}
+
+impl Wanted {
+    /// What a page of the query is made of.
+    pub(super) async fn new<S: Snapshot>(
+        snapshot: &mut S,
+        script_id: i64,
+        query: &LogQuery,
+    ) -> Result<Self, StoreError> {
+        let before = query.after.map(|cursor| LineKey {
+            micros: cursor.timestamp.as_microsecond(),
+            id: cursor.log_id,
+        });
+        let mut range = shown(snapshot, script_id, micros_range(&query.range)).await?;
+        if let Some(before) = before {
+            range.end = range.end.min(before.micros.saturating_add(1));
+        }
+        Ok(Self {
+            filter: LineFilter::new(&query.filter)?,
+            range,
+            before,
+            // One more than the page, to know whether there is a next.
+            most: query.limit.saturating_add(1),
+            stop: snapshot.stop().clone(),
+        })
+    }
+
+    /// Whether text is looked for.
+    pub(super) fn has_needles(&self) -> bool {
+        !self.filter.needles().is_empty()
+    }
+
+    /// Whether the line is one of them.
+    pub(super) fn passes(&self, line: &segment::LineRef<'_>) -> bool {
+        self.before.is_none_or(|before| line.key < before) && self.filter.matches(line)
+    }
+
+    /// Fails once it is time to stop.
+    pub(super) fn check_time(&self) -> Result<(), StoreError> {
+        Ok(self.stop.check()?)
+    }
 }
 
 /// See [`crate::store::Store::logs`].
@@ -45,22 +86,7 @@ pub async fn page<S: Snapshot>(
     script_id: i64,
     query: &LogQuery,
 ) -> Result<Page<LogLine, LogCursor>, StoreError> {
-    let before = query.after.map(|cursor| LineKey {
-        micros: cursor.timestamp.as_microsecond(),
-        id: cursor.log_id,
-    });
-    let mut range = shown(snapshot, script_id, micros_range(&query.range)).await?;
-    if let Some(before) = before {
-        range.end = range.end.min(before.micros.saturating_add(1));
-    }
-    let wanted = Wanted {
-        filter: LineFilter::new(&query.filter)?,
-        range,
-        before,
-        // One more than the page, to know whether there is a next.
-        most: query.limit.saturating_add(1),
-        stop: snapshot.stop().clone(),
-    };
+    let wanted = Wanted::new(snapshot, script_id, query).await?;
     if query.limit == 0 || wanted.range.is_empty() {
         return Ok(Page {
             rows: Vec::new(),
@@ -210,7 +236,7 @@ fn cut(found: &mut impl Gather, max_time: i64, error: StoreError) -> Result<bool
 }
 
 /// The next segments that may have lines which pass, and where to go on after these.
-async fn candidates<S: Snapshot>(
+pub(super) async fn candidates<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     wanted: &Wanted,
@@ -351,8 +377,20 @@ impl Gather for Newest {
     }
 }
 
-fn text_bytes(line: &LogLine) -> usize {
+pub(super) fn text_bytes(line: &LogLine) -> usize {
     line.message.len() + line.attributes.as_ref().map_or(0, String::len)
+}
+
+/// The line as the model has it.
+pub(super) fn log_line(line: &segment::LineRef<'_>) -> Result<LogLine, StoreError> {
+    Ok(LogLine {
+        log_id: line.key.id,
+        level: line.level,
+        message: line.message.to_owned(),
+        timestamp: time(line.key.micros)?,
+        run_id: line.run_id.map(str::to_owned),
+        attributes: line.attributes.map(str::to_owned),
+    })
 }
 
 /// The newest lines of a segment that pass, no older than `oldest` and no more than a page takes.
@@ -368,21 +406,10 @@ fn newest_of(
         if oldest.is_some_and(|oldest| line.key < oldest) {
             return false;
         }
-        match time(line.key.micros) {
-            Ok(timestamp) => {
-                let line = (
-                    line.key,
-                    LogLine {
-                        log_id: line.key.id,
-                        level: line.level,
-                        message: line.message.to_owned(),
-                        timestamp,
-                        run_id: line.run_id.map(str::to_owned),
-                        attributes: line.attributes.map(str::to_owned),
-                    },
-                );
-                text += text_bytes(&line.1);
-                found.push(line);
+        match log_line(line) {
+            Ok(found_line) => {
+                text += text_bytes(&found_line);
+                found.push((line.key, found_line));
             }
             Err(error) => failure = Some(error),
         }
@@ -401,7 +428,7 @@ fn scan(
 
     let is_over = || wanted.stop.is_over();
     let finished = segment::search(body, &wanted.range, wanted.filter.needles(), is_over, |line| {
-        if wanted.before.is_some_and(|before| line.key >= before) || !wanted.filter.matches(&line) {
+        if !wanted.passes(&line) {
             return Continue(());
         }
         if visit(&line) { Continue(()) } else { Break(()) }

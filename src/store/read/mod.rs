@@ -1,6 +1,8 @@
 //! Reading, the same on every backend: what is asked is written here once, a backend only runs it.
 
+mod failures;
 mod figures;
+mod following;
 mod lines;
 mod runs;
 mod script;
@@ -13,6 +15,7 @@ use sqlx::QueryBuilder;
 use super::StoreError;
 use crate::query::{Dialect, Stop};
 
+pub use failures::failures;
 pub use figures::{lifetime, of_versions, window};
 pub use lines::{body as segment_body, count as count_lines, page as lines};
 pub use runs::{count as count_runs, detail as run, details as run_details, page as runs};

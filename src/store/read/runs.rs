@@ -9,7 +9,7 @@ use super::{Snapshot, Values, limit, push, sql};
 use crate::{
     model::{Count, Run, RunDetail, RunError, RunStatus, SourceType},
     query::{Dialect, hint, micros_range, push_runs_order, push_runs_where},
-    store::{Page, RunCursor, RunQuery, StoreError, optional_time, payload, storable, time},
+    store::{Page, RunCursor, RunParts, RunQuery, StoreError, optional_time, payload, storable, time},
 };
 
 /// What a run is made of.
@@ -24,6 +24,16 @@ fn columns<S: Snapshot>(hint: &str) -> QueryBuilder<S::DB> {
     statement
 }
 
+/// What a list shows of a run, with no look at any other table.
+fn listed_columns<S: Snapshot>(hint: &str) -> QueryBuilder<S::DB> {
+    let mut statement = sql::<S>(
+        "SELECT r.run_id, r.status, r.version, r.response_time, r.function, r.executed_at, r.source_type, r.source \
+         FROM runs r",
+    );
+    statement.push(hint);
+    statement
+}
+
 /// Payloads that are read at once.
 const PAYLOADS: usize = 64;
 /// What the payloads of a page come to at most, about, in bytes.
@@ -35,17 +45,21 @@ pub async fn page<S: Snapshot>(
     script_id: i64,
     query: &RunQuery,
 ) -> Result<Page<Run, RunCursor>, StoreError> {
-    let page = numbered(snapshot, script_id, query).await?;
+    let page = numbered(snapshot, script_id, query, RunParts::All).await?;
     Ok(page.map(|(run, _)| run))
 }
 
-/// See [`crate::store::StoreSnapshot::run_details`].
+/// See [`crate::store::StoreSnapshot::runs`].
 pub async fn details<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     query: &RunQuery,
+    parts: RunParts,
 ) -> Result<Page<RunDetail, RunCursor>, StoreError> {
-    let page = numbered(snapshot, script_id, query).await?;
+    let page = numbered(snapshot, script_id, query, parts).await?;
+    if parts < RunParts::WithPayloads {
+        return Ok(page.map(|(run, _)| RunDetail::from(run)));
+    }
     let mut details = Page {
         rows: Vec::with_capacity(page.rows.len()),
         next: page.next,
@@ -99,9 +113,14 @@ async fn numbered<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     query: &RunQuery,
+    parts: RunParts,
 ) -> Result<Page<(Run, Option<i64>), RunCursor>, StoreError> {
     let range = micros_range(&query.range);
-    let mut statement = columns::<S>(hint::<S::DB>(&query.filter));
+    let hint = hint::<S::DB>(&query.filter);
+    let mut statement = match parts {
+        RunParts::Listed => listed_columns::<S>(hint),
+        RunParts::All | RunParts::WithPayloads => columns::<S>(hint),
+    };
     push_runs_where(
         &mut statement,
         script_id,
@@ -114,7 +133,10 @@ async fn numbered<S: Snapshot>(
     let mut rows = Vec::new();
     let read = snapshot
         .each(statement, |row| {
-            rows.push((run(row)?, row.optional_number(0)?));
+            rows.push(match parts {
+                RunParts::Listed => (listed_run(row)?, None),
+                RunParts::All | RunParts::WithPayloads => (run(row)?, row.optional_number(0)?),
+            });
             Ok(())
         })
         .await;
@@ -189,7 +211,12 @@ pub async fn detail<S: Snapshot>(
 fn payloads(detail: &mut RunDetail, row: &impl Values) -> Result<(), StoreError> {
     let wrong = || StoreError::Corrupt(format!("a payload of the run {:?}", detail.run.run_id));
     let json = |at| row.optional_bytes(at)?.map(payload::unpack).transpose();
+    let cut = |at| Ok::<_, StoreError>(row.optional_bytes(at)?.is_some_and(payload::is_truncated));
+    (detail.input_truncated, detail.output_truncated) = (cut(0)?, cut(1)?);
     let raw = |at| -> Result<Option<Box<RawValue>>, StoreError> {
+        if cut(at)? {
+            return Ok(None);
+        }
         let value = json(at)?.map(RawValue::from_string).transpose();
         value.map_err(|_| wrong())
     };
@@ -207,6 +234,24 @@ fn coded<T>(row: &impl Values, at: usize, what: &str, from: fn(u8) -> Option<T>)
     let code = row.number(at)?;
     let value = u8::try_from(code).ok().and_then(from);
     value.ok_or_else(|| StoreError::Corrupt(format!("the {what} {code} of a run")))
+}
+
+/// A run from [`listed_columns`].
+fn listed_run(row: &impl Values) -> Result<Run, StoreError> {
+    Ok(Run {
+        run_id: row.text(0)?.to_owned(),
+        status: coded(row, 1, "status", RunStatus::from_code)?,
+        reason: None,
+        deployment_version: row.number(2)?,
+        deployment_id: String::new(),
+        response_time_micros: row.optional_number(3)?,
+        function: row.text(4)?.to_owned(),
+        executed_on: time(row.number(5)?)?,
+        finished_at: None,
+        source_type: coded(row, 6, "source type", SourceType::from_code)?,
+        source: row.text(7)?.to_owned(),
+        traceparent: None,
+    })
 }
 
 /// A run from [`columns`].

@@ -2,44 +2,50 @@
 
 use async_trait::async_trait;
 
-use super::Snapshot;
+use super::{
+    Snapshot,
+    following::{self, Following},
+};
 use crate::{
-    model::{LogLine, Run, RunDetail},
-    store::{LogCursor, LogQuery, Page, RunCursor, RunQuery, StoreError, StoreSnapshot},
+    model::{LogLine, RunDetail},
+    store::{LogCursor, LogQuery, Page, RunCursor, RunParts, RunQuery, StoreError, StoreSnapshot},
 };
 
 /// See [`StoreSnapshot`].
 pub struct OfScript<S> {
     snapshot: S,
     script_id: Option<i64>,
+    /// Where the last page of log lines ended.
+    following: Option<Following>,
 }
 
 impl<S> OfScript<S> {
     /// Of a script that has stored nothing yet where there is no number.
     pub fn new(snapshot: S, script_id: Option<i64>) -> Self {
-        Self { snapshot, script_id }
+        Self {
+            snapshot,
+            script_id,
+            following: None,
+        }
     }
 }
 
 #[async_trait]
 impl<S: Snapshot> StoreSnapshot for OfScript<S> {
-    async fn runs(&mut self, query: &RunQuery) -> Result<Page<Run, RunCursor>, StoreError> {
+    async fn runs(
+        &mut self,
+        query: &RunQuery,
+        parts: RunParts,
+    ) -> Result<Page<RunDetail, RunCursor>, StoreError> {
         match self.script_id {
-            Some(id) => super::runs(&mut self.snapshot, id, query).await,
-            None => Ok(Page::default()),
-        }
-    }
-
-    async fn run_details(&mut self, query: &RunQuery) -> Result<Page<RunDetail, RunCursor>, StoreError> {
-        match self.script_id {
-            Some(id) => super::run_details(&mut self.snapshot, id, query).await,
+            Some(id) => super::run_details(&mut self.snapshot, id, query, parts).await,
             None => Ok(Page::default()),
         }
     }
 
     async fn logs(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
         match self.script_id {
-            Some(id) => super::lines(&mut self.snapshot, id, query).await,
+            Some(id) => following::page(&mut self.snapshot, id, query, &mut self.following).await,
             None => Ok(Page::default()),
         }
     }

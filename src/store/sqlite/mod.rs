@@ -45,6 +45,7 @@ use super::{
     retention::sql::Writing,
 };
 use crate::{
+    failures::Grouping,
     ingest::wire::StreamKey,
     model::{
         Bucket, Count, DeployedSpec, Deployment, DeploymentState, Figures, Filter, KeptSpec, LogGap, LogLine,
@@ -67,6 +68,8 @@ struct Inner {
     readers: SqlitePool,
     /// For what ingest needs to know: it must not wait for queries.
     lookups: SqlitePool,
+    /// For those who read at length.
+    snapshots: SqlitePool,
     /// KiB of batches that may wait for their commit.
     room: Semaphore,
     changes: Changes,
@@ -86,6 +89,7 @@ impl SqliteStore {
             writing,
             readers,
             lookups,
+            snapshots,
         } = open::open(path).await?;
         let lock = Arc::new(lock);
         let (stored, watch) = watch::channel(0);
@@ -93,6 +97,7 @@ impl SqliteStore {
             writer: Writer::start(writer, writing, Arc::clone(&lock)),
             readers,
             lookups,
+            snapshots,
             room: Semaphore::new(ROOM_KIB as usize),
             changes: Changes::default(),
             owners: Mutex::default(),
@@ -425,6 +430,14 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn failures(&self, query: &RunQuery) -> Result<(Grouping, bool), StoreError> {
+        query.filter.check_runs()?;
+        match self.0.script_id(&query.script).await? {
+            Some(id) => read::failures(&mut self.0.snapshot().await?, id, query).await,
+            None => Ok((Grouping::default(), false)),
+        }
+    }
+
     async fn count_runs(&self, query: &RunQuery, cap: usize) -> Result<Count, StoreError> {
         query.filter.check_runs()?;
         match self.0.script_id(&query.script).await? {
@@ -450,7 +463,8 @@ impl Store for SqliteStore {
 
     async fn snapshot(&self, script: &ScriptKey) -> Result<Box<dyn StoreSnapshot>, StoreError> {
         let script_id = self.0.script_id(script).await?;
-        Ok(Box::new(read::OfScript::new(self.0.snapshot().await?, script_id)))
+        let snapshot = Snapshot::begin(&self.0.snapshots).await?;
+        Ok(Box::new(read::OfScript::new(snapshot, script_id)))
     }
 
     async fn log_position(&self, script: &ScriptKey) -> Result<LogPosition, StoreError> {
@@ -503,5 +517,6 @@ impl Store for SqliteStore {
         self.0.writer.close().await;
         self.0.readers.close().await;
         self.0.lookups.close().await;
+        self.0.snapshots.close().await;
     }
 }

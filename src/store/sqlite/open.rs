@@ -15,14 +15,18 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::store::StoreError;
+use crate::store::{SNAPSHOTS, StoreError};
 
 /// The oldest SQLite that does not damage a WAL shared by several connections (sqlite.org/wal.html#walresetbug).
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 /// Pages in the write-ahead log until they are written back, 16 MiB: each time costs two more syncs of the disk.
 const CHECKPOINT_PAGES: u32 = 4_096;
-/// For queries, and for exports, each of which has one for itself as long as it reads.
-const READERS: u32 = 6;
+/// For queries.
+const READERS: u32 = 4;
+/// Rows that SQLite's thread may be ahead of who reads a snapshot; with few, the two wait for each other all the time.
+const SNAPSHOT_ROWS_AHEAD: usize = 1_024;
+/// A connection for snapshots that nobody needs is closed then.
+const SNAPSHOT_IDLE: Duration = Duration::from_mins(1);
 const LOOKUPS: u32 = 2;
 /// Pages that the writing connection keeps, at most.
 const WRITER_CACHE_KIB: u32 = 16 << 10;
@@ -42,6 +46,8 @@ pub struct Opened {
     pub readers: SqlitePool,
     /// Those that look up what writing needs, which must not wait for queries.
     pub lookups: SqlitePool,
+    /// For [`crate::store::StoreSnapshot`]s, one each.
+    pub snapshots: SqlitePool,
 }
 
 /// Opens the database at `path`, made and migrated as needed.
@@ -80,7 +86,7 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
     setup.close().await;
     let writer = writing.connect().await?;
     let reading = common.read_only(true);
-    let pool = |connections, options| {
+    let pool = |connections| {
         SqlitePoolOptions::new()
             .max_connections(connections)
             // A query may have left behind what stops it when its time is over.
@@ -90,16 +96,19 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
                     Ok(true)
                 })
             })
-            .connect_with(options)
     };
-    let readers = pool(READERS, reading.clone()).await?;
-    let lookups = pool(LOOKUPS, reading).await?;
+    let snapshots = pool(SNAPSHOTS)
+        .idle_timeout(SNAPSHOT_IDLE)
+        .connect_lazy_with(reading.clone().row_buffer_size(SNAPSHOT_ROWS_AHEAD));
+    let readers = pool(READERS).connect_with(reading.clone()).await?;
+    let lookups = pool(LOOKUPS).connect_with(reading).await?;
     Ok(Opened {
         lock,
         writer,
         writing,
         readers,
         lookups,
+        snapshots,
     })
 }
 

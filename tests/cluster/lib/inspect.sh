@@ -138,3 +138,15 @@ verb_logs() {
     components
   fi
 }
+
+# What tests of the chart need without a cluster: its tools, and the API's schema.
+build_chart_tools() { local step; for step in helm kubeconform; do build_step "$step"; done; }
+
+verb_chart_tools() {
+  have go || die "building needs Go 1.21 or newer in PATH (it fetches the version that the modules ask for)"
+  with_lock "$SCRIPTSCOPE_CACHE/build.lock" build_chart_tools
+  local module
+  module=$(cd "$MODULES/kubernetes" && go mod download -json k8s.io/kubernetes | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  printf 'export PATH=%q:%q:"$PATH"\n' "$(step_dir helm)" "$(step_dir kubeconform)"
+  printf 'export KUBERNETES_OPENAPI=%q\n' "$module/api/openapi-spec/swagger.json"
+}

@@ -1,9 +1,11 @@
 import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
 import { payloadText } from "../lib/json";
+import { neighbours } from "../lib/neighbours";
 import { ask, get, type Params, queryString, scriptPath } from "./client";
 import type {
   DeploymentDetail,
   DeploymentItem,
+  ErrorGroups,
   Figures,
   LogLine,
   Page,
@@ -110,6 +112,15 @@ export const logCountQuery = (script: ScriptName, params: Params) =>
     placeholderData: keepPreviousData,
   });
 
+/** Failed runs by what failed. */
+export const errorsQuery = (script: ScriptName, params: Params) =>
+  queryOptions({
+    queryKey: under(script, "errors", params),
+    queryFn: ({ signal }) => get<ErrorGroups>(scriptPath(script, `/errors${queryString(params)}`), signal),
+    refetchInterval: EVERY * 3,
+    placeholderData: keepPreviousData,
+  });
+
 /** Some runs by their ids. */
 export const runsByIdQuery = (script: ScriptName, ids: string[]) =>
   queryOptions({
@@ -137,6 +148,25 @@ export const runQuery = (script: ScriptName, runId: string) =>
     },
     refetchInterval: (query) => (query.state.data?.status === "In Progress" ? 2_000 : false),
     staleTime: 30_000,
+  });
+
+/** The runs before and after one, of those that pass a filter from a moment until another. */
+export const neighboursQuery = (
+  script: ScriptName,
+  filter: Params,
+  [from, to]: [Date | undefined, Date | undefined],
+  run: Run | undefined,
+) =>
+  queryOptions({
+    queryKey: under(script, "neighbours", { ...filter, runId: run?.runId }),
+    queryFn: ({ signal }) => {
+      const asked = (begin: string | undefined, end: string, limit: number) => {
+        const query = queryString({ ...filter, from: begin, to: end, limit: String(limit) });
+        return get<Page<Run>>(scriptPath(script, `/runs${query}`), signal);
+      };
+      return run ? neighbours(asked, run, from, to ?? new Date()) : { newer: undefined, older: undefined };
+    },
+    staleTime: 10_000,
   });
 
 export const runLogsQuery = (script: ScriptName, runId: string, open: boolean) =>

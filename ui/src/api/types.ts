@@ -81,7 +81,10 @@ export interface RunDetail extends Run {
   error: RunError | null;
   /** JSON as the script gave it, laid out for reading; none where none was kept. */
   inputText: string | null;
+  /** There was one, larger than what is kept. */
+  inputTruncated: boolean;
   outputText: string | null;
+  outputTruncated: boolean;
 }
 
 export interface LogLine {
@@ -101,6 +104,32 @@ export interface LogGap {
   reason: string;
   bytes: number;
   offset: number;
+}
+
+export interface ErrorGroup {
+  fingerprint: string;
+  reason: string;
+  type: string | null;
+  /** What its messages have in common. */
+  message: string;
+  /** The newest message. */
+  example: string;
+  frame: { file: string; line: number; function: string | null } | null;
+  count: number;
+  firstSeen: string;
+  lastSeen: string;
+  firstVersion: number;
+  lastVersion: number;
+  /** The newest of its runs, the last first. */
+  runs: string[];
+  counts: number[];
+}
+
+export interface ErrorGroups {
+  items: ErrorGroup[];
+  leftOut: number;
+  read: { runs: number; more: boolean; oldest: string | null };
+  counts: { from: string | null; to: string | null };
 }
 
 export interface Total {

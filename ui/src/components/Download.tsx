@@ -1,6 +1,7 @@
 import { useEffect, useState } from "react";
 import { Button } from "react-aria-components";
 import { ask, queryString, scriptPath } from "../api/client";
+import { type ExportFormat, fileName } from "../lib/exportFormat";
 import type { Table } from "../lib/filters";
 import { bytes } from "../lib/format";
 import { usePlace } from "../routes/script";
@@ -17,6 +18,7 @@ type State =
 interface Props {
   table: Table;
   params: Record<string, string>;
+  format: ExportFormat;
   onClose: () => void;
 }
 
@@ -34,7 +36,7 @@ async function read(path: string, signal: AbortSignal, onProgress: (bytes: numbe
     if (size > MOST) throw new Error("This file is too large for a browser: save it as a ScriptExport.");
     onProgress(size);
   }
-  return new Blob(parts, { type: "text/csv" });
+  return new Blob(parts, { type: answer.headers.get("Content-Type") ?? "" });
 }
 
 function save(blob: Blob, name: string): void {
@@ -46,12 +48,14 @@ function save(blob: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-export default function Download({ table, params, onClose }: Props) {
+export default function Download({ table, params, format, onClose }: Props) {
   const { script } = usePlace();
   const [state, setState] = useState<State>({ kind: "running", bytes: 0 });
-  const name = `${script.name}_${table}_data.csv`;
+  const name = fileName(script.name, table, format);
   // The query as it was when the download was asked for.
-  const [path] = useState(() => scriptPath(script, `/${table}.csv${queryString(params)}`));
+  const [path] = useState(() =>
+    scriptPath(script, `/${table}.${format.route}${queryString({ ...params, ...format.query })}`),
+  );
   useEffect(() => {
     const stop = new AbortController();
     read(path, stop.signal, (size) => setState({ kind: "running", bytes: size }))

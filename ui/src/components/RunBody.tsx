@@ -1,13 +1,16 @@
 import { Link } from "@tanstack/react-router";
-import { lazy, type ReactNode, Suspense } from "react";
+import { lazy, type ReactNode, Suspense, useState } from "react";
+import { Button } from "react-aria-components";
 import type { RunDetail, RunError } from "../api/types";
 import { duration } from "../lib/format";
 import { elsewhere, withFilter } from "../lib/search";
 import { usePlace } from "../routes/script";
 import { Copy } from "./Copy";
+import { Icon } from "./Icon";
 import { RunLogs } from "./RunLogs";
 import { Time } from "./Time";
 
+const Rerun = lazy(() => import("./Rerun"));
 const Editor = lazy(() => import("./json/Editor"));
 
 export function RunBody({ run }: { run: RunDetail }) {
@@ -20,8 +23,10 @@ export function RunBody({ run }: { run: RunDetail }) {
     <>
       <Facts run={run} />
       {run.error && <ErrorBlock error={run.error} />}
-      <Payload name="Input" text={run.inputText} />
-      <Payload name="Output" text={run.outputText} />
+      <Payload name="Input" text={run.inputText} absent={absentInput(run)}>
+        <RunAgain key={run.runId} run={run} />
+      </Payload>
+      <Payload name="Output" text={run.outputText} absent={absentOutput(run)} />
       <section aria-labelledby="run-logs">
         <div className="section-head">
           <h3 id="run-logs">Logs</h3>
@@ -98,18 +103,65 @@ function ErrorBlock({ error }: { error: RunError }) {
   );
 }
 
-function Payload({ name, text }: { name: string; text: string | null }) {
+const TOO_LARGE = (
+  <>
+    It was larger than <code>capture.maxBytes</code> allows and is left out.
+  </>
+);
+
+function absentInput(run: RunDetail): ReactNode {
+  if (run.inputTruncated) return TOO_LARGE;
+  return (
+    <>
+      It was not captured: <code>capture.input</code> of the script was false, or the caller gave none.
+    </>
+  );
+}
+
+function absentOutput(run: RunDetail): ReactNode {
+  if (run.outputTruncated) return TOO_LARGE;
+  if (run.status === "In Progress") return "There is none yet: the run goes on.";
+  if (run.status === "Failed") return "There is none: the run failed.";
+  return (
+    <>
+      Nothing was returned, or it was not captured (<code>capture.output</code> of the script).
+    </>
+  );
+}
+
+/** Leads to the question whether to call the script again; without the input there is nothing to call it with. */
+function RunAgain({ run }: { run: RunDetail }) {
+  const [asks, setAsks] = useState(false);
+  if (run.inputText === null) return null;
+  return (
+    <>
+      <Button className="button" onPress={() => setAsks(true)}>
+        <Icon name="play" />
+        Run again…
+      </Button>
+      <Suspense>{asks && <Rerun run={run} onClose={() => setAsks(false)} />}</Suspense>
+    </>
+  );
+}
+
+interface PayloadProps {
+  name: string;
+  text: string | null;
+  /** Why there is none. */
+  absent: ReactNode;
+  children?: ReactNode;
+}
+
+function Payload({ name, text, absent, children }: PayloadProps) {
   return (
     <section aria-labelledby={`run-${name}`}>
       <div className="section-head">
         <h3 id={`run-${name}`}>{name}</h3>
         {text !== null && <Copy text={text} label={`Copy the ${name.toLowerCase()}`} />}
+        {children}
       </div>
       {text === null ? (
-        <p className="soft">
-          None is kept: there was none, it is not captured, or it was larger than{" "}
-          <code>capture.maxBytes</code>.
-        </p>
+        <p className="soft">{absent}</p>
       ) : (
         <Suspense fallback={<pre className="json-plain">{text.slice(0, 4_000)}</pre>}>
           <Editor text={text} label={name} />

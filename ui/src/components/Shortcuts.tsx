@@ -5,6 +5,7 @@ const KEYS: [string[], string][] = [
   [["/"], "To the search"],
   [["R"], "All Runs"],
   [["L"], "Logs"],
+  [["E"], "Errors"],
   [["V"], "Versions"],
   [["F"], "Add a filter"],
   [["T"], "Local time or UTC"],

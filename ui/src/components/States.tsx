@@ -34,7 +34,7 @@ export function Failure({ error, onRetry }: { error: unknown; onRetry?: () => vo
       </p>
       <div className="state-text">
         <p>{text.charAt(0).toUpperCase() + text.slice(1)}</p>
-        {code === "Forbidden" && (
+        {code === "Forbidden" && text.includes("needs get") && (
           <p>
             Ask whoever runs the cluster for <code>get</code> on <code>customscripts/runs</code> and{" "}
             <code>customscripts/logs</code>.

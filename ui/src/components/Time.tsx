@@ -1,5 +1,5 @@
 import { createContext, useContext } from "react";
-import { exactTime } from "../lib/format";
+import { exactTime, minuteTime } from "../lib/format";
 import type { Zone } from "../lib/range";
 
 export const ZoneContext = createContext<Zone>("local");
@@ -8,12 +8,12 @@ export function useZone(): Zone {
   return useContext(ZoneContext);
 }
 
-/** A moment in the chosen time zone; its tip says it in UTC. */
-export function Time({ at }: { at: string }) {
+/** A moment in the chosen time zone, to the minute where that is enough; its tip says it in UTC. */
+export function Time({ at, toMinute = false }: { at: string; toMinute?: boolean }) {
   const zone = useZone();
   return (
     <time dateTime={at} title={`${exactTime(at, "utc")} UTC`} className="num">
-      {exactTime(at, zone)}
+      {toMinute ? minuteTime(at, zone) : exactTime(at, zone)}
     </time>
   );
 }

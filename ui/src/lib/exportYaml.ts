@@ -1,5 +1,6 @@
 /** A ScriptExport that writes what the page shows. */
 import type { ScriptName } from "../api/types";
+import type { ExportFormat } from "./exportFormat";
 import { type Filter, type Table, withSearch } from "./filters";
 import { bounds, type Range, type Zone } from "./range";
 
@@ -25,9 +26,11 @@ export interface ExportWish {
   zone: Zone;
   filter: Filter;
   search: string;
+  format: ExportFormat;
 }
 
-export function exportYaml({ script, table, range, zone, filter, search }: ExportWish, now: Date): string {
+export function exportYaml(wish: ExportWish, now: Date): string {
+  const { script, table, range, zone, filter, search, format } = wish;
   const { match, conditions } = withSearch(table, filter, search);
   return [
     "apiVersion: scriptscope.dev/v1alpha1",
@@ -47,6 +50,7 @@ export function exportYaml({ script, table, range, zone, filter, search }: Expor
       `      operator: ${operator}`,
       `      values: [${values.map(quoted).join(", ")}]`,
     ]),
+    ...format.spec.map((line) => `  ${line}`),
     "",
   ].join("\n");
 }

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { eventParser } from "../api/stream";
 import type { LogGap } from "../api/types";
 import { diffLines, specText } from "./diff";
+import { formatOf } from "./exportFormat";
 import { exportYaml } from "./exportYaml";
 import { duration, exactTime, percent } from "./format";
 import { compareTimes, withGaps } from "./gaps";
@@ -136,10 +137,12 @@ describe("a ScriptExport", () => {
           conditions: [{ column: "Source", operator: "Equals", values: ['a"b: #c', "yes"] }],
         },
         search: "x",
+        format: formatOf("csv-gzip"),
       },
       new Date(),
     );
     expect(yaml).toContain("  range:\n    last: 24h\n  match: All\n");
+    expect(yaml.endsWith("\n  compression: Gzip\n")).toBe(true);
     expect(yaml).toContain(
       '      values: ["a\\"b: #c", "yes"]\n    - column: Run ID\n      operator: Contains\n',
     );

@@ -69,5 +69,8 @@ export const withZone = (search: ViewSearch, zone: Zone): ViewSearch =>
   tidy({ ...search, tz: zone === "utc" ? "utc" : undefined } as ViewSearch);
 export const withText = (search: ViewSearch, q: string): ViewSearch =>
   tidy({ ...search, q: q || undefined } as ViewSearch);
+/** For another view of the same rows. */
+export const sameRows = ({ range, tz, filter, q }: ViewSearch): ViewSearch =>
+  tidy({ range, tz, filter, q } as ViewSearch);
 /** For another table: its range and zone stay, what names columns does not. */
 export const elsewhere = ({ range, tz }: ViewSearch): ViewSearch => tidy({ range, tz } as ViewSearch);

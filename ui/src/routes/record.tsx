@@ -2,33 +2,49 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { useCallback, useEffect, useLayoutEffect, useRef } from "react";
 import { Button } from "react-aria-components";
-import { runLogsQuery, runQuery } from "../api/queries";
+import { neighboursQuery, runLogsQuery, runQuery } from "../api/queries";
+import type { RunDetail } from "../api/types";
 import { StatusBadge } from "../components/Badge";
 import { Copy } from "../components/Copy";
 import { Icon } from "../components/Icon";
 import { RunBody } from "../components/RunBody";
 import { Failure, SkeletonRows, Stale } from "../components/States";
+import { filterParams } from "../lib/filters";
 import { useKeys } from "../lib/keys";
-import type { ViewSearch } from "../lib/search";
+import { bounds } from "../lib/range";
+import { filterOf, rangeOf, type ViewSearch, zoneOf } from "../lib/search";
 import { useRunList } from "./runs";
 import { usePlace } from "./script";
 
 /** What else the URL says stays. */
 const keep = (search: Record<string, unknown>) => search as ViewSearch as never;
 
+/** The runs next to one, of the page's range and filter. */
+function useNeighbours(run: RunDetail | undefined, asked: boolean) {
+  const { script, search } = usePlace();
+  const { from, to } = bounds(rangeOf(search), zoneOf(search), new Date());
+  const filter = filterParams("runs", filterOf(search, "runs"), search.q ?? "");
+  return useQuery({
+    ...neighboursQuery(script, filter, [from, to], run),
+    enabled: asked && run !== undefined,
+  }).data;
+}
+
 /** One run, beside the list that it was opened from. */
 export function RecordRoute() {
   const { script } = usePlace();
   const { runId = "" } = useParams({ strict: false });
-  const { rows, more } = useRunList();
+  const { rows, more, isSuccess } = useRunList();
   const navigate = useNavigate();
   const client = useQueryClient();
   const heading = useRef<HTMLHeadingElement>(null);
   const body = useRef<HTMLDivElement>(null);
   const run = useQuery(runQuery(script, runId));
   const index = rows.findIndex((one) => one.runId === runId);
-  const previous = index > 0 ? rows[index - 1]?.runId : undefined;
-  const next = index >= 0 ? rows[index + 1]?.runId : undefined;
+  // Opened by a link, or at the end of what is loaded: its neighbours are asked for.
+  const beside = useNeighbours(run.data, isSuccess && (index < 0 || index === rows.length - 1));
+  const previous = index < 0 ? beside?.newer : rows[index - 1]?.runId;
+  const next = rows[index + 1 || rows.length]?.runId ?? beside?.older;
   const show = (id: string | undefined) => {
     if (!id) return;
     void navigate({

@@ -12,7 +12,7 @@ import { Failure, Stale } from "../components/States";
 import { ZoneContext } from "../components/Time";
 import { localZone } from "../lib/format";
 import { useKeys } from "../lib/keys";
-import { elsewhere, rangeOf, type ViewSearch, withRange, withZone, zoneOf } from "../lib/search";
+import { elsewhere, rangeOf, sameRows, type ViewSearch, withRange, withZone, zoneOf } from "../lib/search";
 
 export interface ScriptPlace {
   script: ScriptName;
@@ -34,8 +34,13 @@ export function usePlace(): ScriptPlace {
 export const TABS = [
   ["runs", "All Runs", "R"],
   ["logs", "Logs", "L"],
+  ["errors", "Errors", "E"],
   ["versions", "Versions", "V"],
 ] as const;
+type Tab = (typeof TABS)[number][0];
+
+/** Those that show the same runs, so that a filter goes along. */
+const OF_RUNS: Tab[] = ["runs", "errors"];
 
 export function ScriptLayout() {
   const { namespace, name } = useParams({ from: "/scripts/$namespace/$name" });
@@ -63,11 +68,17 @@ export function ScriptLayout() {
     }),
     [script, detail.data, search, navigate],
   );
-  const go = (tab: (typeof TABS)[number][0]) =>
-    void navigate({ to: `/scripts/$namespace/$name/${tab}`, params: script, search: elsewhere(search) });
+  const ofRuns = OF_RUNS.some((tab) =>
+    matches({ to: `/scripts/$namespace/$name/${tab}`, params: script, fuzzy: true }),
+  );
+  const searchOf = (tab: Tab) =>
+    (ofRuns && OF_RUNS.includes(tab) ? sameRows(search) : elsewhere(search)) as never;
+  const go = (tab: Tab) =>
+    void navigate({ to: `/scripts/$namespace/$name/${tab}`, params: script, search: searchOf(tab) });
   useKeys({
     r: () => go("runs"),
     l: () => go("logs"),
+    e: () => go("errors"),
     v: () => go("versions"),
     t: () => place.setSearch((now) => withZone(now, zone === "utc" ? "local" : "utc")),
   });
@@ -93,7 +104,7 @@ export function ScriptLayout() {
                   key={tab}
                   to={`/scripts/$namespace/$name/${tab}`}
                   params={script}
-                  search={elsewhere(search) as never}
+                  search={searchOf(tab)}
                   aria-current={
                     matches({ to: `/scripts/$namespace/$name/${tab}`, params: script, fuzzy: true })
                       ? "page"

@@ -11,17 +11,23 @@ import { usePlace } from "./script";
 /** Ids that one request asks for. */
 const AT_ONCE = 50;
 
+/** What the API is asked for about the runs of the page's range and filter. */
+export function useRunParams(): Record<string, string> {
+  const { search } = usePlace();
+  const asked = JSON.stringify({
+    ...rangeParams(rangeOf(search), zoneOf(search), new Date()),
+    ...filterParams("runs", filterOf(search, "runs"), search.q ?? ""),
+  });
+  return useMemo(() => JSON.parse(asked) as Record<string, string>, [asked]);
+}
+
 /** The runs of the page's range and filter: those read so far, with what is new since. */
 export function useRuns() {
   const { script, search } = usePlace();
   const zone = zoneOf(search);
   const range = rangeOf(search);
   const now = new Date();
-  const asked = JSON.stringify({
-    ...rangeParams(range, zone, now),
-    ...filterParams("runs", filterOf(search, "runs"), search.q ?? ""),
-  });
-  const params = useMemo(() => JSON.parse(asked) as Record<string, string>, [asked]);
+  const params = useRunParams();
   const pages = useInfiniteQuery(runsQuery(script, params));
   const newest = useQuery({
     ...newestRunsQuery(script, params, isPast(range, zone, now)),
