@@ -10,7 +10,7 @@ use super::{
     filter::Table,
     follow,
     output::{Cell, Columns, Out, colour_of, plain},
-    rows::{Rows, text, time},
+    rows::{Rows, exported_time, text, time},
 };
 use crate::{export::csv::LOG_COLUMNS, model::LogLevel};
 
@@ -111,8 +111,9 @@ impl Printer {
             Format::Json => line.to_string().into_bytes(),
             Format::Csv => {
                 let mut columns = Columns::new(&LOG_COLUMNS);
-                columns
-                    .push(["logId", "level", "message", "timestamp"].map(|key| Cell::from(text(line, key))));
+                let [id, level, message] =
+                    ["logId", "level", "message"].map(|key| Cell::from(text(line, key)));
+                columns.push([id, level, message, exported_time(line, "timestamp").into()]);
                 let record = columns.csv(false).map_err(std::io::Error::from)?;
                 return Ok(self.out.bytes(&record)?);
             }

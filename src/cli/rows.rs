@@ -83,6 +83,15 @@ pub fn micros(row: &Value, key: &str) -> String {
 
 /// A time to the millisecond.
 pub fn time(row: &Value, key: &str) -> String {
+    with_decimals(row, key, 3)
+}
+
+/// A time as exported files have it: with six decimals always.
+pub fn exported_time(row: &Value, key: &str) -> String {
+    with_decimals(row, key, 6)
+}
+
+fn with_decimals(row: &Value, key: &str, decimals: usize) -> String {
     let parsed = text(row, key).parse::<jiff::Timestamp>();
-    parsed.map_or_else(|_| text(row, key).to_owned(), |time| format!("{time:.3}"))
+    parsed.map_or_else(|_| text(row, key).to_owned(), |time| format!("{time:.decimals$}"))
 }

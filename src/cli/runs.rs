@@ -10,7 +10,7 @@ use super::{
     filter::Table,
     logs,
     output::{Cell, Columns, Out, colour_of, plain, plain_lines},
-    rows::{Rows, micros, number, text, time},
+    rows::{Rows, exported_time, micros, number, text, time},
 };
 use crate::export::csv::{RUN_COLUMNS, milliseconds};
 
@@ -108,7 +108,7 @@ fn exported(run: &Value) -> [Cell; 8] {
         number(run, "deploymentVersion").into(),
         response.unwrap_or_default().into(),
         text(run, "function").into(),
-        text(run, "executedOn").into(),
+        exported_time(run, "executedOn").into(),
         text(run, "sourceType").into(),
         text(run, "source").into(),
     ]
@@ -220,5 +220,6 @@ mod tests {
             Cell::from("Failed (Exception)").coloured(colour_of("Failed"))
         );
         assert_eq!(shown(&run)[5], Cell::from("2026-01-02T03:04:05.678Z"));
+        assert_eq!(exported(&run)[5], Cell::from("2026-01-02T03:04:05.678900Z"));
     }
 }
