@@ -103,15 +103,7 @@ impl S3Server {
     /// Keys of all objects.
     pub async fn keys(&self) -> Vec<String> {
         let url = self.bucket.list_objects_v2(Some(&self.credentials)).sign(SIGNED);
-        let text = self
-            .http
-            .get(url.as_str())
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = text_of(self.http.get(url.as_str())).await;
         let list = rusty_s3::actions::ListObjectsV2::parse_response(&text).unwrap();
         list.contents.into_iter().map(|object| object.key).collect()
     }
@@ -119,15 +111,7 @@ impl S3Server {
     /// Begins an upload and leaves it.
     pub async fn begin(&self, key: &str) -> String {
         let url = CreateMultipartUpload::new(&self.bucket, Some(&self.credentials), key).sign(SIGNED);
-        let text = self
-            .http
-            .post(url.as_str())
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = text_of(self.http.post(url.as_str())).await;
         let id = CreateMultipartUpload::parse_response(&text)
             .unwrap()
             .upload_id()
@@ -210,4 +194,8 @@ async fn carry(client: TcpStream, server: SocketAddr, most: usize) {
     let _ = copy(&mut from.take(most as u64), &mut to).await;
     // It says nothing more, and takes nothing.
     let _ = answered.await;
+}
+
+async fn text_of(request: reqwest::RequestBuilder) -> String {
+    request.send().await.unwrap().text().await.unwrap()
 }
