@@ -8,6 +8,7 @@ mod groups;
 mod limit;
 mod lines;
 mod runs;
+mod sql;
 pub mod window;
 
 use std::ops::Range;
@@ -20,6 +21,7 @@ pub use groups::GroupFilter;
 pub use limit::{Stop, TimeLimit, Waiting, within};
 pub use lines::LineFilter;
 pub use runs::{Dialect, hint, push_conditions, push_runs_order, push_runs_where};
+pub use sql::{Sql, Value};
 
 /// The microseconds that lie in a range. Its ends may be finer than a microsecond, so both are rounded up: a moment kept
 /// to the microsecond is then in the one exactly when it is in the other.

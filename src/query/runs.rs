@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use sqlx::{Database, Postgres, QueryBuilder, Sqlite};
+use sqlx::{Database, Postgres, Sqlite, query::Query};
 
+use super::sql::{Sql, query};
 use crate::{
     model::{
         Column, Condition, Filter, FilterError, Match, Operator, RunStatus, SourceType, UnknownName,
@@ -20,40 +21,46 @@ pub trait Dialect: Database + Sized {
     /// writes at a time.
     const LOCK: &'static str;
 
+    /// Appends to the text of a statement what stands for its value number `n`, from 1.
+    fn push_placeholder(text: &mut String, n: usize);
+    /// The statement as sqlx runs it.
+    fn query(sql: Sql<Self>) -> Query<'static, Self, <Self as Database>::Arguments>;
     /// Binds a whole number.
-    fn number(sql: &mut QueryBuilder<Self>, value: i64);
+    fn number(sql: &mut Sql<Self>, value: i64) {
+        sql.bind(value);
+    }
     /// Binds a text.
-    fn text(sql: &mut QueryBuilder<Self>, value: String);
+    fn text(sql: &mut Sql<Self>, value: String) {
+        sql.bind(value);
+    }
     /// Binds bytes.
-    fn bytes(sql: &mut QueryBuilder<Self>, value: Vec<u8>);
+    fn bytes(sql: &mut Sql<Self>, value: Vec<u8>) {
+        sql.bind(value);
+    }
     /// Appends the test whether SQL text `text` has `part` in it, whatever the case of ASCII letters and of no others.
-    fn contains(sql: &mut QueryBuilder<Self>, text: &str, part: String);
+    fn contains(sql: &mut Sql<Self>, text: &str, part: String);
 }
 
 impl Dialect for Sqlite {
     const IN_PROGRESS: &'static str = " INDEXED BY runs_in_progress";
     const LOCK: &'static str = "";
 
-    fn number(sql: &mut QueryBuilder<Self>, value: i64) {
-        sql.push_bind(value);
+    fn push_placeholder(text: &mut String, _: usize) {
+        text.push('?');
     }
 
-    fn text(sql: &mut QueryBuilder<Self>, value: String) {
-        sql.push_bind(value);
+    fn query(sql: Sql<Self>) -> Query<'static, Self, <Self as Database>::Arguments> {
+        query(sql)
     }
 
-    fn bytes(sql: &mut QueryBuilder<Self>, value: Vec<u8>) {
-        sql.push_bind(value);
-    }
-
-    fn contains(sql: &mut QueryBuilder<Self>, text: &str, part: String) {
+    fn contains(sql: &mut Sql<Self>, text: &str, part: String) {
         if part.len() > LONGEST_PATTERN {
             sql.push("instr(lower(").push(text).push("), ");
-            sql.push_bind(part.to_ascii_lowercase()).push(") > 0");
+            sql.bind(part.to_ascii_lowercase()).push(") > 0");
             return;
         }
         // A third of the time of the other.
-        sql.push(text).push(" LIKE ").push_bind(pattern(&part));
+        sql.push(text).push(" LIKE ").bind(pattern(&part));
         if part.contains(['%', '_', '\\']) {
             sql.push(" ESCAPE '\\'");
         }
@@ -81,29 +88,26 @@ impl Dialect for Postgres {
     const IN_PROGRESS: &'static str = "";
     const LOCK: &'static str = " FOR NO KEY UPDATE";
 
-    fn number(sql: &mut QueryBuilder<Self>, value: i64) {
-        sql.push_bind(value);
+    fn push_placeholder(text: &mut String, n: usize) {
+        text.push('$');
+        text.push_str(&n.to_string());
     }
 
-    fn text(sql: &mut QueryBuilder<Self>, value: String) {
-        sql.push_bind(value);
+    fn query(sql: Sql<Self>) -> Query<'static, Self, <Self as Database>::Arguments> {
+        query(sql)
     }
 
-    fn bytes(sql: &mut QueryBuilder<Self>, value: Vec<u8>) {
-        sql.push_bind(value);
-    }
-
-    fn contains(sql: &mut QueryBuilder<Self>, text: &str, part: String) {
+    fn contains(sql: &mut Sql<Self>, text: &str, part: String) {
         // Lowered by the rules of C, whatever the database's: of ASCII letters alone.
         sql.push("strpos(lower(").push(text).push(" COLLATE \"C\"), ");
-        sql.push_bind(part.to_ascii_lowercase()).push(") > 0");
+        sql.bind(part.to_ascii_lowercase()).push(") > 0");
     }
 }
 
 /// Appends ` WHERE ...` for the runs (table alias `r`) of a script that began in a range of microseconds (open where it
 /// ends at the ends of `i64`), pass a filter and come after a row. Newest first, so "after" is older.
 pub fn push_runs_where<DB: Dialect>(
-    sql: &mut QueryBuilder<DB>,
+    sql: &mut Sql<DB>,
     script_id: i64,
     range: &Range<i64>,
     filter: &Filter,
@@ -148,7 +152,7 @@ pub fn push_runs_where<DB: Dialect>(
 
 /// Appends ` AND ...` for each condition on one of these columns that every row must meet.
 pub fn push_conditions<DB: Dialect>(
-    sql: &mut QueryBuilder<DB>,
+    sql: &mut Sql<DB>,
     filter: &Filter,
     columns: &[Column],
 ) -> Result<(), FilterError> {
@@ -162,7 +166,7 @@ pub fn push_conditions<DB: Dialect>(
 }
 
 /// Appends ` ORDER BY ...`, newest first, for the same filter.
-pub fn push_runs_order<DB: Dialect>(sql: &mut QueryBuilder<DB>, filter: &Filter) {
+pub fn push_runs_order<DB: Dialect>(sql: &mut Sql<DB>, filter: &Filter) {
     sql.push(" ORDER BY ")
         .push(time_column(filter))
         .push(" DESC, r.run_id DESC");
@@ -232,7 +236,7 @@ fn kind(column: Column) -> Option<Kind> {
     })
 }
 
-fn push_condition<DB: Dialect>(sql: &mut QueryBuilder<DB>, condition: &Condition) -> Result<(), FilterError> {
+fn push_condition<DB: Dialect>(sql: &mut Sql<DB>, condition: &Condition) -> Result<(), FilterError> {
     let column = condition.column.as_str();
     if let (Column::Status, Operator::Equals, [status]) =
         (condition.column, condition.operator, condition.values.as_slice())
@@ -310,11 +314,11 @@ fn comparison(operator: Operator) -> Option<(&'static str, bool)> {
 }
 
 fn push_list<DB: Dialect, T>(
-    sql: &mut QueryBuilder<DB>,
+    sql: &mut Sql<DB>,
     name: &str,
     condition: &Condition,
     values: impl IntoIterator<Item = T>,
-    bind: fn(&mut QueryBuilder<DB>, T),
+    bind: fn(&mut Sql<DB>, T),
 ) {
     let not = condition.operator == Operator::NotEquals;
     if not {
@@ -329,7 +333,7 @@ fn push_list<DB: Dialect, T>(
     sql.push(if not { "))" } else { ")" });
 }
 
-fn push_contains<DB: Dialect>(sql: &mut QueryBuilder<DB>, text: &str, values: &[String]) {
+fn push_contains<DB: Dialect>(sql: &mut Sql<DB>, text: &str, values: &[String]) {
     for (n, value) in values.iter().enumerate() {
         sql.push(if n == 0 { "(" } else { " OR " });
         DB::contains(sql, text, storable(value.clone()));
@@ -350,10 +354,10 @@ mod tests {
     }
 
     fn text(matching: Match, conditions: Vec<Condition>) -> String {
-        let mut sql = QueryBuilder::<Sqlite>::new("");
+        let mut sql = Sql::<Sqlite>::new("");
         let filter = Filter { matching, conditions };
         push_runs_where(&mut sql, 1, &(i64::MIN..i64::MAX), &filter, None).unwrap();
-        sql.into_string()
+        sql.text().to_owned()
     }
 
     #[test]
@@ -386,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_page_goes_on_after_the_key_within_the_range() {
-        let mut sql = QueryBuilder::<Sqlite>::new("");
+        let mut sql = Sql::<Sqlite>::new("");
         let range = 0..9_000_000;
         let after = RunCursor {
             executed_on: Timestamp::UNIX_EPOCH,
@@ -394,15 +398,15 @@ mod tests {
         };
         push_runs_where(&mut sql, 1, &range, &Filter::default(), Some(&after)).unwrap();
         assert_eq!(
-            sql.into_string(),
+            sql.text().to_owned(),
             " WHERE r.script_id = ? AND r.executed_at >= ? AND (r.executed_at, r.run_id) < (?, ?)"
         );
         // A key beyond the range's end says nothing that the end does not.
-        let (mut sql, mut after) = (QueryBuilder::<Sqlite>::new(""), after);
+        let (mut sql, mut after) = (Sql::<Sqlite>::new(""), after);
         after.executed_on = Timestamp::MAX;
         push_runs_where(&mut sql, 1, &range, &Filter::default(), Some(&after)).unwrap();
         assert_eq!(
-            sql.into_string(),
+            sql.text().to_owned(),
             " WHERE r.script_id = ? AND r.executed_at >= ? AND r.executed_at < ?"
         );
     }
@@ -411,9 +415,9 @@ mod tests {
     fn named_runs_are_looked_up_by_their_ids() {
         let named = || condition(Column::RunId, Operator::Equals, &["r"]);
         let order = |matching, conditions| {
-            let mut sql = QueryBuilder::<Sqlite>::new("");
+            let mut sql = Sql::<Sqlite>::new("");
             push_runs_order(&mut sql, &Filter { matching, conditions });
-            sql.into_string()
+            sql.text().to_owned()
         };
         let other = || condition(Column::Source, Operator::Equals, &["s"]);
         let (by_id, by_time) = (
@@ -456,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_filter_on_log_lines_is_refused() {
-        let mut sql = QueryBuilder::<Sqlite>::new("");
+        let mut sql = Sql::<Sqlite>::new("");
         let filter = Filter {
             matching: Match::All,
             conditions: vec![condition(Column::LogMessage, Operator::Equals, &["x"])],

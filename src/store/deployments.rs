@@ -1,7 +1,6 @@
 //! Scripts and the deployments they went through, the same on every backend.
 
 use jiff::Timestamp;
-use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{Change, DeployedSpec, Deployment, DeploymentState, KeptSpec, ScriptKey},
-    query::Dialect,
+    query::{Dialect, Sql},
 };
 
 /// As [`deployment`] reads them.
@@ -41,20 +40,20 @@ fn deployment(row: &impl Values) -> Result<Deployment, StoreError> {
 }
 
 /// Appends ` WHERE` for the deployments of a script.
-fn of_script<DB: Dialect>(statement: &mut QueryBuilder<DB>, script: &ScriptKey) {
+fn of_script<DB: Dialect>(statement: &mut Sql<DB>, script: &ScriptKey) {
     statement.push(" WHERE script_id = (SELECT id FROM scripts");
     named(statement, script);
     statement.push(")");
 }
 
-fn named<DB: Dialect>(statement: &mut QueryBuilder<DB>, script: &ScriptKey) {
+fn named<DB: Dialect>(statement: &mut Sql<DB>, script: &ScriptKey) {
     statement.push(" WHERE namespace = ");
     DB::text(statement, script.namespace.clone());
     statement.push(" AND name = ");
     DB::text(statement, script.name.clone());
 }
 
-fn push_text<DB: Dialect>(statement: &mut QueryBuilder<DB>, before: &str, text: Option<String>) {
+fn push_text<DB: Dialect>(statement: &mut Sql<DB>, before: &str, text: Option<String>) {
     statement.push(before);
     match text {
         Some(text) => DB::text(statement, storable(text)),
@@ -67,7 +66,7 @@ fn push_text<DB: Dialect>(statement: &mut QueryBuilder<DB>, before: &str, text: 
 /// The first row that a statement finds.
 async fn one<W: Write, T: Send>(
     connection: &mut W,
-    statement: QueryBuilder<W::DB>,
+    statement: Sql<W::DB>,
     mut read: impl FnMut(&W::Row) -> Result<T, StoreError> + Send,
 ) -> Result<Option<T>, StoreError> {
     let mut found = None;

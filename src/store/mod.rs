@@ -253,6 +253,9 @@ pub enum StoreError {
     /// The database said no.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
+    /// SQLite could not read.
+    #[error("the database failed: {0}")]
+    Reading(#[from] rusqlite::Error),
     /// The tables could not be brought up to date.
     #[error("the database could not be migrated: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),

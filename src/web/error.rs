@@ -126,7 +126,7 @@ impl From<StoreError> for ApiError {
             StoreError::TimeLimit(error) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "TimeLimit", error.to_string())
             }
-            StoreError::Database(_) | StoreError::Unusable(_) => {
+            StoreError::Database(_) | StoreError::Reading(_) | StoreError::Unusable(_) => {
                 tracing::error!(%error, "The store could not be read.");
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use sqlx::{Error, PgPool, Postgres, QueryBuilder, Row, Transaction, TypeInfo, ValueRef, postgres::PgRow};
+use sqlx::{Error, PgPool, Postgres, Row, Transaction, TypeInfo, ValueRef, postgres::PgRow};
 use tokio::time::timeout;
 
 use super::SNAPSHOT;
 use crate::{
-    query::{Dialect, Stop, Waiting},
+    query::{Dialect, Sql, Stop, Waiting},
     store::{
         StoreError,
         read::{self, Values},
@@ -40,10 +40,10 @@ impl Snapshot {
     /// Tells the server how long the next statement may take, which also ends one that nobody waits for.
     async fn bound(&mut self) -> Result<(), StoreError> {
         let left = self.stop.left().unwrap_or(UNBOUND).min(UNBOUND);
-        let mut sql = QueryBuilder::<Postgres>::new("SELECT set_config('statement_timeout', ");
+        let mut sql = Sql::<Postgres>::new("SELECT set_config('statement_timeout', ");
         Postgres::text(&mut sql, format!("{}ms", left.as_millis().max(1)));
         sql.push(", true)");
-        sql.build().execute(&mut *self.transaction).await?;
+        Postgres::query(sql).execute(&mut *self.transaction).await?;
         Ok(())
     }
 }
@@ -57,7 +57,7 @@ impl read::Snapshot for Snapshot {
 
     async fn each(
         &mut self,
-        mut sql: QueryBuilder<Postgres>,
+        sql: Sql<Postgres>,
         mut visit: impl FnMut(&PgRow) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
         self.stop.check()?;
@@ -65,7 +65,7 @@ impl read::Snapshot for Snapshot {
             self.bound().await?;
         }
         let (stop, transaction) = (self.stop.clone(), &mut *self.transaction);
-        let mut rows = sql.build().persistent(false).fetch(transaction);
+        let mut rows = Postgres::query(sql).fetch(transaction);
         loop {
             // The server keeps to the time, too; this is for one that does not answer at all.
             let next = timeout(

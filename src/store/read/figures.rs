@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::{Figures, Filter, TimeRange, VersionFigures, failure_rate_basis_points},
-    query::{micros_range, push_runs_order, push_runs_where},
+    query::{Sql, micros_range, push_runs_order, push_runs_where},
     store::{StoreError, optional_time},
 };
 
@@ -155,7 +155,7 @@ pub async fn of_versions<S: Snapshot>(
 }
 
 /// Appends `text`, the numbers and the closing bracket.
-pub(super) fn push_ids<S: Snapshot>(statement: &mut sqlx::QueryBuilder<S::DB>, text: &str, ids: &[i64]) {
+pub(super) fn push_ids<S: Snapshot>(statement: &mut Sql<S::DB>, text: &str, ids: &[i64]) {
     statement.push(text);
     for (n, id) in ids.iter().enumerate() {
         push::<S>(statement, if n > 0 { ", " } else { "" }, *id);

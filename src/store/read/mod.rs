@@ -10,10 +10,8 @@ mod series;
 mod tail;
 mod tally;
 
-use sqlx::QueryBuilder;
-
 use super::StoreError;
-use crate::query::{Dialect, Stop};
+use crate::query::{Dialect, Sql, Stop};
 
 pub use failures::failures;
 pub use figures::{lifetime, of_versions, window};
@@ -33,7 +31,7 @@ pub trait Snapshot: Send {
     /// Shows the rows that a statement finds, one after the other. [`StoreError::TimeLimit`] once it is time to stop.
     fn each(
         &mut self,
-        sql: QueryBuilder<Self::DB>,
+        sql: Sql<Self::DB>,
         visit: impl FnMut(&Self::Row) -> Result<(), StoreError> + Send,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -71,12 +69,12 @@ fn absent(at: usize) -> StoreError {
 }
 
 /// A statement that begins with `text`.
-fn sql<S: Snapshot>(text: &str) -> QueryBuilder<S::DB> {
-    QueryBuilder::new(text)
+fn sql<S: Snapshot>(text: &str) -> Sql<S::DB> {
+    Sql::new(text)
 }
 
 /// Appends `text` and a number.
-fn push<S: Snapshot>(sql: &mut QueryBuilder<S::DB>, text: &str, number: i64) {
+fn push<S: Snapshot>(sql: &mut Sql<S::DB>, text: &str, number: i64) {
     sql.push(text);
     S::DB::number(sql, number);
 }

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
-use sqlx::QueryBuilder;
 
 use super::{Snapshot, Values, limit, push, sql};
 use crate::{
     model::{Count, Run, RunDetail, RunError, RunStatus, SourceType},
-    query::{Dialect, hint, micros_range, push_runs_order, push_runs_where},
+    query::{Dialect, Sql, hint, micros_range, push_runs_order, push_runs_where},
     store::{Page, RunCursor, RunParts, RunQuery, StoreError, optional_time, payload, storable, time},
 };
 
 /// What a run is made of.
-fn columns<S: Snapshot>(hint: &str) -> QueryBuilder<S::DB> {
+fn columns<S: Snapshot>(hint: &str) -> Sql<S::DB> {
     let mut statement = sql::<S>(
         "SELECT r.payload, r.run_id, r.status, r.reason, r.version, p.deployment_id, r.response_time, r.function, \
          r.executed_at, r.finished_at, r.source_type, r.source, r.traceparent FROM runs r",
@@ -25,7 +24,7 @@ fn columns<S: Snapshot>(hint: &str) -> QueryBuilder<S::DB> {
 }
 
 /// What a list shows of a run, with no look at any other table.
-fn listed_columns<S: Snapshot>(hint: &str) -> QueryBuilder<S::DB> {
+fn listed_columns<S: Snapshot>(hint: &str) -> Sql<S::DB> {
     let mut statement = sql::<S>(
         "SELECT r.run_id, r.status, r.version, r.response_time, r.function, r.executed_at, r.source_type, r.source \
          FROM runs r",

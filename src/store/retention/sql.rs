@@ -1,9 +1,9 @@
 //! Statements that mean the same on every backend, and what runs them.
 
-use sqlx::{PgConnection, QueryBuilder, Sqlite, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{PgConnection, Row, Sqlite, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
 
 use crate::{
-    query::Dialect,
+    query::{Dialect, Sql},
     segment::Segment,
     store::{
         StoreError, postgres,
@@ -22,15 +22,12 @@ pub trait Write: Send {
     type Row: Values;
 
     /// Runs a statement; says how many rows it changed.
-    fn execute(
-        &mut self,
-        sql: QueryBuilder<Self::DB>,
-    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn execute(&mut self, sql: Sql<Self::DB>) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Shows the rows that a statement returns, one after the other.
     fn each(
         &mut self,
-        sql: QueryBuilder<Self::DB>,
+        sql: Sql<Self::DB>,
         visit: impl FnMut(&Self::Row) -> Result<(), StoreError> + Send,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -54,17 +51,17 @@ macro_rules! writing {
             type DB = $database;
             type Row = $row;
 
-            async fn execute(&mut self, mut sql: QueryBuilder<$database>) -> Result<u64, StoreError> {
-                let done = sql.build().persistent(false).execute(&mut *self.0).await?;
+            async fn execute(&mut self, sql: Sql<$database>) -> Result<u64, StoreError> {
+                let done = <$database>::query(sql).execute(&mut *self.0).await?;
                 Ok(done.rows_affected())
             }
 
             async fn each(
                 &mut self,
-                mut sql: QueryBuilder<$database>,
+                sql: Sql<$database>,
                 mut visit: impl FnMut(&$row) -> Result<(), StoreError> + Send,
             ) -> Result<(), StoreError> {
-                let mut rows = sql.build().persistent(false).fetch(&mut *self.0);
+                let mut rows = <$database>::query(sql).fetch(&mut *self.0);
                 while let Some(row) = rows.try_next().await? {
                     visit(&row)?;
                 }
@@ -87,19 +84,33 @@ macro_rules! writing {
 writing!(SqliteConnection, Sqlite, SqliteRow, sqlite::insert_segment);
 writing!(PgConnection, Postgres, PgRow, postgres::insert_segment);
 
+impl Values for SqliteRow {
+    fn optional_number(&self, at: usize) -> Result<Option<i64>, StoreError> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn optional_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn optional_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.try_get(at)?)
+    }
+}
+
 /// A statement that begins with `text`.
-pub fn sql<DB: Dialect>(text: impl Into<String>) -> QueryBuilder<DB> {
-    QueryBuilder::new(text.into())
+pub fn sql<DB: Dialect>(text: impl Into<String>) -> Sql<DB> {
+    Sql::new(text)
 }
 
 /// Appends `text` and a number.
-pub fn push<DB: Dialect>(sql: &mut QueryBuilder<DB>, text: &str, number: i64) {
+pub fn push<DB: Dialect>(sql: &mut Sql<DB>, text: &str, number: i64) {
     sql.push(text);
     DB::number(sql, number);
 }
 
 /// Appends numbers, separated by commas, and the closing bracket.
-pub fn push_list<DB: Dialect>(sql: &mut QueryBuilder<DB>, numbers: impl IntoIterator<Item = i64>) {
+pub fn push_list<DB: Dialect>(sql: &mut Sql<DB>, numbers: impl IntoIterator<Item = i64>) {
     for (n, number) in numbers.into_iter().enumerate() {
         push(sql, if n > 0 { ", " } else { "" }, number);
     }
@@ -107,7 +118,7 @@ pub fn push_list<DB: Dialect>(sql: &mut QueryBuilder<DB>, numbers: impl IntoIter
 }
 
 /// Appends texts, separated by commas, and the closing bracket.
-pub fn push_texts<DB: Dialect>(sql: &mut QueryBuilder<DB>, texts: &[String]) {
+pub fn push_texts<DB: Dialect>(sql: &mut Sql<DB>, texts: &[String]) {
     for (n, text) in texts.iter().enumerate() {
         if n > 0 {
             sql.push(", ");
@@ -118,7 +129,7 @@ pub fn push_texts<DB: Dialect>(sql: &mut QueryBuilder<DB>, texts: &[String]) {
 }
 
 /// Appends a number or NULL.
-pub fn push_optional<DB: Dialect>(sql: &mut QueryBuilder<DB>, text: &str, number: Option<i64>) {
+pub fn push_optional<DB: Dialect>(sql: &mut Sql<DB>, text: &str, number: Option<i64>) {
     match number {
         Some(number) => push(sql, text, number),
         None => {
@@ -130,7 +141,7 @@ pub fn push_optional<DB: Dialect>(sql: &mut QueryBuilder<DB>, text: &str, number
 /// The numbers in the first row of what a statement finds, `N` columns of it.
 pub async fn first<S: Snapshot, const N: usize>(
     snapshot: &mut S,
-    sql: QueryBuilder<S::DB>,
+    sql: Sql<S::DB>,
 ) -> Result<Option<[Option<i64>; N]>, StoreError> {
     let mut found = None;
     snapshot

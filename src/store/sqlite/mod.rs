@@ -7,6 +7,8 @@ mod append;
 mod gaps;
 mod merge;
 mod open;
+mod packed;
+mod readers;
 mod retention;
 mod rollups;
 mod runs_read;
@@ -34,7 +36,7 @@ use tokio::{
 };
 
 pub(super) use self::segments::insert as insert_segment;
-use self::{open::Opened, snapshot::Snapshot, writer::Writer};
+use self::{open::Opened, readers::Readers, snapshot::Snapshot, writer::Writer};
 use super::{
     Append, AppendOutcome, CloseRuns, LogCursor, LogPosition, LogQuery, Page, PodRecord, RunCursor, RunQuery,
     SeriesQuery, SettlePod, Store, StoreError, StoreSnapshot, StreamCheckpoint, StreamProgress, Tail,
@@ -65,11 +67,14 @@ pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
     writer: Writer,
+    /// For what the store does by itself.
     readers: SqlitePool,
+    /// For those who ask.
+    queries: Readers,
     /// For what ingest needs to know: it must not wait for queries.
     lookups: SqlitePool,
     /// For those who read at length.
-    snapshots: SqlitePool,
+    snapshots: Readers,
     /// KiB of batches that may wait for their commit.
     room: Semaphore,
     changes: Changes,
@@ -88,6 +93,7 @@ impl SqliteStore {
             writer,
             writing,
             readers,
+            queries,
             lookups,
             snapshots,
         } = open::open(path).await?;
@@ -96,6 +102,7 @@ impl SqliteStore {
         let inner = Arc::new(Inner {
             writer: Writer::start(writer, writing, Arc::clone(&lock)),
             readers,
+            queries,
             lookups,
             snapshots,
             room: Semaphore::new(ROOM_KIB as usize),
@@ -147,7 +154,7 @@ impl Inner {
 
     /// What queries are answered from.
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Snapshot::begin(&self.readers).await
+        Snapshot::begin(&self.queries).await
     }
 
     /// The owners of the streams of appends, in their order.
@@ -517,6 +524,7 @@ impl Store for SqliteStore {
         self.0.writer.close().await;
         self.0.readers.close().await;
         self.0.lookups.close().await;
-        self.0.snapshots.close().await;
+        self.0.snapshots.close();
+        self.0.queries.close();
     }
 }

@@ -15,6 +15,7 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep};
 
+use super::readers::Readers;
 use crate::store::{SNAPSHOTS, StoreError};
 
 /// The oldest SQLite that does not damage a WAL shared by several connections (sqlite.org/wal.html#walresetbug).
@@ -22,11 +23,9 @@ const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 /// Pages in the write-ahead log until they are written back, 16 MiB: each time costs two more syncs of the disk.
 const CHECKPOINT_PAGES: u32 = 4_096;
 /// For queries.
-const READERS: u32 = 4;
-/// Rows that SQLite's thread may be ahead of who reads a snapshot; with few, the two wait for each other all the time.
-const SNAPSHOT_ROWS_AHEAD: usize = 1_024;
-/// A connection for snapshots that nobody needs is closed then.
-const SNAPSHOT_IDLE: Duration = Duration::from_mins(1);
+const QUERIES: u32 = 4;
+/// For what the store does by itself: merging, indexing, and short lists.
+const READERS: u32 = 3;
 const LOOKUPS: u32 = 2;
 /// Pages that the writing connection keeps, at most.
 const WRITER_CACHE_KIB: u32 = 16 << 10;
@@ -42,12 +41,14 @@ pub struct Opened {
     pub writer: SqliteConnection,
     /// How to make it anew.
     pub writing: SqliteConnectOptions,
-    /// Those that answer queries, which may take long.
+    /// Those of merging and whatever else the store does by itself.
     pub readers: SqlitePool,
+    /// Those that answer queries, which may take long.
+    pub queries: Readers,
     /// Those that look up what writing needs, which must not wait for queries.
     pub lookups: SqlitePool,
     /// For [`crate::store::StoreSnapshot`]s, one each.
-    pub snapshots: SqlitePool,
+    pub snapshots: Readers,
 }
 
 /// Opens the database at `path`, made and migrated as needed.
@@ -86,20 +87,7 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
     setup.close().await;
     let writer = writing.connect().await?;
     let reading = common.read_only(true);
-    let pool = |connections| {
-        SqlitePoolOptions::new()
-            .max_connections(connections)
-            // A query may have left behind what stops it when its time is over.
-            .after_release(|connection, _| {
-                Box::pin(async move {
-                    connection.lock_handle().await?.remove_progress_handler();
-                    Ok(true)
-                })
-            })
-    };
-    let snapshots = pool(SNAPSHOTS)
-        .idle_timeout(SNAPSHOT_IDLE)
-        .connect_lazy_with(reading.clone().row_buffer_size(SNAPSHOT_ROWS_AHEAD));
+    let pool = |connections| SqlitePoolOptions::new().max_connections(connections);
     let readers = pool(READERS).connect_with(reading.clone()).await?;
     let lookups = pool(LOOKUPS).connect_with(reading).await?;
     Ok(Opened {
@@ -107,8 +95,9 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
         writer,
         writing,
         readers,
+        queries: Readers::new(path, QUERIES),
         lookups,
-        snapshots,
+        snapshots: Readers::new(path, SNAPSHOTS),
     })
 }
 
