@@ -194,6 +194,20 @@ async fn reason_of(script: &Script, function: &str, end: impl AsyncFnOnce()) -> 
     ended["reason"].as_str().unwrap().to_owned()
 }
 
+async fn can_be_called_again(script: &Script) {
+    script.wait_for_phase("Deployed").await;
+    let what = "the script can be called again";
+    eventually(what, Duration::from_secs(60), || async {
+        let ready = script.object().await["status"]["conditions"].to_string();
+        if ready.contains("serves with 1 pod") {
+            Ok(())
+        } else {
+            Err(ready)
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_end_with_their_pod_have_its_reason_within_a_minute() {
     let script = Script::new("reasons", "doomed").await;
@@ -213,23 +227,37 @@ def hangs():
     script
         .deploy(main, json!({"resources": limits, "timeoutSeconds": 120}))
         .await;
+    let label = format!("scriptscope.dev/script={}", script.name);
     assert_eq!(reason_of(&script, "eats", async || {}).await, "OOMKilled");
-    script.wait_for_phase("Deployed").await;
-    eventually(
-        "the script can be called again",
-        Duration::from_secs(60),
-        || async {
-            let ready = script.object().await["status"]["conditions"].to_string();
-            if ready.contains("serves with 1 pod") {
-                Ok(())
-            } else {
-                Err(ready)
-            }
-        },
-    )
-    .await;
+    can_be_called_again(&script).await;
+    // What `kubectl drain --grace-period=3` asks for.
+    let evict = async || {
+        let pod = kubectl(&[
+            "-n",
+            &script.namespace,
+            "get",
+            "pods",
+            "-l",
+            &label,
+            "-o",
+            "jsonpath={.items[0].metadata.name}",
+        ])
+        .await;
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": script.namespace},
+            "deleteOptions": {"gracePeriodSeconds": 3}
+        });
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", script.namespace);
+        try_kubectl(
+            &["create", "--raw", &path, "-f", "-"],
+            Some(&eviction.to_string()),
+        )
+        .await
+        .unwrap();
+    };
+    assert_eq!(reason_of(&script, "hangs", evict).await, "Evicted");
+    can_be_called_again(&script).await;
     let kill = async || {
-        let label = format!("scriptscope.dev/script={}", script.name);
         let namespace = script.namespace.as_str();
         kubectl(&[
             "-n",

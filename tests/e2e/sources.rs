@@ -168,6 +168,45 @@ async fn an_archive_is_deployed_with_its_packages_and_its_next_one_is_a_version(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_archive_is_deployed_with_its_packages() {
+    let script = Script::new("nodepkg", "balance-node").await;
+    let package = tgz(&[
+        (
+            "package.json",
+            br#"{"name": "greeting", "version": "1.0.0", "main": "greeting.js"}"#,
+        ),
+        ("greeting.js", b"module.exports.word = 'hello';\n"),
+    ]);
+    let manifest = br#"{"dependencies": {"greeting": "file:greeting-1.0.0.tgz"}}"#;
+    let project = tgz(&[
+        (
+            "main.js",
+            b"const greeting = require('greeting');\nmodule.exports.check = () => greeting.word;\n",
+        ),
+        ("package.json", manifest),
+        ("greeting-1.0.0.tgz", &package),
+    ]);
+    let missing = tgz(&[
+        ("main.js", b"module.exports.check = () => 1;\n"),
+        ("package.json", manifest),
+    ]);
+    let files = serve(&script, &[("1.tgz", &project), ("2.tgz", &missing)]).await;
+    let node = |name: &str, sha256: &str| {
+        let mut spec = from_archive(&format!("{files}/{name}"), sha256);
+        spec["runtime"] = json!("node");
+        spec
+    };
+    script.deploy("", node("1.tgz", &sha256(&project))).await;
+    let answer = script.call("check", json!({})).await;
+    assert_eq!(answer.body["result"], "hello", "{answer:?}");
+
+    // npm's own words say what is missing.
+    let (word, reason) = failure(&script, &node("2.tgz", &sha256(&missing))).await;
+    assert_eq!(word, "DependenciesFailed");
+    assert!(reason.contains("greeting-1.0.0.tgz"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_without_the_entry_point_or_out_of_reach_says_so() {
     let script = Script::new("noentry", "lost").await;
     let project = tgz(&[("app.py", b"")]);

@@ -8,6 +8,7 @@ PYTHON_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,ca-certificates,pyt
 
 NODE_PACKAGES=base-files,dash,coreutils,grep,sed,tar,libc6,libstdc++6,ca-certificates
 NODE_VERSION=24.21.0                    # Debian 12 has none that is new enough, so it comes from a package of npm's
+NPM_VERSION=11.6.2
 
 # The release whose packages are used, and the host's own apt sources for it.
 apt_suite() { (. /etc/os-release && printf '%s' "${VERSION_CODENAME:?the release has no code name}"); }
@@ -40,6 +41,18 @@ node_binary() {
   archive=$(cd "$folder" && npm pack --silent --ignore-scripts "$package") || die "npm could not fetch $package"
   tar -xzf "$folder/$archive" -C "$folder" --strip-components=2 package/bin/node
   rm "$folder/$archive"
+}
+
+# npm_layer OUT.tar FOLDER: npm itself, where the image of Node's own makers has it.
+npm_layer() {
+  local out=$1 folder=$2 archive modules=$2/usr/local/lib/node_modules/npm
+  mkdir -p "$modules" "$folder/usr/local/bin"
+  archive=$(cd "$folder" && npm pack --silent --ignore-scripts "npm@$NPM_VERSION") || die "npm could not fetch itself"
+  tar -xzf "$folder/$archive" -C "$modules" --strip-components=1
+  rm -r "$folder/$archive" "$modules/docs" "$modules/man"
+  chmod 755 "$modules/bin/npm-cli.js"
+  ln -s ../lib/node_modules/npm/bin/npm-cli.js "$folder/usr/local/bin/npm"
+  tar -cf "$out" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 -C "$folder" usr
 }
 
 node_arch() { case $(uname -m) in x86_64) echo x64 ;; aarch64) echo arm64 ;; *) die "no Node for $(uname -m)" ;; esac; }
@@ -108,8 +121,9 @@ make_images() {
   rootfs "$part/node.layer.tar" "$NODE_PACKAGES"
   node_binary "$part/node"
   layer "$part/node.binary.tar" "$part/node/node" /usr/local/bin/node
+  npm_layer "$part/node.npm.tar" "$part/npm"
   archive "$part/node.tar" "localhost/node:${NODE_VERSION%%.*}" '"Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],"Cmd":["node"]' \
-    "$part/node.layer.tar" "$part/node.binary.tar"
+    "$part/node.layer.tar" "$part/node.binary.tar" "$part/node.npm.tar"
   say "image  localhost/node:${NODE_VERSION%%.*} $(seconds_since "$began") s"
   # The same with a script in it.
   printf 'def word():\n    return "from the image"\n' >"$part/main.py"
@@ -117,6 +131,7 @@ make_images() {
   archive "$part/script.tar" localhost/script:1 '"Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],"Cmd":["python3"]' \
     "$part/python.layer.tar" "$part/script.layer"
   rm -rf "$part/pause.layer" "$part/python.layer.tar" "$part/node.layer.tar" "$part/node.binary.tar" "$part/node" \
+    "$part/node.npm.tar" "$part/npm" \
     "$part/script.layer" "$part/main.py"
   mv "$part" "$dir"
 }
