@@ -17,7 +17,7 @@ use crate::{
     store::Store,
 };
 
-use super::{ExportError, Plan, Table, format::Format, hex, writing::Pouring};
+use super::{ExportError, Plan, Table, disk::Steady, format::Format, hex, writing::Pouring};
 
 pub use super::writing::Progress;
 
@@ -179,7 +179,7 @@ impl ExportFolder {
         fs::create_dir_all(&folder).await?;
 
         let file = NewFile::create(&folder, &sidecar.file_name).await?;
-        let out = file.file.try_clone().await?.into_std().await;
+        let out = Steady::new(file.file.try_clone().await?.into_std().await);
         let report = |now| {
             progress(now);
             self.check_room()

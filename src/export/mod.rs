@@ -2,9 +2,11 @@
 
 pub mod columns;
 pub mod csv;
+mod disk;
 mod encode;
 pub mod file;
 pub mod format;
+mod live;
 pub mod pages;
 mod parquet;
 pub mod range;

@@ -14,6 +14,7 @@ use super::{
     ExportError, Plan,
     encode::{Encoder, Hashed},
     format::Format,
+    live::Live,
     rows::{PageSize, RowPages},
 };
 
@@ -34,7 +35,7 @@ pub struct Piece {
 
 /// The pieces of a file, in order.
 pub struct FilePages {
-    rows: RowPages<Arc<dyn Store>>,
+    rows: RowPages<Live>,
     written: Buffer,
     /// None once the file is complete.
     encoder: Option<Encoder<Buffer>>,
@@ -47,7 +48,7 @@ impl FilePages {
         let out = Hashed::new(written.clone(), Arc::new(AtomicU64::new(0)));
         let encoder = Encoder::new(format, plan.columns.clone(), out)?;
         Ok(Self {
-            rows: RowPages::new(store, plan, SIZE)?,
+            rows: RowPages::new(Live::new(store), plan, SIZE)?,
             written,
             encoder: Some(encoder),
         })

@@ -1,13 +1,10 @@
 //! The rows of a plan, read page by page, so that few are in memory.
 
 use async_trait::async_trait;
-use std::sync::Arc;
 
 use crate::{
     model::{LogLine, RunDetail},
-    store::{
-        LogCursor, LogQuery, Page, RowQuery, RunCursor, RunParts, RunQuery, Store, StoreError, StoreSnapshot,
-    },
+    store::{LogCursor, LogQuery, Page, RowQuery, RunCursor, RunParts, RunQuery, StoreError, StoreSnapshot},
 };
 
 use super::{ExportError, Plan, Table};
@@ -86,23 +83,6 @@ pub trait Source: Send {
     ) -> Result<Page<RunDetail, RunCursor>, StoreError>;
     /// A page of log lines.
     async fn lines(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError>;
-}
-
-/// The store as it is at the moment of each page: a row that comes late may be in a file or not. Never with payloads.
-#[async_trait]
-impl Source for Arc<dyn Store> {
-    async fn runs(
-        &mut self,
-        query: &RunQuery,
-        _: RunParts,
-    ) -> Result<Page<RunDetail, RunCursor>, StoreError> {
-        let page = Store::runs(&**self, query).await?;
-        Ok(page.map(RunDetail::from))
-    }
-
-    async fn lines(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
-        self.logs(query).await
-    }
 }
 
 /// The store as it was at one moment.

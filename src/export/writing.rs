@@ -45,12 +45,6 @@ pub trait Sink: Write + Send + 'static {
     fn close(self) -> io::Result<()>;
 }
 
-impl Sink for std::fs::File {
-    fn close(self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The rows of a plan as they are at this moment, whatever happens to them later.
 pub struct Pouring {
     pages: RowPages<Box<dyn crate::store::StoreSnapshot>>,

@@ -19,9 +19,13 @@ pub struct Cursor {
     range: Range<i64>,
     /// Row groups from 0 that were not read yet.
     groups: usize,
-    /// Batches of the row group that is being read; the last has the newest lines.
+    /// Batches of the row group that is being read, but for the one with the newest lines.
     batches: Vec<RecordBatch>,
-    /// Rows of the last batch that were not shown yet.
+    /// That one: lines of several segments often alternate, so its columns are looked up once.
+    columns: Option<Columns>,
+    /// Memory of both, in bytes.
+    batch_bytes: usize,
+    /// Rows of it that were not shown yet.
     rows: usize,
     head: Option<LineKey>,
 }
@@ -36,6 +40,8 @@ impl Cursor {
             body,
             range,
             batches: Vec::new(),
+            columns: None,
+            batch_bytes: 0,
             rows: 0,
             head: None,
         };
@@ -50,8 +56,7 @@ impl Cursor {
 
     /// Bytes of memory that are held.
     pub fn bytes(&self) -> usize {
-        let batches = self.batches.iter().map(RecordBatch::get_array_memory_size);
-        self.body.len() + batches.sum::<usize>()
+        self.body.len() + self.batch_bytes
     }
 
     /// Shows the lines that are newer than `end`, until `visit` breaks. A line that was shown is not shown again.
@@ -60,8 +65,7 @@ impl Cursor {
         end: Option<LineKey>,
         mut visit: impl FnMut(LineRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), SegmentError> {
-        while let (Some(batch), Some(_)) = (self.batches.last(), self.head) {
-            let columns = Columns::of(batch)?;
+        while let (Some(columns), Some(_)) = (&self.columns, self.head) {
             let mut flow = ControlFlow::Continue(());
             while flow.is_continue() && self.rows > 0 {
                 let key = columns.key(self.rows - 1);
@@ -72,6 +76,7 @@ impl Cursor {
                 if key.micros < self.range.start {
                     self.groups = 0;
                     self.batches.clear();
+                    self.columns = None;
                     self.head = None;
                     return Ok(());
                 }
@@ -90,8 +95,7 @@ impl Cursor {
     fn find_head(&mut self) -> Result<(), SegmentError> {
         self.head = None;
         loop {
-            if let Some(batch) = self.batches.last() {
-                let columns = Columns::of(batch)?;
+            if let Some(columns) = &self.columns {
                 while self.rows > 0 {
                     let key = columns.key(self.rows - 1);
                     if self.range.contains(&key.micros) {
@@ -100,13 +104,16 @@ impl Cursor {
                     }
                     self.rows -= 1;
                 }
-                self.batches.pop();
-                self.rows = self.batches.last().map_or(0, RecordBatch::num_rows);
+                self.columns = None;
+            } else if let Some(batch) = self.batches.pop() {
+                let columns = Columns::of(&batch)?;
+                self.rows = columns.len();
+                self.columns = Some(columns);
             } else if self.groups > 0 {
                 self.groups -= 1;
                 if overlaps(self.metadata.metadata().row_group(self.groups), &self.range) {
                     self.batches = read_group(&self.body, &self.metadata, self.groups)?;
-                    self.rows = self.batches.last().map_or(0, RecordBatch::num_rows);
+                    self.batch_bytes = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
                 }
             } else {
                 return Ok(());

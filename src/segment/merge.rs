@@ -1,6 +1,5 @@
 //! Several segments to one.
 
-use arrow_array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -8,20 +7,19 @@ use super::{LineRef, ROWS_PER_GROUP, Segment, SegmentError, encode, scan::Column
 
 /// The lines of all bodies as one segment; none where there is no line.
 pub fn merge(bodies: &[Bytes]) -> Result<Option<Segment>, SegmentError> {
-    let mut batches: Vec<RecordBatch> = Vec::new();
+    let mut batches: Vec<Columns> = Vec::new();
     for body in bodies {
         let reader = ParquetRecordBatchReaderBuilder::try_new(body.clone())?
             .with_batch_size(ROWS_PER_GROUP)
             .build()?;
         for batch in reader {
-            batches.push(batch?);
+            batches.push(Columns::of(&batch?)?);
         }
     }
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let rows = batches.iter().map(Columns::len).sum();
     let mut lines: Vec<LineRef<'_>> = Vec::with_capacity(rows);
-    for batch in &batches {
-        let columns = Columns::of(batch)?;
-        for row in 0..batch.num_rows() {
+    for columns in &batches {
+        for row in 0..columns.len() {
             lines.push(columns.line(row)?);
         }
     }

@@ -154,15 +154,17 @@ pub(super) fn overlaps(group: &RowGroupMetaData, range: &Range<i64>) -> bool {
     }
 }
 
-pub(super) struct Columns<'a> {
-    timestamp: &'a TimestampMicrosecondArray,
-    stream: &'a Int64Array,
-    offset: &'a Int64Array,
-    index: &'a Int32Array,
-    level: &'a StringArray,
-    run_id: &'a StringArray,
-    message: &'a StringArray,
-    attributes: &'a StringArray,
+/// The columns of a batch of lines. They share its memory.
+#[derive(Debug)]
+pub(super) struct Columns {
+    timestamp: TimestampMicrosecondArray,
+    stream: Int64Array,
+    offset: Int64Array,
+    index: Int32Array,
+    level: StringArray,
+    run_id: StringArray,
+    message: StringArray,
+    attributes: StringArray,
 }
 
 fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, SegmentError> {
@@ -170,6 +172,10 @@ fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<
         .column_by_name(name)
         .and_then(|array| array.as_any().downcast_ref())
         .ok_or(SegmentError::Column(name))
+}
+
+fn shared<T: Clone + 'static>(batch: &RecordBatch, name: &'static str) -> Result<T, SegmentError> {
+    column::<T>(batch, name).cloned()
 }
 
 fn optional(array: &StringArray, row: usize) -> Option<&str> {
@@ -183,18 +189,23 @@ fn level(name: &str) -> Result<LogLevel, SegmentError> {
         .ok_or_else(|| SegmentError::Level(name.to_owned()))
 }
 
-impl<'a> Columns<'a> {
-    pub(super) fn of(batch: &'a RecordBatch) -> Result<Self, SegmentError> {
+impl Columns {
+    pub(super) fn of(batch: &RecordBatch) -> Result<Self, SegmentError> {
         Ok(Self {
-            timestamp: column(batch, "timestamp")?,
-            stream: column(batch, "stream")?,
-            offset: column(batch, "offset")?,
-            index: column(batch, "index")?,
-            level: column(batch, "level")?,
-            run_id: column(batch, "run_id")?,
-            message: column(batch, "message")?,
-            attributes: column(batch, "attributes")?,
+            timestamp: shared(batch, "timestamp")?,
+            stream: shared(batch, "stream")?,
+            offset: shared(batch, "offset")?,
+            index: shared(batch, "index")?,
+            level: shared(batch, "level")?,
+            run_id: shared(batch, "run_id")?,
+            message: shared(batch, "message")?,
+            attributes: shared(batch, "attributes")?,
         })
+    }
+
+    /// How many lines there are.
+    pub(super) fn len(&self) -> usize {
+        self.timestamp.len()
     }
 
     pub(super) fn key(&self, row: usize) -> LineKey {
@@ -208,14 +219,14 @@ impl<'a> Columns<'a> {
         }
     }
 
-    pub(super) fn line(&self, row: usize) -> Result<LineRef<'a>, SegmentError> {
+    pub(super) fn line(&self, row: usize) -> Result<LineRef<'_>, SegmentError> {
         Ok(LineRef {
             key: self.key(row),
             level: level(self.level.value(row))?,
-            run_id: optional(self.run_id, row),
+            run_id: optional(&self.run_id, row),
             message: self.message.value(row),
             source: None,
-            attributes: optional(self.attributes, row),
+            attributes: optional(&self.attributes, row),
         })
     }
 }

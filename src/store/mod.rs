@@ -42,7 +42,7 @@ pub use retention::{
     Budget, Cutoffs, Keep, MaxBytes, OnDelete, Policy, Retained, Retention, RetentionError, SeenObject,
     Storage, Wish, fair_share,
 };
-pub use snapshot::{RunParts, SNAPSHOTS, StoreSnapshot};
+pub use snapshot::{DOWNLOAD_SNAPSHOTS, EXPORT_SNAPSHOTS, RunParts, SNAPSHOTS, StoreSnapshot};
 pub use tail::{LogPosition, Mark, Tail, TailQuery};
 
 /// A pod of a script, remembered longer than the cluster does.

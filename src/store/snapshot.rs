@@ -6,7 +6,11 @@ use super::{LogCursor, LogQuery, Page, RunCursor, RunQuery, StoreError};
 use crate::model::{LogLine, RunDetail};
 
 /// Snapshots that can be read at once; who wants a further one waits.
-pub const SNAPSHOTS: u32 = 6;
+pub const SNAPSHOTS: u32 = EXPORT_SNAPSHOTS + DOWNLOAD_SNAPSHOTS;
+/// Those of exports.
+pub const EXPORT_SNAPSHOTS: u32 = 6;
+/// Those of downloads, which can do without.
+pub const DOWNLOAD_SNAPSHOTS: u32 = 2;
 
 /// What is read of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,12 +19,12 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::SNAPSHOTS;
+use crate::store::EXPORT_SNAPSHOTS;
 
 /// Exports that have begun a short while ago.
 const SHORT_PLACES: usize = 2;
 /// Exports that take longer.
-const LONG_PLACES: usize = SNAPSHOTS as usize - SHORT_PLACES;
+const LONG_PLACES: usize = EXPORT_SNAPSHOTS as usize - SHORT_PLACES;
 /// Until then an export is short.
 const SHORT: Duration = Duration::from_secs(5);
 /// How many of one namespace wait where others wait.

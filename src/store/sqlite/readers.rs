@@ -19,7 +19,7 @@ use crate::store::StoreError;
 
 /// How long a reader waits for a lock, as while the write-ahead log is made anew.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A connection that nobody needed for so long is closed.
+/// A connection that nobody needed for so long is closed when another comes back.
 const IDLE: Duration = Duration::from_mins(1);
 
 /// As many connections at once as there are places; who comes later waits.
@@ -58,16 +58,14 @@ impl Readers {
         let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
         let readers = Arc::clone(&self.0);
         let known = readers.idle().pop();
-        let connection = match known {
-            Some((_, connection)) => connection,
-            None => {
-                let readers = Arc::clone(&readers);
-                task::spawn_blocking(move || open(&readers.path))
-                    .await
-                    .map_err(|_| {
-                        StoreError::Unusable("a database connection could not be opened".to_owned())
-                    })??
-            }
+        let connection = if let Some((_, connection)) = known {
+            connection
+        } else {
+            let readers = Arc::clone(&readers);
+            let lost = |_| StoreError::Unusable("a database connection could not be opened".to_owned());
+            task::spawn_blocking(move || open(&readers.path))
+                .await
+                .map_err(lost)??
         };
         Ok(Reader {
             connection: Some(connection),
