@@ -6,7 +6,7 @@ use super::{LogCursor, LogQuery, Page, RunCursor, RunQuery, StoreError};
 use crate::model::{LogLine, RunDetail};
 
 /// Snapshots that can be read at once; who wants a further one waits.
-pub const SNAPSHOTS: u32 = 6;
+pub const SNAPSHOTS: u32 = 24;
 
 /// What is read of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

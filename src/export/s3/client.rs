@@ -9,7 +9,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, builderstates::WantsSchemes};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -25,7 +25,14 @@ use rusty_s3::{
     },
     signing,
 };
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
+use tokio_rustls::rustls::{
+    self, ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
+};
 
 use super::{
     error::{Patience, S3Error, error_of},
@@ -63,24 +70,45 @@ pub struct S3Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 impl S3Http {
     /// Without the machine's certificates, where there are none: then only servers without TLS can be reached.
     pub fn new() -> Result<Self, rustls::Error> {
+        let with_roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(ring::default_provider());
+        Ok(Self::with(with_roots.or_else(|error| {
+            tracing::warn!(%error, "There are no certificates of authorities; S3 can be reached without TLS only.");
+            trusting(RootCertStore::empty())
+        })?))
+    }
+
+    /// Trusts these authorities (PEM) and no others; an error where there is none.
+    pub fn trusting(authorities: &[u8]) -> Result<Self, rustls::Error> {
+        let unreadable = |error: pem::Error| rustls::Error::General(error.to_string());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(authorities) {
+            roots.add(certificate.map_err(unreadable)?)?;
+        }
+        if roots.is_empty() {
+            return Err(unreadable(pem::Error::NoItemsFound));
+        }
+        Ok(Self::with(trusting(roots)?))
+    }
+
+    fn with(tls: HttpsConnectorBuilder<WantsSchemes>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
-        let provider = Arc::new(ring::default_provider());
-        let with_roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone());
-        let tls = with_roots.or_else(|error| {
-            tracing::warn!(%error, "There are no certificates of authorities; S3 can be reached without TLS only.");
-            let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-            let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-            Ok::<_, rustls::Error>(HttpsConnectorBuilder::new().with_tls_config(config))
-        })?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(tls.https_or_http().enable_http1().wrap_connector(tcp));
-        Ok(Self(client))
+        Self(client)
     }
+}
+
+fn trusting(roots: RootCertStore) -> Result<HttpsConnectorBuilder<WantsSchemes>, rustls::Error> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(HttpsConnectorBuilder::new().with_tls_config(config))
 }
 
 /// Bytes with the checksum that the server compares.

@@ -89,6 +89,15 @@ impl ExportContext {
         }
     }
 
+    /// The same, on a volume of which so many bytes are to stay free.
+    #[must_use]
+    pub fn keep_free(self, bytes: u64) -> Self {
+        Self {
+            folder: self.folder.keep_free(bytes),
+            ..self
+        }
+    }
+
     /// The same with another pause after the first failed attempt at a file.
     #[must_use]
     pub fn pause(self, pause: Duration) -> Self {

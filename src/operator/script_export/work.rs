@@ -221,7 +221,7 @@ impl Work<'_> {
         start: Timestamp,
         trouble: Option<&str>,
     ) -> Result<Result<Artifact, Refusal>, AttemptError> {
-        let _place = self.context.places.enter(&self.key.namespace).await;
+        let mut place = self.context.places.enter(&self.key.namespace).await;
         if !self.is_known(&plan.script).await? {
             return Ok(Err(Refusal {
                 reason: "ScriptNotFound",
@@ -253,7 +253,8 @@ impl Work<'_> {
         };
         let write = async {
             tokio::select! {
-                result = write => result,
+                result = place.work(write) => result,
+                // Not in turns: it holds what others wait for.
                 never = counting => match never {},
             }
         };

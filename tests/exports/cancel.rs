@@ -1,0 +1,88 @@
+//! Exports that nobody wants any more: within a second nothing is read or written for them, and nothing of them is left.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    bed::{Controller, LOGS_GZIP, folder, log_store, logs, until, until_written},
+    cluster::{Cluster, EVERYWHERE, export},
+    large_store,
+    s3_server::{S3Server, slow},
+};
+
+const LIMIT: Duration = Duration::from_secs(1);
+/// Takes ten seconds and more to write here, through gzip and without optimization.
+const LINES: i64 = 60_000;
+
+/// Whether this process has a file open below the folder, be it removed.
+fn is_open(data: &std::path::Path) -> bool {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap();
+    let exports = data.join("exports");
+    files
+        .flatten()
+        .any(|file| std::fs::read_link(file.path()).is_ok_and(|path| path.starts_with(&exports)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_on_the_volume_is_gone_within_a_second() {
+    let data = tempfile::tempdir().unwrap();
+    let store = log_store(LINES, &data).await;
+    let gzip = logs(&json!({"compression": "Gzip"}));
+    let cluster = Cluster::new(EVERYWHERE, Vec::new());
+    let controller = Controller::start(&cluster, store, &data);
+    for name in ["cancelled", "deleted"] {
+        cluster.create(export(name, &gzip, Value::Null));
+        until_written(data.path(), name, LOGS_GZIP).await;
+        let began = Instant::now();
+        if name == "cancelled" {
+            cluster.edit(name, |spec| spec["cancelled"] = json!(true));
+            cluster.until("the end", |c| c.has_ended(name)).await;
+            assert_eq!(cluster.status(name)["phase"], "Cancelled");
+        } else {
+            cluster.delete(name);
+            until("the removal", || !folder(data.path(), name).exists()).await;
+        }
+        assert!(!folder(data.path(), name).exists());
+        until("the end of the writing", || !is_open(data.path())).await;
+        let took = began.elapsed();
+        assert!(took < LIMIT, "{name}: {took:?}");
+        println!("{name}: {took:?}");
+    }
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_to_a_slow_server_is_gone_within_a_second() {
+    let data = tempfile::tempdir().unwrap();
+    let server = S3Server::start().await;
+    // A quarter of a second for each answer, and a second for each megabyte.
+    let slow = slow(server.address, Duration::from_millis(250)).await;
+    let to = |prefix: &str| {
+        json!({"scriptRef": {"name": "pay"}, "data": "Runs", "destination": S3Server::destination(slow, prefix)})
+    };
+    let cluster = Cluster::new(EVERYWHERE, Vec::new());
+    let secret = S3Server::secret();
+    cluster.secrets.lock().unwrap().insert("s3".into(), secret);
+    let controller = Controller::start(&cluster, large_store(&data).await, &data);
+    for name in ["cancelled", "deleted"] {
+        cluster.create(export(name, &to(name), Value::Null));
+        server.until_uploads(1).await;
+        // Amid a part.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let began = Instant::now();
+        if name == "cancelled" {
+            cluster.edit(name, |spec| spec["cancelled"] = json!(true));
+            cluster.until("the end", |c| c.has_ended(name)).await;
+            assert_eq!(cluster.status(name)["phase"], "Cancelled");
+        } else {
+            cluster.delete(name);
+        }
+        server.until_uploads(0).await;
+        let took = began.elapsed();
+        assert!(took < LIMIT, "{name}: {took:?}");
+        println!("{name}: {took:?}");
+    }
+    assert_eq!(server.keys().await, Vec::<String>::new());
+    controller.stop().await;
+}
