@@ -9,6 +9,8 @@ mod faults;
 mod files;
 mod kill;
 mod read_back;
+#[path = "../common/read_back.rs"]
+mod read_back_with;
 #[path = "../common/rows.rs"]
 mod rows;
 mod s3;

@@ -1,6 +1,6 @@
 //! Exported files, opened with what people open them with: pandas and `DuckDB` see the rows of the REST API.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use scriptscope::{
@@ -13,9 +13,8 @@ use scriptscope::{
     model::{LogId, LogLevel, LogLine, Run, RunStatus, ScriptKey, SourceType},
     store::Store,
 };
-use serde_json::Value;
 
-use crate::{key, plan, rows::Rows, site::Site};
+use crate::{key, plan, read_back_with::read_back, rows::Rows, site::Site};
 
 /// What is hard to put into a file, and to get out of it.
 const AWKWARD: &[&str] = &[
@@ -115,23 +114,6 @@ fn rows() -> Rows {
         ));
     }
     rows
-}
-
-/// Fails where pandas or `DuckDB` reads other rows than these out of the files.
-fn read_back(rows: &Value, files: &[impl AsRef<Path>]) {
-    let scratch = tempfile::tempdir().unwrap();
-    let path = scratch.path().join("rows.json");
-    std::fs::write(&path, rows.to_string()).unwrap();
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exports/read_back"))
-        .arg(&path)
-        .args(files.iter().map(AsRef::as_ref))
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 async fn files(data: &Path, store: &Arc<dyn Store>, table: Table, columns: &[&str]) -> Vec<std::path::PathBuf> {

@@ -1,7 +1,7 @@
 //! A real S3 server (versitygw, see `make deps-test`) in a folder of its own, and what a test asks it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -45,8 +45,8 @@ impl Drop for Process {
 }
 
 /// An address that nobody else binds meanwhile: the system gives out ports in turn.
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+fn free_address(ip: IpAddr) -> SocketAddr {
+    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
@@ -71,11 +71,16 @@ fn serve(folder: &Path, address: SocketAddr, options: &[(&str, PathBuf)]) -> Pro
 impl S3Server {
     /// With a bucket `reports`.
     pub async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at an address of this machine.
+    pub async fn start_at(ip: IpAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["data", "meta"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let address = free_address();
+        let address = free_address(ip);
         let process = serve(folder.path(), address, &[]);
         let endpoint = format!("http://{address}").parse().unwrap();
         let server = Self {
@@ -106,7 +111,7 @@ impl S3Server {
         let paths = ["certificate", "key"].map(|name| self.folder.path().join(name));
         std::fs::write(&paths[0], pair.cert.pem()).unwrap();
         std::fs::write(&paths[1], pair.signing_key.serialize_pem()).unwrap();
-        let address = free_address();
+        let address = free_address(Ipv4Addr::LOCALHOST.into());
         let [certificate, key] = paths;
         let process = serve(
             self.folder.path(),
@@ -281,7 +286,7 @@ impl Gate {
 
 /// Stands in front of a server that is far away: what it says takes so long, and it takes little at once.
 pub async fn slow(server: SocketAddr, latency: Duration) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind((server.ip(), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
