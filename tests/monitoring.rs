@@ -1,6 +1,9 @@
 //! A real Prometheus reads what the operator serves: every panel of the dashboards and every alert finds data there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+#[path = "common/anybody.rs"]
+mod anybody;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -11,12 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use scriptscope::{
     ingest::{
-        AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge, router,
+        Ingest, router,
         wire::{BATCHES_PATH, Chunk, ChunkHeader, GapReason, StreamKey, encode_batch},
     },
     metrics::Metrics,
@@ -27,30 +29,12 @@ use scriptscope::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use anybody::{AnyAgent, NoOthers};
+
 /// How long Prometheus may take to have read everything.
 const PATIENCE: Duration = Duration::from_mins(1);
 const SHOP: &str = "shop";
 const PAY: &str = "pay";
-
-struct AnyAgent;
-
-#[async_trait]
-impl AgentAuthenticator for AnyAgent {
-    async fn authenticate(&self, _: &str) -> Result<AgentIdentity, AuthError> {
-        Ok(AgentIdentity {
-            name: "agent".to_owned(),
-            node: None,
-        })
-    }
-}
-
-struct NoOthers;
-
-impl PodDirectory for NoOthers {
-    fn knows(&self, _: &str, _: &str) -> PodKnowledge {
-        PodKnowledge::Unseen
-    }
-}
 
 /// The operator's ingest, store and metrics, and what is printed and done there.
 struct Operator {

@@ -152,15 +152,7 @@ impl S3Server {
     /// Keys of all objects.
     pub async fn keys(&self) -> Vec<String> {
         let url = self.bucket.list_objects_v2(Some(&self.credentials)).sign(SIGNED);
-        let text = self
-            .http
-            .get(url.as_str())
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = text_of(self.http.get(url.as_str())).await;
         let list = rusty_s3::actions::ListObjectsV2::parse_response(&text).unwrap();
         list.contents.into_iter().map(|object| object.key).collect()
     }
@@ -168,15 +160,7 @@ impl S3Server {
     /// Begins an upload and leaves it.
     pub async fn begin(&self, key: &str) -> String {
         let url = CreateMultipartUpload::new(&self.bucket, Some(&self.credentials), key).sign(SIGNED);
-        let text = self
-            .http
-            .post(url.as_str())
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = text_of(self.http.post(url.as_str())).await;
         let id = CreateMultipartUpload::parse_response(&text)
             .unwrap()
             .upload_id()
@@ -325,4 +309,8 @@ async fn copy_late(
         }
         to.write_all(&piece[..taken]).await?;
     }
+}
+
+async fn text_of(request: reqwest::RequestBuilder) -> String {
+    request.send().await.unwrap().text().await.unwrap()
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use async_trait::async_trait;
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use scriptscope::{
     ingest::{
-        AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge, router,
+        Ingest, router,
         wire::{BATCHES_PATH, Chunk, ChunkHeader, STREAMS_PATH, StreamKey, StreamsRequest, encode_batch},
     },
     metrics::Metrics,
@@ -23,29 +22,11 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tower::ServiceExt;
 
+use crate::anybody::{AnyAgent, NoOthers};
+
 /// Bytes shipped at once.
 const CHUNK: usize = 1 << 20;
 const NODE: &str = "node-1";
-
-struct AnyAgent;
-
-#[async_trait]
-impl AgentAuthenticator for AnyAgent {
-    async fn authenticate(&self, _: &str) -> Result<AgentIdentity, AuthError> {
-        Ok(AgentIdentity {
-            name: "agent".to_owned(),
-            node: None,
-        })
-    }
-}
-
-struct NoOthers;
-
-impl PodDirectory for NoOthers {
-    fn knows(&self, _: &str, _: &str) -> PodKnowledge {
-        PodKnowledge::Unseen
-    }
-}
 
 /// One pod a script and version.
 pub struct Feed {

@@ -5,6 +5,8 @@
 //! its own, otherwise in a file of SQLite's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+#[path = "../common/anybody.rs"]
+mod anybody;
 mod data;
 mod feed;
 #[path = "../common/postgres.rs"]

@@ -151,11 +151,8 @@ impl Uploads {
 
 /// Ends an upload.
 pub async fn abort(key: ExportKey, object: Arc<S3Object>) {
-    let result = tokio::time::timeout(ABORT, object.abort_own()).await;
-    let error = match result {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "it did not answer in time".to_owned(),
+    let Err(error) = in_time(object.abort_own()).await else {
+        return;
     };
     tracing::warn!(
         namespace = key.namespace,
@@ -167,11 +164,8 @@ pub async fn abort(key: ExportKey, object: Arc<S3Object>) {
 
 /// Removes what a cancelled export has in S3.
 pub async fn withdraw(key: &ExportKey, object: &S3Object, uid: &str) {
-    let result = tokio::time::timeout(ABORT, object.withdraw(uid)).await;
-    let error = match result {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "it did not answer in time".to_owned(),
+    let Err(error) = in_time(object.withdraw(uid)).await else {
+        return;
     };
     tracing::warn!(
         namespace = key.namespace,
@@ -179,6 +173,14 @@ pub async fn withdraw(key: &ExportKey, object: &S3Object, uid: &str) {
         error,
         "What an export has in S3 could not be removed."
     );
+}
+
+/// What S3 is asked at the end, when nobody can wait long for it; what went wrong, for people.
+async fn in_time(work: impl Future<Output = Result<(), S3Error>>) -> Result<(), String> {
+    match tokio::time::timeout(ABORT, work).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("it did not answer in time".to_owned()),
+    }
 }
 
 /// Access to the bucket, and the authorities that its server is trusted by, where they are not the system's.

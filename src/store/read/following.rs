@@ -24,6 +24,18 @@ use crate::{
 /// Memory for what is read ahead, in bytes. Where more segments than that overlap in time, pages are read by themselves.
 const MOST_MEMORY: usize = 96 << 20;
 
+/// How a snapshot's pages of log lines are read.
+#[derive(Default)]
+pub enum Reading {
+    /// From the beginning of a query.
+    #[default]
+    Anew,
+    /// On from the last page.
+    On(Box<Following>),
+    /// Each by itself from now on: what is looked for can not be followed, or takes too much memory.
+    Apart,
+}
+
 /// A query, and where its next page begins.
 pub struct Following {
     query: LogQuery,
@@ -61,25 +73,32 @@ impl Ord for Head {
     }
 }
 
-/// The page of `query`: read on if it follows the page before (`state`), else by itself.
+/// The page of `query`: read on if it follows the page before, as `reading` has it.
 pub async fn page<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     query: &LogQuery,
-    state: &mut Option<Following>,
+    reading: &mut Reading,
 ) -> Result<Page<LogLine, LogCursor>, StoreError> {
-    let mut following = match state.take() {
-        Some(following) if following.is_followed_by(query) => following,
-        _ => Following::begin(snapshot, script_id, query).await?,
-    };
-    match following.next_page(snapshot, script_id, query.limit).await? {
-        Some(page) => {
-            following.query.after = page.next;
-            *state = page.next.is_some().then_some(following);
-            Ok(page)
-        }
-        None => lines::page(snapshot, script_id, query).await,
+    // A page without room has nothing to follow.
+    if query.limit == 0 || matches!(reading, Reading::Apart) {
+        return lines::page(snapshot, script_id, query).await;
     }
+    let mut following = match mem::take(reading) {
+        Reading::On(following) if following.is_followed_by(query) => following,
+        _ => Box::new(Following::begin(snapshot, script_id, query).await?),
+    };
+    if let Some(page) = following.next_page(snapshot, script_id, query.limit).await? {
+        following.query.after = page.next;
+        if page.next.is_some() {
+            *reading = Reading::On(following);
+        }
+        return Ok(page);
+    }
+    // The next page would fare no better, and have begun for nothing. What is open goes first.
+    drop(following);
+    *reading = Reading::Apart;
+    lines::page(snapshot, script_id, query).await
 }
 
 impl Following {
@@ -109,8 +128,8 @@ impl Following {
         script_id: i64,
         limit: usize,
     ) -> Result<Option<Page<LogLine, LogCursor>>, StoreError> {
-        // A search for text leaves out what can not have it, and a page without room has nothing to follow.
-        if limit == 0 || self.wanted.has_needles() {
+        // A search for text leaves out what can not have it.
+        if self.wanted.has_needles() {
             return Ok(None);
         }
         let mut rows = Vec::with_capacity(limit);

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     Snapshot,
-    following::{self, Following},
+    following::{self, Reading},
 };
 use crate::{
     model::{LogLine, RunDetail},
@@ -16,7 +16,7 @@ pub struct OfScript<S> {
     snapshot: S,
     script_id: Option<i64>,
     /// Where the last page of log lines ended.
-    following: Option<Following>,
+    reading: Reading,
 }
 
 impl<S> OfScript<S> {
@@ -25,7 +25,7 @@ impl<S> OfScript<S> {
         Self {
             snapshot,
             script_id,
-            following: None,
+            reading: Reading::default(),
         }
     }
 }
@@ -45,7 +45,7 @@ impl<S: Snapshot> StoreSnapshot for OfScript<S> {
 
     async fn logs(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
         match self.script_id {
-            Some(id) => following::page(&mut self.snapshot, id, query, &mut self.following).await,
+            Some(id) => following::page(&mut self.snapshot, id, query, &mut self.reading).await,
             None => Ok(Page::default()),
         }
     }
