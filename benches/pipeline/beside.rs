@@ -31,7 +31,13 @@ pub fn export_while_ingest(scale: Scale) {
     let work = Work::new(|logs, pods| generate::plain(logs, pods, exported));
     work.ship(exported).stop();
     let alone = ingest(&work.database(), "alone", 1, ingested, None);
-    let beside = ingest(&work.database(), "beside", 2, ingested, Some(crate::ingest::SCRIPT));
+    let beside = ingest(
+        &work.database(),
+        "beside",
+        2,
+        ingested,
+        Some(crate::ingest::SCRIPT),
+    );
     assert!(beside.exports > 0);
     eprintln!(
         "  {} exports of {exported} rows begun meanwhile, {} rows written by those that ended",

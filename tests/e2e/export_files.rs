@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Prints what is hard to put into a file.
-const MAIN: &str = r#"
+const MAIN: &str = r##"
 import sys
 
 LINES = ["plain", "commas, and, more", 'say "hi"', '"', "=1+1", "+1", "-1", "@SUM(A1)", "\ttab", "'quoted'",
@@ -38,7 +38,7 @@ def pay(amount):
     if amount % 3 == 0:
         raise ValueError("two\nlines, \"quoted\"")
     return amount
-"#;
+"##;
 /// Lines of a call.
 const LINES: usize = 24;
 const CALLS: usize = 20;
@@ -140,14 +140,30 @@ async fn every_kind_of_file_is_read_by_pandas_and_duckdb() {
         ("zstd", json!({"compression": "Zstd"})),
         ("parquet", json!({"format": "Parquet"})),
     ];
-    let equals = |column: &str, value: &str| json!([{"column": column, "operator": "Equals", "values": [value]}]);
+    let equals =
+        |column: &str, value: &str| json!([{"column": column, "operator": "Equals", "values": [value]}]);
     // What is asked for, the same of the REST API.
     let questions = [
         ("all", "Runs", json!({"range": {"last": "1d"}}), "last=1d"),
-        ("month", "Runs", json!({"range": {"preset": "AllTime"}}), "preset=AllTime"),
-        ("failed", "Runs", json!({"filters": equals("Status", "Failed")}), "status=Failed"),
+        (
+            "month",
+            "Runs",
+            json!({"range": {"preset": "AllTime"}}),
+            "preset=AllTime",
+        ),
+        (
+            "failed",
+            "Runs",
+            json!({"filters": equals("Status", "Failed")}),
+            "status=Failed",
+        ),
         ("lines", "Logs", json!({"range": {"last": "1d"}}), "last=1d"),
-        ("stdout", "Logs", json!({"filters": equals("Log Level", "Stdout")}), "level=Stdout"),
+        (
+            "stdout",
+            "Logs",
+            json!({"filters": equals("Log Level", "Stdout")}),
+            "level=Stdout",
+        ),
     ];
     for (question, data, spec, _) in &questions {
         for (format, more) in &formats {
@@ -245,9 +261,20 @@ async fn a_file_goes_to_s3_and_stays_there() {
 async fn a_schedule_makes_a_file_each_minute_and_keeps_the_last() {
     let script = called("minutely").await;
     let schedule = json!({"schedule": "* * * * *", "historyLimit": 1, "range": {"last": "1d"}});
-    apply(&export(&script, "minutely", "Runs", &schedule)).await.unwrap();
+    apply(&export(&script, "minutely", "Runs", &schedule))
+        .await
+        .unwrap();
     let status = async || {
-        let text = kubectl(&["-n", &script.namespace, "get", "sexport", "minutely", "-o", "json"]).await;
+        let text = kubectl(&[
+            "-n",
+            &script.namespace,
+            "get",
+            "sexport",
+            "minutely",
+            "-o",
+            "json",
+        ])
+        .await;
         serde_json::from_str::<Value>(&text).unwrap()["status"].clone()
     };
     let made = async |other_than: &str| {
@@ -265,10 +292,16 @@ async fn a_schedule_makes_a_file_each_minute_and_keeps_the_last() {
     };
     let (first, _) = made("").await;
     let (second, kept) = made(&first).await;
-    assert!(first.starts_with("minutely-") && second > first, "{first} {second}");
+    assert!(
+        first.starts_with("minutely-") && second > first,
+        "{first} {second}"
+    );
     assert_eq!(kept["artifact"]["rows"], CALLS, "{kept}");
     let file = kept["artifact"]["fileName"].as_str().unwrap();
-    assert!(file.starts_with("till_runs_data_20") && file.ends_with("Z.csv"), "{file}");
+    assert!(
+        file.starts_with("till_runs_data_20") && file.ends_with("Z.csv"),
+        "{file}"
+    );
     eventually("the first is gone", Duration::from_secs(20), || async {
         let names = kubectl(&["-n", &script.namespace, "get", "sexport", "-o", "name"]).await;
         let children = names.lines().filter(|name| name.contains("/minutely-")).count();
@@ -311,7 +344,15 @@ async fn progress_moves_while_kubectl_watches() {
     apply(&export(&script, "watched", "Logs", &spec)).await.unwrap();
     let began = Instant::now();
     let mut watch = Command::new("kubectl")
-        .args(["-n", &script.namespace, "get", "sexport", "watched", "-w", "--no-headers"])
+        .args([
+            "-n",
+            &script.namespace,
+            "get",
+            "sexport",
+            "watched",
+            "-w",
+            "--no-headers",
+        ])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -321,7 +362,10 @@ async fn progress_moves_while_kubectl_watches() {
     loop {
         let left = Duration::from_secs(120).saturating_sub(began.elapsed());
         let line = tokio::time::timeout(left, lines.next_line()).await;
-        let line = line.expect("the export ends").unwrap().expect("the watch goes on");
+        let line = line
+            .expect("the export ends")
+            .unwrap()
+            .expect("the watch goes on");
         println!("{line}");
         let cells: Vec<&str> = line.split_whitespace().collect();
         match cells[1] {

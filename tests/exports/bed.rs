@@ -113,5 +113,8 @@ pub async fn until(what: &str, reached: impl Fn() -> bool) {
 /// Waits until rows are being written to the file.
 pub async fn until_written(data: &Path, name: &str, file: &str) {
     let partial = folder(data, name).join(format!(".{file}.partial"));
-    until(name, || std::fs::metadata(&partial).is_ok_and(|data| data.len() > 0)).await;
+    until(name, || {
+        std::fs::metadata(&partial).is_ok_and(|data| data.len() > 0)
+    })
+    .await;
 }

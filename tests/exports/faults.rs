@@ -38,25 +38,52 @@ async fn what_can_not_be_is_said_with_its_field_and_what_is_empty_is_a_file() {
     let cases = [
         ("future", runs(json!({"range": future})), "Written", "0 rows"),
         ("empty", runs(json!({"filters": nobody})), "Written", "0 rows"),
-        ("column", runs(json!({"columns": ["Colour"]})), "InvalidColumns", "spec.columns: \"Colour\""),
+        (
+            "column",
+            runs(json!({"columns": ["Colour"]})),
+            "InvalidColumns",
+            "spec.columns: \"Colour\"",
+        ),
         (
             "filter",
             runs(json!({"filters": [{"column": "Log Level", "operator": "Equals", "values": ["Info"]}]})),
             "InvalidFilter",
             "spec.filters: Log Level",
         ),
-        ("range", runs(json!({"range": {"last": "1d", "preset": "Today"}})), "InvalidRange", "spec.range: "),
-        ("ttl", runs(json!({"ttlAfterFinished": "soon"})), "InvalidTtl", "spec.ttlAfterFinished: "),
+        (
+            "range",
+            runs(json!({"range": {"last": "1d", "preset": "Today"}})),
+            "InvalidRange",
+            "spec.range: ",
+        ),
+        (
+            "ttl",
+            runs(json!({"ttlAfterFinished": "soon"})),
+            "InvalidTtl",
+            "spec.ttlAfterFinished: ",
+        ),
         (
             "format",
             runs(json!({"format": "Parquet", "compression": "Gzip"})),
             "InvalidFormat",
             "spec.compression ",
         ),
-        ("script", runs(json!({"scriptRef": {"name": "../pay"}})), "InvalidScript", "spec.scriptRef.name"),
-        ("nobodys", runs(json!({"scriptRef": {"name": "nope"}})), "ScriptNotFound", "no CustomScript nope"),
+        (
+            "script",
+            runs(json!({"scriptRef": {"name": "../pay"}})),
+            "InvalidScript",
+            "spec.scriptRef.name",
+        ),
+        (
+            "nobodys",
+            runs(json!({"scriptRef": {"name": "nope"}})),
+            "ScriptNotFound",
+            "no CustomScript nope",
+        ),
     ];
-    let objects = cases.iter().map(|(name, spec, ..)| export(name, spec, Value::Null));
+    let objects = cases
+        .iter()
+        .map(|(name, spec, ..)| export(name, spec, Value::Null));
     let cluster = Cluster::new(EVERYWHERE, objects.collect());
     let controller = Controller::start(&cluster, store(&data).await, &data);
     for (name, _, expected, part) in &cases {
@@ -83,9 +110,15 @@ async fn a_full_volume_is_said_and_what_was_written_goes() {
     let controller = Controller::with(context.keep_free(u64::MAX));
     cluster.until("the end", |c| c.has_ended("large")).await;
     let status = cluster.status("large");
-    assert_eq!((status["phase"].as_str(), reason(&status)), (Some("Failed"), "WriteFailed"));
+    assert_eq!(
+        (status["phase"].as_str(), reason(&status)),
+        (Some("Failed"), "WriteFailed")
+    );
     let message = status["message"].as_str().unwrap();
-    assert!(message.contains("MiB left") && message.contains("delete exports"), "{message}");
+    assert!(
+        message.contains("MiB left") && message.contains("delete exports"),
+        "{message}"
+    );
     assert!(!folder(data.path(), "large").exists());
     controller.stop().await;
 }

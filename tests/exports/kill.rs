@@ -1,74 +1,22 @@
 //! An operator that is killed amid exports: never half a file, never two, and in the end the whole one.
 
-use std::{
-    collections::HashSet,
-    env,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
-use kube::{Client, Config};
-use scriptscope::{
-    export::file::ExportFolder,
-    metrics::Metrics,
-    operator::{
-        Scope,
-        script_export::{ExportContext, run},
-    },
-    store,
-};
-use serde::{Deserialize, Serialize};
+use scriptscope::export::file::ExportFolder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     bed::{LOGS_GZIP, folder, log_store, logs, until_written},
     cluster::{Cluster, EVERYWHERE, export},
     files_in, key,
-    s3_server::{Gate, Process, S3Server},
+    operator::start,
+    s3_server::{Gate, S3Server},
 };
 
-/// Environment variable that makes this program the operator that is killed.
-const ROLE: &str = "SCRIPTSCOPE_TEST_EXPORTS";
 const LINES: i64 = 15_000;
 const KILLS: u64 = 4;
 const FILE: &str = "pay_logs_data.csv";
-
-#[derive(Serialize, Deserialize)]
-struct Role {
-    api: SocketAddr,
-    data: PathBuf,
-}
-
-/// Nothing, where no other test asks for it.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_operator_that_another_test_kills() {
-    let Ok(role) = env::var(ROLE) else { return };
-    let Role { api, data } = serde_json::from_str(&role).unwrap();
-    let client = Client::try_from(Config::new(format!("http://{api}").parse().unwrap())).unwrap();
-    let url = format!("sqlite://{}", data.join("store.db").display());
-    let store = store::open(&url).await.unwrap();
-    let context = ExportContext::new(client, store, &data, Metrics::new());
-    let context = context.pause(Duration::from_millis(50));
-    run(context, Scope::all(), CancellationToken::new()).await;
-}
-
-fn start(api: SocketAddr, data: &Path) -> Process {
-    let role = Role {
-        api,
-        data: data.to_owned(),
-    };
-    let process = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "kill::the_operator_that_another_test_kills"])
-        .env(ROLE, serde_json::to_string(&role).unwrap())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    Process(process.unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_operator_leaves_no_half_a_file_and_makes_the_whole_one_later() {
@@ -109,7 +57,11 @@ async fn a_killed_operator_leaves_no_half_a_file_and_makes_the_whole_one_later()
         tokio::time::sleep(Duration::from_millis(kill * 70)).await;
         drop(operator);
         assert_eq!(server.keys().await, Vec::<String>::new(), "never half an object");
-        assert_eq!(server.upload_ids().await.len(), 1, "what others left has been ended");
+        assert_eq!(
+            server.upload_ids().await.len(),
+            1,
+            "what others left has been ended"
+        );
         match exports.find(&key("file")).await.unwrap() {
             Some((found, path)) => assert_whole(&found.sha256, &std::fs::read(path).unwrap()),
             None => amid += 1,
@@ -126,10 +78,7 @@ async fn a_killed_operator_leaves_no_half_a_file_and_makes_the_whole_one_later()
         assert_eq!(status["phase"], "Succeeded", "{status}");
         assert_eq!(status["artifact"]["rows"], LINES);
         let bytes = if name == "file" {
-            assert_eq!(
-                files_in(&folder(data.path(), name)),
-                ["export.json", LOGS_GZIP]
-            );
+            assert_eq!(files_in(&folder(data.path(), name)), ["export.json", LOGS_GZIP]);
             std::fs::read(folder(data.path(), name).join(LOGS_GZIP)).unwrap()
         } else {
             assert_eq!(server.keys().await, [FILE]);

@@ -8,6 +8,8 @@ mod controller;
 mod faults;
 mod files;
 mod kill;
+mod many;
+mod operator;
 mod read_back;
 #[path = "../common/read_back.rs"]
 mod read_back_with;

@@ -88,7 +88,8 @@ fn rows() -> Rows {
                 reason: None,
                 deployment_version: 1 + i64::try_from(n % 2).unwrap(),
                 deployment_id: "d".into(),
-                response_time_micros: (status == RunStatus::Success).then_some(i64::try_from(n * 37).unwrap()),
+                response_time_micros: (status == RunStatus::Success)
+                    .then_some(i64::try_from(n * 37).unwrap()),
                 function: AWKWARD[n % AWKWARD.len()].replace('\0', ""),
                 executed_on: time(n),
                 finished_at: None,
@@ -116,7 +117,12 @@ fn rows() -> Rows {
     rows
 }
 
-async fn files(data: &Path, store: &Arc<dyn Store>, table: Table, columns: &[&str]) -> Vec<std::path::PathBuf> {
+async fn files(
+    data: &Path,
+    store: &Arc<dyn Store>,
+    table: Table,
+    columns: &[&str],
+) -> Vec<std::path::PathBuf> {
     let csv = |compression, bom| Format::Csv { compression, bom };
     let exports = ExportFolder::new(data);
     let mut paths = Vec::new();
@@ -148,7 +154,15 @@ async fn pandas_and_duckdb_read_the_rows_of_the_api() {
         (
             Table::Runs,
             "runs",
-            ["Executed On", "Finished On", "Reason", "Source", "Run ID", "Response Time"].as_slice(),
+            [
+                "Executed On",
+                "Finished On",
+                "Reason",
+                "Source",
+                "Run ID",
+                "Response Time",
+            ]
+            .as_slice(),
         ),
         (
             Table::Logs,
@@ -168,7 +182,10 @@ async fn pandas_and_duckdb_read_the_rows_of_the_api() {
 async fn a_text_with_nul_is_read_whole() {
     let data = tempfile::tempdir().unwrap();
     let mut rows = Rows::default();
-    for (n, message) in ["a\0b", "\0", "plain, text", "=\0", "\"\0\""].into_iter().enumerate() {
+    for (n, message) in ["a\0b", "\0", "plain, text", "=\0", "\"\0\""]
+        .into_iter()
+        .enumerate()
+    {
         let line = LogLine {
             log_id: LogId {
                 stream: 1,

@@ -123,7 +123,9 @@ impl S3Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), listens).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), listens)
+            .await
+            .unwrap();
         (process, address, pair.cert.pem())
     }
 
@@ -256,7 +258,11 @@ impl Gate {
         let all = Arc::clone(&is_open);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let most = if all.load(Ordering::Relaxed) { usize::MAX } else { most };
+                let most = if all.load(Ordering::Relaxed) {
+                    usize::MAX
+                } else {
+                    most
+                };
                 tokio::spawn(carry(client, server, most, Duration::ZERO));
             }
         });

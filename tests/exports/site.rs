@@ -58,7 +58,13 @@ pub struct Site(Router);
 impl Site {
     pub fn new(store: Arc<dyn Store>, data: &Path) -> Self {
         let (access, objects) = (Arc::new(Everybody), Arc::new(NoObjects));
-        Self(router(WebState::new(store, access, objects, data, Metrics::new())))
+        Self(router(WebState::new(
+            store,
+            access,
+            objects,
+            data,
+            Metrics::new(),
+        )))
     }
 
     /// The answer as it begins.

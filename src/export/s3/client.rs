@@ -70,7 +70,8 @@ pub struct S3Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 impl S3Http {
     /// Without the machine's certificates, where there are none: then only servers without TLS can be reached.
     pub fn new() -> Result<Self, rustls::Error> {
-        let with_roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(ring::default_provider());
+        let with_roots =
+            HttpsConnectorBuilder::new().with_provider_and_native_roots(ring::default_provider());
         Ok(Self::with(with_roots.or_else(|error| {
             tracing::warn!(%error, "There are no certificates of authorities; S3 can be reached without TLS only.");
             trusting(RootCertStore::empty())
@@ -148,8 +149,19 @@ pub struct S3Object {
     http: S3Http,
     credentials: Credentials,
     place: Place,
-    /// The upload that has begun and not ended.
-    upload: Mutex<Option<String>>,
+    /// The upload that has not ended.
+    upload: Mutex<Upload>,
+}
+
+/// Where the upload of an object stands.
+#[derive(Clone, Debug, Default)]
+enum Upload {
+    #[default]
+    None,
+    /// It may have begun: the server was asked, and its answer did not come yet.
+    Asked,
+    /// What the server calls it.
+    Begun(String),
 }
 
 /// What an object says of itself: its length and metadata.
@@ -177,12 +189,12 @@ struct ErrorAnswer {
     ns("http://s3.amazonaws.com/doc/2006-03-01/")
 )]
 struct Uploads {
-    uploads: Vec<Upload>,
+    uploads: Vec<Listed>,
 }
 
 #[derive(FromXml)]
 #[xml(rename = "Upload", ns("http://s3.amazonaws.com/doc/2006-03-01/"))]
-struct Upload {
+struct Listed {
     #[xml(rename = "Key")]
     key: String,
     #[xml(rename = "UploadId")]
@@ -200,7 +212,7 @@ impl S3Object {
             http,
             credentials,
             place: target.place(file_name)?,
-            upload: Mutex::new(None),
+            upload: Mutex::default(),
         })
     }
 
@@ -250,18 +262,28 @@ impl S3Object {
     pub(super) async fn begin(&self, headers: &[Header]) -> Result<(), S3Error> {
         let mut action = CreateMultipartUpload::new(self.bucket(), self.keys(), &self.place.key);
         sign_headers(action.headers_mut(), headers);
+        self.set_upload(Upload::Asked);
         let answer = self.send(SOON, &signed(&action), Bytes::new(), headers).await?;
         let id = std::str::from_utf8(&answer.body)
             .ok()
             .and_then(|text| CreateMultipartUpload::parse_response(text).ok())
             .map(|created| created.upload_id().to_owned())
             .ok_or_else(|| self.strange())?;
-        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        self.set_upload(Upload::Begun(id));
         Ok(())
     }
 
+    /// Says where the upload stands now; where it stood before.
+    fn set_upload(&self, upload: Upload) -> Upload {
+        let mut current = self.upload.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, upload)
+    }
+
     fn upload_id(&self) -> Option<String> {
-        self.upload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        match &*self.upload.lock().unwrap_or_else(PoisonError::into_inner) {
+            Upload::Begun(id) => Some(id.clone()),
+            Upload::None | Upload::Asked => None,
+        }
     }
 
     /// Sends a part, counted from 1; its tag is needed at the end.
@@ -292,7 +314,7 @@ impl S3Object {
         };
         let body = Bytes::from(action().body());
         self.send(LONG, &signed(&action()), body, &[]).await?;
-        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_upload(Upload::None);
         Ok(())
     }
 
@@ -322,16 +344,20 @@ impl S3Object {
 
     /// Ends the upload that this process has begun, if it has.
     pub async fn abort_own(&self) -> Result<(), S3Error> {
-        let own = self.upload.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match own {
-            Some(id) => self.abort(&id).await,
-            None => Ok(()),
+        match self.set_upload(Upload::None) {
+            Upload::None => Ok(()),
+            Upload::Begun(id) => self.abort(&id).await,
+            Upload::Asked => self.abort_listed().await,
         }
     }
 
     /// Ends every upload of this object that has begun and not ended, of this process or one before.
     pub(super) async fn abort_all(&self) -> Result<(), S3Error> {
         self.abort_own().await?;
+        self.abort_listed().await
+    }
+
+    async fn abort_listed(&self) -> Result<(), S3Error> {
         for id in self.uploads().await? {
             self.abort(&id).await?;
         }

@@ -112,8 +112,9 @@ impl Uploads {
     ) -> Result<Arc<S3Object>, DestinationError> {
         let (keys, authorities) = keys(client, &key.namespace, destination).await?;
         let http = match authorities {
-            Some(pem) => S3Http::trusting(pem.as_bytes())
-                .map_err(|error| DestinationError::Authorities(destination.credentials_secret_ref.name.clone(), error))?,
+            Some(pem) => S3Http::trusting(pem.as_bytes()).map_err(|error| {
+                DestinationError::Authorities(destination.credentials_secret_ref.name.clone(), error)
+            })?,
             None => self.http()?,
         };
         let object = Arc::new(S3Object::new(http, target, keys, file_name)?);

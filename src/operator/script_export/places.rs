@@ -26,7 +26,7 @@ const FIRST_TURNS: usize = 2;
 /// Exports that are in a later one.
 const LATER_TURNS: usize = 4;
 /// How long an export works before others do.
-const TURN: Duration = Duration::from_secs(1);
+pub const TURN: Duration = Duration::from_secs(1);
 /// Exports of one namespace that have begun.
 const OPEN_OF_ONE_NAMESPACE: usize = 20;
 /// How many of one namespace wait where others wait.
@@ -38,6 +38,7 @@ pub struct Places {
     open: Arc<Semaphore>,
     first: Arc<Semaphore>,
     later: Arc<Semaphore>,
+    turn: Duration,
     namespaces: Arc<Mutex<HashMap<String, Weak<Namespace>>>>,
 }
 
@@ -51,6 +52,7 @@ struct Namespace {
 pub struct Place {
     turn: Permit,
     later: Arc<Semaphore>,
+    length: Duration,
     _open: [Permit; 2],
     _namespace: Arc<Namespace>,
 }
@@ -59,12 +61,13 @@ pub struct Place {
 type Permit = Option<OwnedSemaphorePermit>;
 
 impl Places {
-    /// All of them free.
-    pub fn new() -> Self {
+    /// All of them free, with turns of that length.
+    pub fn new(turn: Duration) -> Self {
         Self {
             open: Arc::new(Semaphore::new(SNAPSHOTS as usize)),
             first: Arc::new(Semaphore::new(FIRST_TURNS)),
             later: Arc::new(Semaphore::new(LATER_TURNS)),
+            turn,
             namespaces: Arc::default(),
         }
     }
@@ -80,6 +83,7 @@ impl Places {
         Place {
             turn,
             later: Arc::clone(&self.later),
+            length: self.turn,
             _open: [of_namespace, open],
             _namespace: queues,
         }
@@ -107,7 +111,7 @@ impl Place {
         loop {
             tokio::select! {
                 result = &mut work => return result,
-                () = sleep(TURN) => {}
+                () = sleep(self.length) => {}
             }
             self.turn = None;
             self.turn = acquire(&self.later).await;
@@ -146,7 +150,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn twenty_equal_exports_get_on_at_one_pace() {
-        let places = Places::new();
+        let places = Places::new(TURN);
         let all = (0..20).map(|_| task::spawn(export(places.clone(), "shop", 10)));
         let took = futures::future::try_join_all(all).await.unwrap();
         let (fastest, slowest) = (took.iter().min().unwrap(), took.iter().max().unwrap());
@@ -157,7 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_small_export_does_not_wait_for_large_ones() {
-        let places = Places::new();
+        let places = Places::new(TURN);
         for _ in 0..19 {
             task::spawn(export(places.clone(), "shop", 1_000));
         }
@@ -176,7 +180,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_exports_of_one_namespace_keep_no_other_waiting() {
-        let places = Places::new();
+        let places = Places::new(TURN);
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let work = |namespace: &'static str| {
             let (places, sender) = (places.clone(), sender.clone());

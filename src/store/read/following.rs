@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Memory for what is read ahead, in bytes. Where more segments than that overlap in time, pages are read by themselves.
-const MOST_MEMORY: usize = 96 << 20;
+pub const MOST_MEMORY: usize = 96 << 20;
 
 /// How a snapshot's pages of log lines are read.
 #[derive(Default)]
@@ -73,12 +73,13 @@ impl Ord for Head {
     }
 }
 
-/// The page of `query`: read on if it follows the page before, as `reading` has it.
+/// The page of `query`: read on if it follows the page before, as `reading` has it, with so many bytes for what is read ahead.
 pub async fn page<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     query: &LogQuery,
     reading: &mut Reading,
+    memory: usize,
 ) -> Result<Page<LogLine, LogCursor>, StoreError> {
     // A page without room has nothing to follow.
     if query.limit == 0 || matches!(reading, Reading::Apart) {
@@ -88,7 +89,10 @@ pub async fn page<S: Snapshot>(
         Reading::On(following) if following.is_followed_by(query) => following,
         _ => Box::new(Following::begin(snapshot, script_id, query).await?),
     };
-    if let Some(page) = following.next_page(snapshot, script_id, query.limit).await? {
+    if let Some(page) = following
+        .next_page(snapshot, script_id, query.limit, memory)
+        .await?
+    {
         following.query.after = page.next;
         if page.next.is_some() {
             *reading = Reading::On(following);
@@ -127,6 +131,7 @@ impl Following {
         snapshot: &mut S,
         script_id: i64,
         limit: usize,
+        memory: usize,
     ) -> Result<Option<Page<LogLine, LogCursor>>, StoreError> {
         // A search for text leaves out what can not have it.
         if self.wanted.has_needles() {
@@ -135,7 +140,7 @@ impl Following {
         let mut rows = Vec::with_capacity(limit);
         let mut text = 0;
         let is_full = loop {
-            if !self.open_newest(snapshot, script_id).await? {
+            if !self.open_newest(snapshot, script_id, memory).await? {
                 return Ok(None);
             }
             if self.open.is_empty() {
@@ -170,6 +175,7 @@ impl Following {
         &mut self,
         snapshot: &mut S,
         script_id: i64,
+        memory: usize,
     ) -> Result<bool, StoreError> {
         loop {
             if self.candidates.is_empty()
@@ -192,7 +198,7 @@ impl Following {
             if let Some(head) = cursor.head() {
                 self.open.push(Head(head, cursor));
             }
-            if self.open.iter().map(|head| head.1.bytes()).sum::<usize>() > MOST_MEMORY {
+            if self.open.iter().map(|head| head.1.bytes()).sum::<usize>() > memory {
                 return Ok(false);
             }
         }
