@@ -234,7 +234,7 @@ impl Work<'_> {
         self.announcer.started(start);
         let (progress, reported) = watch::channel(Progress::default());
         let (done, ended) = oneshot::channel();
-        let write = async {
+        let write = Box::pin(async {
             let report = |now| {
                 progress.send_replace(now);
             };
@@ -243,7 +243,7 @@ impl Work<'_> {
             // Only once the reports have ended may the end be told.
             let _ = done.send(());
             result
-        };
+        });
         let estimated = OnceLock::new();
         let counting = async {
             if let Some(count) = estimate(&*self.context.store, plan).await {
