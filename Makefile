@@ -20,7 +20,7 @@ test: deps-test ui ## All tests, with those on a real cluster (its own, removed 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres, Prometheus, an S3 server, pip, Node and Chromium for the tests, where they are missing
+deps-test: ## Install Postgres, Prometheus, an S3 server, pandas, DuckDB, Node and Chromium for the tests, where they are missing
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
 	@command -v promtool >/dev/null || { apt-get update -qq; \
@@ -31,6 +31,7 @@ deps-test: ## Install Postgres, Prometheus, an S3 server, pip, Node and Chromium
 	  GOBIN=/usr/local/bin go install -ldflags='-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0; }
 	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip python3-venv; }
+	@tests/exports/read_back install
 	@command -v npm >/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm; }
 	@node -e 'process.exit(+process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null || npm install --silent --global node@24

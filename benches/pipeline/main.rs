@@ -9,6 +9,7 @@
     clippy::cast_sign_loss
 )] // figures
 
+mod beside;
 #[path = "../../tests/common/postgres.rs"]
 #[allow(dead_code)] // shared with the tests
 mod cluster;
@@ -64,6 +65,7 @@ const BENCHES: &[Bench] = &[
     ("rss_export", memory::export),
     ("export_logs_csv", export::logs_csv),
     ("export_runs_csv", export::runs_csv),
+    ("export_while_ingest", beside::export_while_ingest),
     ("runner_overhead_p50", sandbox::overhead_python),
     ("runner_overhead_p50_node", sandbox::overhead_node),
     ("korelogger_call", sandbox::korelogger_python),

@@ -217,7 +217,8 @@ pub struct S3Destination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
-    /// Secret in the same namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for some, AWS_SESSION_TOKEN.
+    /// Secret in the same namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for some, AWS_SESSION_TOKEN; with
+    /// ca.crt (PEM), the server is trusted by these authorities instead of the system's.
     pub credentials_secret_ref: NameRef,
 }
 

@@ -12,6 +12,7 @@ use tokio::{
     sync::mpsc,
     task::{self, JoinHandle},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::store::Store;
 
@@ -24,8 +25,8 @@ use super::{
 
 /// What is read at once. Three pages are in memory: one is read, one waits, one is written.
 const PAGE: PageSize = PageSize {
-    bytes: 4 << 20,
-    rows: 32_768,
+    bytes: 1 << 20,
+    rows: 8_192,
 };
 /// Pages read ahead of the writing.
 const AHEAD: usize = 1;
@@ -88,24 +89,39 @@ impl Pouring {
     }
 }
 
-/// A thread that writes pages, while the next ones are read. It ends with whoever sends it pages.
+/// A thread that writes pages, while the next ones are read. It ends with whoever sends it pages, without those that wait.
 struct Writing {
     pages: mpsc::Sender<Rows>,
+    wanted: DropGuard,
     thread: JoinHandle<Result<Written, ExportError>>,
 }
 
 impl Writing {
     fn begin<W: Sink>(mut encoder: Encoder<W>) -> Self {
         let (pages, mut receiver) = mpsc::channel(AHEAD);
+        let abandoned = CancellationToken::new();
+        let wanted = abandoned.clone().drop_guard();
         let thread = task::spawn_blocking(move || {
+            let go_on = || {
+                if abandoned.is_cancelled() {
+                    return Err(io::Error::other("nobody wants the file any more"));
+                }
+                Ok(())
+            };
             while let Some(rows) = receiver.blocking_recv() {
+                go_on()?;
                 encoder.rows(&rows)?;
             }
+            go_on()?;
             let (written, out) = encoder.finish()?;
             out.close()?;
             Ok(written)
         });
-        Self { pages, thread }
+        Self {
+            pages,
+            wanted,
+            thread,
+        }
     }
 
     async fn all<S: Source>(
@@ -125,6 +141,7 @@ impl Writing {
         }
         // What the database keeps for this file is needed no longer.
         drop(pages);
+        self.wanted.disarm();
         drop(self.pages);
         Ok((rows, self.thread.await??))
     }

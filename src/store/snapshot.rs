@@ -7,8 +7,8 @@ use crate::model::{LogLine, RunDetail};
 
 /// Snapshots that can be read at once; who wants a further one waits.
 pub const SNAPSHOTS: u32 = EXPORT_SNAPSHOTS + DOWNLOAD_SNAPSHOTS;
-/// Those of exports.
-pub const EXPORT_SNAPSHOTS: u32 = 6;
+/// Those of exports, which take turns.
+pub const EXPORT_SNAPSHOTS: u32 = 22;
 /// Those of downloads, which can do without.
 pub const DOWNLOAD_SNAPSHOTS: u32 = 2;
 

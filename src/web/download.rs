@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     export::{
-        Plan, Table,
+        ExportError, Plan, Table,
         format::Format,
         pages::{FilePages, Piece},
     },
@@ -99,9 +99,12 @@ async fn download(
         columns,
         ..Plan::new(script.clone(), table, range, request.filter)
     };
-    let mut pages = FilePages::new(state.store.clone(), plan, format)?;
+    let mut pages = Pages {
+        pages: FilePages::new(state.store.clone(), plan, format)?,
+        reading: state.reading.clone(),
+    };
     // The first page before the answer begins: what fails so far is still an error that the reader can see.
-    let first = pages.next_page().await?.unwrap_or_default();
+    let first = pages.next().await?.unwrap_or_default();
     if first.rows == 0 {
         state.require_script(&script).await?;
     }
@@ -123,10 +126,24 @@ pub(super) fn attachment(file_name: &str) -> String {
     format!("attachment; filename=\"{file_name}\"")
 }
 
+/// The pieces of a file, made in turns with other files: whoever wants the next one goes behind those that wait already.
+struct Pages {
+    pages: FilePages,
+    reading: Arc<Semaphore>,
+}
+
+impl Pages {
+    async fn next(&mut self) -> Result<Option<Piece>, ExportError> {
+        // None only of a closed semaphore, and nobody closes it.
+        let _turn = self.reading.acquire().await.ok();
+        self.pages.next_page().await
+    }
+}
+
 /// Sends page after page. A failure breaks the body off, so that half a file never looks like a whole one.
 async fn send(
     first: Piece,
-    mut pages: FilePages,
+    mut pages: Pages,
     sender: mpsc::Sender<io::Result<Bytes>>,
     metrics: Metrics,
     _places: Places,
@@ -139,7 +156,7 @@ async fn send(
             return abort(&sender).await;
         }
         let next = tokio::select! {
-            next = pages.next_page() => next,
+            next = pages.next() => next,
             // Nobody reads on: what the store is doing for it ends, too.
             () = sender.closed() => return,
         };

@@ -47,8 +47,11 @@ pub use query::filter_of_query;
 pub use rerun::EndpointOf;
 pub use tls::{Tls, TlsError};
 
-/// Downloads at once; each holds a few pages of rows in memory.
-const DOWNLOADS: usize = 8;
+/// Downloads at once; each holds a few pieces of its file in memory.
+const DOWNLOADS: usize = 24;
+
+/// Those that read rows just now, and so have them in memory, too.
+const READING: usize = 4;
 
 /// Those of Parquet among them; each holds a row group in memory.
 const PARQUETS: usize = 2;
@@ -68,6 +71,7 @@ pub struct WebState {
     exports: ExportFolder,
     metrics: Metrics,
     downloads: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
     parquets: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     closing: CancellationToken,
@@ -92,6 +96,7 @@ impl WebState {
             exports: ExportFolder::new(data_dir),
             metrics,
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            reading: Arc::new(Semaphore::new(READING)),
             parquets: Arc::new(Semaphore::new(PARQUETS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             closing: CancellationToken::new(),

@@ -22,7 +22,12 @@ use axum::{
     routing::get,
 };
 use scriptscope::{
-    export::{ExportError, Plan, Table, format::Format, pages::FilePages},
+    export::{
+        ExportError, Plan, Table,
+        file::{ExportFolder, ExportKey},
+        format::Format,
+        pages::FilePages,
+    },
     ingest::{AgentAuthenticator, AgentIdentity, AuthError, Ingest, router, wire::StreamKey},
     metrics::Metrics,
     model::{Filter, LogLine, ScriptKey, TimeRange},
@@ -153,6 +158,7 @@ async fn serve(config: Config) {
         .route("/stored/{script}", get(stored))
         .route("/lines/{script}", get(newest_lines))
         .route("/logs.csv/{script}", get(all_lines))
+        .route("/export/{script}", get(export))
         .with_state(store)
         .merge(router(Arc::new(ingest)));
     let listener = tokio::net::TcpListener::bind(config.listen)
@@ -192,18 +198,35 @@ async fn newest_lines(
     Ok(Json(page.rows))
 }
 
+/// Makes a file of all lines of a script, as of a `ScriptExport`, and forgets it; says how many rows it had.
+async fn export(
+    State(store): State<Arc<dyn Store>>,
+    UrlPath(script): UrlPath<String>,
+) -> Result<Json<u64>, (StatusCode, String)> {
+    let failed = |error: &dyn std::error::Error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
+    let key = ExportKey {
+        namespace: NAMESPACE.to_owned(),
+        name: "all".to_owned(),
+    };
+    let (plan, format) = (all_of(script), Format::default());
+    let written = ExportFolder::new(folder.path())
+        .write(&key, "uid", plan, format, store, &|_| {})
+        .await;
+    Ok(Json(written.map_err(|error| failed(&error))?.rows))
+}
+
+fn all_of(script: String) -> Plan {
+    let script = ScriptKey::new(NAMESPACE, script);
+    Plan::new(script, Table::Logs, TimeRange::ALL, Filter::default())
+}
+
 /// All lines of a script as CSV.
 async fn all_lines(
     State(store): State<Arc<dyn Store>>,
     UrlPath(script): UrlPath<String>,
 ) -> Result<Body, (StatusCode, String)> {
-    let plan = Plan::new(
-        ScriptKey::new(NAMESPACE, script),
-        Table::Logs,
-        TimeRange::ALL,
-        Filter::default(),
-    );
-    let pages = FilePages::new(store, plan, Format::default());
+    let pages = FilePages::new(store, all_of(script), Format::default());
     let pages = pages.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let pages = futures::stream::try_unfold(pages, |mut pages| async {
         let page = pages.next_page().await?;

@@ -11,12 +11,18 @@ mod crowd;
 mod deployment;
 mod examples;
 mod export;
+mod export_files;
 mod exports_many;
 mod harness;
 mod history;
 mod hostile;
 mod node;
+#[path = "../common/read_back.rs"]
+mod read_back;
 mod restart;
 mod rollout;
 mod runs;
+#[path = "../exports/s3_server.rs"]
+#[allow(dead_code)] // shared with the tests of exports
+mod s3_server;
 mod sources;

@@ -3,14 +3,21 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use axum::http::{Method, Request, Response};
+use axum::{
+    Router,
+    http::{Method, Request, Response, request::Parts},
+};
 use kube::client::{Body, Client};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 
 pub const EVERYWHERE: &str = "/apis/scriptscope.dev/v1alpha1/scriptexports";
 pub const IN_SHOP: &str = "/apis/scriptscope.dev/v1alpha1/namespaces/shop/scriptexports";
@@ -55,38 +62,60 @@ impl Cluster {
             async move {
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
-                let path = parts.uri.path().to_owned();
-                let query = parts.uri.query().unwrap_or_default();
-                let answer = if query.contains("watch=true") {
-                    let (sender, mut receiver) = mpsc::unbounded_channel();
-                    {
-                        // As long as nobody deletes.
-                        let _objects = cluster.objects.lock().unwrap();
-                        for object in &*cluster.gone.lock().unwrap() {
-                            let event = json!({"type": "DELETED", "object": object}).to_string() + "\n";
-                            sender.send(Ok(event)).unwrap();
-                        }
-                        cluster.watchers.lock().unwrap().push(sender);
-                    }
-                    let events = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
-                    Response::new(axum::body::Body::from_stream(events))
-                } else {
-                    let sent: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                    let is_held = cluster.held.lock().unwrap().as_ref().is_some_and(|name| {
-                        path.ends_with(&format!("/{name}/status")) && sent["status"]["phase"] == "Running"
-                    });
-                    if is_held {
-                        std::future::pending::<()>().await;
-                    }
-                    let (code, answer) = cluster.answer(&parts.method, &path, sent);
-                    cluster.changed.send_modify(|n| *n += 1);
-                    let body = axum::body::Body::from(answer.to_string());
-                    Response::builder().status(code).body(body).unwrap()
-                };
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(cluster.respond(&parts, &body).await)
             }
         });
         Client::new(service, "default")
+    }
+
+    /// The same for a process of its own; ends with the runtime.
+    pub async fn serve(self: &Arc<Self>) -> SocketAddr {
+        let cluster = Arc::clone(self);
+        let routes = Router::new().fallback(move |request: Request<axum::body::Body>| {
+            let cluster = Arc::clone(&cluster);
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+                cluster.respond(&parts, &body).await
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        address
+    }
+
+    async fn respond(&self, parts: &Parts, body: &[u8]) -> Response<axum::body::Body> {
+        let path = parts.uri.path();
+        if parts.uri.query().unwrap_or_default().contains("watch=true") {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            {
+                // As long as nobody deletes.
+                let _objects = self.objects.lock().unwrap();
+                for object in &*self.gone.lock().unwrap() {
+                    let event = json!({"type": "DELETED", "object": object}).to_string() + "\n";
+                    sender.send(Ok(event)).unwrap();
+                }
+                self.watchers.lock().unwrap().push(sender);
+            }
+            let events = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
+            return Response::new(axum::body::Body::from_stream(events));
+        }
+        let sent: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let is_held = self.held.lock().unwrap().as_ref().is_some_and(|name| {
+            path.ends_with(&format!("/{name}/status")) && sent["status"]["phase"] == "Running"
+        });
+        if is_held {
+            std::future::pending::<()>().await;
+        }
+        let (code, answer) = self.answer(&parts.method, path, sent);
+        self.changed.send_modify(|n| *n += 1);
+        let body = axum::body::Body::from(answer.to_string());
+        Response::builder()
+            .status(code)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap()
     }
 
     fn answer(&self, method: &Method, path: &str, sent: Value) -> (u16, Value) {
@@ -187,6 +216,25 @@ impl Cluster {
         self.notify("MODIFIED", object);
     }
 
+    /// Creates an export, as a user would.
+    pub fn create(&self, object: &Value) {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        self.objects.lock().unwrap().insert(name, object.clone());
+        self.notify("ADDED", object);
+    }
+
+    /// Deletes one.
+    pub fn delete(&self, name: &str) {
+        let gone = self.objects.lock().unwrap().remove(name).unwrap();
+        self.notify("DELETED", &gone);
+    }
+
+    /// Whether an export has come to its end.
+    pub fn has_ended(&self, name: &str) -> bool {
+        let status = self.status(name);
+        ["Succeeded", "Failed", "Cancelled"].contains(&status["phase"].as_str().unwrap_or_default())
+    }
+
     pub fn notify(&self, kind: &str, object: &Value) {
         let event = json!({"type": kind, "object": object}).to_string() + "\n";
         for watcher in &*self.watchers.lock().unwrap() {
@@ -217,7 +265,7 @@ impl Cluster {
                 changes.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait)
+        tokio::time::timeout(Duration::from_mins(1), wait)
             .await
             .unwrap_or_else(|_| panic!("never: {what}"));
     }

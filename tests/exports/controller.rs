@@ -1,7 +1,5 @@
 //! The controller: what becomes of each object.
 
-use std::time::Duration;
-
 use scriptscope::{
     export::{Table, file::ExportFolder, format::Format},
     metrics::Metrics,
@@ -15,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ROWS,
+    bed::until,
     cluster::{Cluster, EVERYWHERE, IN_SHOP, export},
     key, plan, store,
 };
@@ -243,16 +242,4 @@ async fn exports_go_when_their_time_is_over() {
     assert!(cluster.objects.lock().unwrap().contains_key("kept"));
     shutdown.cancel();
     controller.await.unwrap();
-}
-
-/// Waits for something on the disk.
-async fn until(what: &str, reached: impl Fn() -> bool) {
-    let wait = async {
-        while !reached() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), wait)
-        .await
-        .unwrap_or_else(|_| panic!("never: {what}"));
 }

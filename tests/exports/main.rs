@@ -1,14 +1,24 @@
 //! Exports: the files, and the controller that makes them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod bed;
+mod cancel;
 mod cluster;
 mod controller;
+mod faults;
 mod files;
+mod kill;
+mod many;
+mod operator;
+mod read_back;
+#[path = "../common/read_back.rs"]
+mod read_back_with;
 #[path = "../common/rows.rs"]
 mod rows;
 mod s3;
 mod s3_server;
 mod schedule;
+mod site;
 
 use std::{path::Path, sync::Arc};
 

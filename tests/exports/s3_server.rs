@@ -1,8 +1,13 @@
 //! A real S3 server (versitygw, see `make deps-test`) in a folder of its own, and what a test asks it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,7 +16,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle, actions::CreateMultipart
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, copy},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
@@ -21,49 +26,66 @@ const SIGNED: Duration = Duration::from_mins(1);
 
 /// Ends with its test.
 pub struct S3Server {
-    process: Child,
-    _folder: TempDir,
+    _process: Process,
+    folder: TempDir,
     pub address: SocketAddr,
     bucket: Bucket,
     credentials: Credentials,
     http: reqwest::Client,
 }
 
-impl Drop for S3Server {
+/// Ends with its owner.
+pub struct Process(pub Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
+}
+
+/// An address that nobody else binds meanwhile: the system gives out ports in turn.
+fn free_address(ip: IpAddr) -> SocketAddr {
+    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// The server on the folder of another, or its first.
+fn serve(folder: &Path, address: SocketAddr, options: &[(&str, PathBuf)]) -> Process {
+    let mut command = Command::new("versitygw");
+    command.args(["--access", KEY, "--secret", SECRET, "--quiet", "--port"]);
+    command.arg(address.to_string());
+    for (option, path) in options {
+        command.arg(option).arg(path);
+    }
+    let process = command
+        .args(["posix", "--sidecar"])
+        .args([folder.join("meta"), folder.join("data")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("versitygw is not installed: make deps-test");
+    Process(process)
 }
 
 impl S3Server {
     /// With a bucket `reports`.
     pub async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at an address of this machine.
+    pub async fn start_at(ip: IpAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [data, meta] = ["data", "meta"].map(|name| {
-            let path = folder.path().join(name);
-            std::fs::create_dir(&path).unwrap();
-            path
-        });
-        // Nobody else binds it meanwhile: the system gives out ports in turn.
-        let address = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let process = Command::new("versitygw")
-            .args(["--access", KEY, "--secret", SECRET, "--quiet", "--port"])
-            .arg(address.to_string())
-            .arg("posix")
-            .arg("--sidecar")
-            .args([meta, data])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("versitygw is not installed: make deps-test");
+        for name in ["data", "meta"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let address = free_address(ip);
+        let process = serve(folder.path(), address, &[]);
         let endpoint = format!("http://{address}").parse().unwrap();
         let server = Self {
-            process,
-            _folder: folder,
+            _process: process,
+            folder,
             address,
             bucket: Bucket::new(endpoint, UrlStyle::Path, "reports", "us-east-1").unwrap(),
             credentials: Credentials::new(KEY, SECRET),
@@ -81,6 +103,35 @@ impl S3Server {
         let status = tokio::time::timeout(Duration::from_secs(30), made).await.unwrap();
         assert!(status.is_success(), "{status}");
         server
+    }
+
+    /// A second door to the same buckets, with TLS; and the certificate, which nobody else knows.
+    pub async fn with_tls(&self) -> (Process, SocketAddr, String) {
+        let pair = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let paths = ["certificate", "key"].map(|name| self.folder.path().join(name));
+        std::fs::write(&paths[0], pair.cert.pem()).unwrap();
+        std::fs::write(&paths[1], pair.signing_key.serialize_pem()).unwrap();
+        let address = free_address(Ipv4Addr::LOCALHOST.into());
+        let [certificate, key] = paths;
+        let process = serve(
+            self.folder.path(),
+            address,
+            &[("--cert", certificate), ("--key", key)],
+        );
+        let listens = async {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), listens)
+            .await
+            .unwrap();
+        (process, address, pair.cert.pem())
+    }
+
+    /// Takes the bucket away, with all that is in it.
+    pub fn remove_bucket(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("data/reports")).unwrap();
     }
 
     /// The Secret of its credentials.
@@ -133,6 +184,11 @@ impl S3Server {
 
     /// How many uploads have begun and not ended.
     pub async fn uploads(&self) -> usize {
+        self.upload_ids().await.len()
+    }
+
+    /// Ids of the uploads that have begun and not ended.
+    pub async fn upload_ids(&self) -> Vec<String> {
         let url = rusty_s3::signing::sign(
             &jiff::Timestamp::now(),
             rusty_s3::Method::Get,
@@ -147,7 +203,9 @@ impl S3Server {
         );
         let answer = self.http.request(Method::GET, url.as_str()).send().await.unwrap();
         let text = answer.error_for_status().unwrap().text().await.unwrap();
-        text.matches("<UploadId>").count()
+        let ids = text.split("<UploadId>").skip(1);
+        ids.map(|rest| rest.split('<').next().unwrap().to_owned())
+            .collect()
     }
 
     pub async fn until_uploads(&self, count: usize) {
@@ -162,6 +220,15 @@ impl S3Server {
     }
 }
 
+/// The Secret of its credentials, with the certificate of an authority.
+pub fn secret_with_authority(certificate: &str) -> Value {
+    secret(&[
+        ("AWS_ACCESS_KEY_ID", KEY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET),
+        ("ca.crt", certificate),
+    ])
+}
+
 /// A Secret with these keys.
 pub fn secret(pairs: &[(&str, &str)]) -> Value {
     use base64::{Engine, prelude::BASE64_STANDARD};
@@ -174,26 +241,80 @@ pub fn secret(pairs: &[(&str, &str)]) -> Value {
 
 /// Stands in front of a server; no connection carries more than `most` bytes to it.
 pub async fn narrow(server: SocketAddr, most: usize) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Gate::before(server, most).await.address
+}
+
+/// Stands in front of a server; while it is closed, no connection carries more than so many bytes to it.
+pub struct Gate {
+    pub address: SocketAddr,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Gate {
+    pub async fn before(server: SocketAddr, most: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let is_open = Arc::new(AtomicBool::new(false));
+        let all = Arc::clone(&is_open);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let most = if all.load(Ordering::Relaxed) {
+                    usize::MAX
+                } else {
+                    most
+                };
+                tokio::spawn(carry(client, server, most, Duration::ZERO));
+            }
+        });
+        Self { address, is_open }
+    }
+
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Stands in front of a server that is far away: what it says takes so long, and it takes little at once.
+pub async fn slow(server: SocketAddr, latency: Duration) -> SocketAddr {
+    let listener = TcpListener::bind((server.ip(), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(carry(client, server, most));
+            tokio::spawn(carry(client, server, usize::MAX, latency));
         }
     });
     address
 }
 
-async fn carry(client: TcpStream, server: SocketAddr, most: usize) {
+async fn carry(client: TcpStream, server: SocketAddr, most: usize, latency: Duration) {
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
     let (from, mut back) = client.into_split();
     let (mut answers, mut to) = server.into_split();
-    let answered = tokio::spawn(async move { copy(&mut answers, &mut back).await });
-    let _ = copy(&mut from.take(most as u64), &mut to).await;
+    let answered = tokio::spawn(async move { copy_late(&mut answers, &mut back, latency).await });
+    let _ = copy_late(&mut from.take(most as u64), &mut to, latency / 4).await;
     // It says nothing more, and takes nothing.
     let _ = answered.await;
+}
+
+/// Copies with a pause before each piece.
+async fn copy_late(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    latency: Duration,
+) -> std::io::Result<()> {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let taken = from.read(&mut piece).await?;
+        if taken == 0 {
+            return Ok(());
+        }
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        to.write_all(&piece[..taken]).await?;
+    }
 }
 
 async fn text_of(request: reqwest::RequestBuilder) -> String {

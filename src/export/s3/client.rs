@@ -9,7 +9,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, builderstates::WantsSchemes};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -25,7 +25,14 @@ use rusty_s3::{
     },
     signing,
 };
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
+use tokio_rustls::rustls::{
+    self, ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
+};
 
 use super::{
     error::{Patience, S3Error, error_of},
@@ -63,24 +70,46 @@ pub struct S3Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 impl S3Http {
     /// Without the machine's certificates, where there are none: then only servers without TLS can be reached.
     pub fn new() -> Result<Self, rustls::Error> {
+        let with_roots =
+            HttpsConnectorBuilder::new().with_provider_and_native_roots(ring::default_provider());
+        Ok(Self::with(with_roots.or_else(|error| {
+            tracing::warn!(%error, "There are no certificates of authorities; S3 can be reached without TLS only.");
+            trusting(RootCertStore::empty())
+        })?))
+    }
+
+    /// Trusts these authorities (PEM) and no others; an error where there is none.
+    pub fn trusting(authorities: &[u8]) -> Result<Self, rustls::Error> {
+        let unreadable = |error: pem::Error| rustls::Error::General(error.to_string());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(authorities) {
+            roots.add(certificate.map_err(unreadable)?)?;
+        }
+        if roots.is_empty() {
+            return Err(unreadable(pem::Error::NoItemsFound));
+        }
+        Ok(Self::with(trusting(roots)?))
+    }
+
+    fn with(tls: HttpsConnectorBuilder<WantsSchemes>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
-        let provider = Arc::new(ring::default_provider());
-        let with_roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone());
-        let tls = with_roots.or_else(|error| {
-            tracing::warn!(%error, "There are no certificates of authorities; S3 can be reached without TLS only.");
-            let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-            let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-            Ok::<_, rustls::Error>(HttpsConnectorBuilder::new().with_tls_config(config))
-        })?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(tls.https_or_http().enable_http1().wrap_connector(tcp));
-        Ok(Self(client))
+        Self(client)
     }
+}
+
+fn trusting(roots: RootCertStore) -> Result<HttpsConnectorBuilder<WantsSchemes>, rustls::Error> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(HttpsConnectorBuilder::new().with_tls_config(config))
 }
 
 /// Bytes with the checksum that the server compares.
@@ -120,9 +149,26 @@ pub struct S3Object {
     http: S3Http,
     credentials: Credentials,
     place: Place,
-    /// The upload that has begun and not ended.
-    upload: Mutex<Option<String>>,
+    /// The upload that has not ended.
+    upload: Mutex<Upload>,
+    /// The upload that was ended without an object.
+    ended: Mutex<Option<String>>,
 }
+
+/// Where the upload of an object stands.
+#[derive(Clone, Debug, Default)]
+enum Upload {
+    #[default]
+    None,
+    /// It may have begun: the server was asked, and its answer did not come yet.
+    Asked,
+    /// What the server calls it.
+    Begun(String),
+}
+
+/// How often an upload is looked for that was asked for and not answered, and the time between.
+const LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_millis(150);
 
 /// What an object says of itself: its length and metadata.
 pub(super) struct Head {
@@ -149,12 +195,12 @@ struct ErrorAnswer {
     ns("http://s3.amazonaws.com/doc/2006-03-01/")
 )]
 struct Uploads {
-    uploads: Vec<Upload>,
+    uploads: Vec<Listed>,
 }
 
 #[derive(FromXml)]
 #[xml(rename = "Upload", ns("http://s3.amazonaws.com/doc/2006-03-01/"))]
-struct Upload {
+struct Listed {
     #[xml(rename = "Key")]
     key: String,
     #[xml(rename = "UploadId")]
@@ -172,7 +218,8 @@ impl S3Object {
             http,
             credentials,
             place: target.place(file_name)?,
-            upload: Mutex::new(None),
+            upload: Mutex::default(),
+            ended: Mutex::default(),
         })
     }
 
@@ -222,18 +269,29 @@ impl S3Object {
     pub(super) async fn begin(&self, headers: &[Header]) -> Result<(), S3Error> {
         let mut action = CreateMultipartUpload::new(self.bucket(), self.keys(), &self.place.key);
         sign_headers(action.headers_mut(), headers);
-        let answer = self.send(SOON, &signed(&action), Bytes::new(), headers).await?;
+        self.set_upload(Upload::Asked);
+        let answer = self.send(SOON, &signed(&action), Bytes::new(), headers).await;
+        let answer = answer.inspect_err(|_| drop(self.set_upload(Upload::None)))?;
         let id = std::str::from_utf8(&answer.body)
             .ok()
             .and_then(|text| CreateMultipartUpload::parse_response(text).ok())
             .map(|created| created.upload_id().to_owned())
             .ok_or_else(|| self.strange())?;
-        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        self.set_upload(Upload::Begun(id));
         Ok(())
     }
 
+    /// Says where the upload stands now; where it stood before.
+    fn set_upload(&self, upload: Upload) -> Upload {
+        let mut current = self.upload.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, upload)
+    }
+
     fn upload_id(&self) -> Option<String> {
-        self.upload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        match &*self.upload.lock().unwrap_or_else(PoisonError::into_inner) {
+            Upload::Begun(id) => Some(id.clone()),
+            Upload::None | Upload::Asked => None,
+        }
     }
 
     /// Sends a part, counted from 1; its tag is needed at the end.
@@ -264,7 +322,7 @@ impl S3Object {
         };
         let body = Bytes::from(action().body());
         self.send(LONG, &signed(&action()), body, &[]).await?;
-        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_upload(Upload::None);
         Ok(())
     }
 
@@ -294,8 +352,30 @@ impl S3Object {
 
     /// Ends the upload that this process has begun, if it has.
     pub async fn abort_own(&self) -> Result<(), S3Error> {
-        let own = self.upload.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match own {
+        match self.set_upload(Upload::None) {
+            Upload::None => Ok(()),
+            Upload::Begun(id) => {
+                self.abort(&id).await?;
+                *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+                Ok(())
+            }
+            Upload::Asked => {
+                // The request may be on its way still.
+                for _ in 0..LOOKS {
+                    if self.abort_listed().await? > 0 {
+                        break;
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the same upload once more: a part that was on its way may have come after its end, and be kept for ever.
+    pub async fn abort_again(&self) -> Result<(), S3Error> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match ended {
             Some(id) => self.abort(&id).await,
             None => Ok(()),
         }
@@ -304,10 +384,16 @@ impl S3Object {
     /// Ends every upload of this object that has begun and not ended, of this process or one before.
     pub(super) async fn abort_all(&self) -> Result<(), S3Error> {
         self.abort_own().await?;
-        for id in self.uploads().await? {
-            self.abort(&id).await?;
+        self.abort_listed().await.map(drop)
+    }
+
+    /// Ends the uploads of this object that the server knows; says how many there were.
+    async fn abort_listed(&self) -> Result<usize, S3Error> {
+        let uploads = self.uploads().await?;
+        for id in &uploads {
+            self.abort(id).await?;
         }
-        Ok(())
+        Ok(uploads.len())
     }
 
     async fn abort(&self, id: &str) -> Result<(), S3Error> {

@@ -187,8 +187,10 @@ impl S3Object {
 
     /// Ends what has begun, and removes the object if it is of this export.
     pub async fn withdraw(&self, uid: &str) -> Result<(), S3Error> {
-        self.clear().await?;
-        match self.head().await? {
+        // What is begun ends first; the rest is asked at once, so that a server that is far away is asked but twice in turn.
+        self.abort_own().await?;
+        let ((), head) = future::try_join(self.clear(), self.head()).await?;
+        match head {
             Some(head) if head.headers.get(EXPORT).is_some_and(|value| value == uid) => self.delete().await,
             _ => Ok(()),
         }

@@ -33,6 +33,12 @@ pub enum DestinationError {
     /// It lacks a key.
     #[error("spec.destination.s3.credentialsSecretRef: the Secret {0} has no {1}; add it")]
     NoKey(String, &'static str),
+    /// It has what can be no authority.
+    #[error(
+        "spec.destination.s3.credentialsSecretRef: ca.crt in the Secret {0} must be certificates of authorities in PEM, or not be \
+         there ({1})"
+    )]
+    Authorities(String, tokio_rustls::rustls::Error),
     /// The operator may not read it.
     #[error(
         "spec.destination.s3.credentialsSecretRef: the operator may not read the Secret {0} in namespace {1}: allow it with a \
@@ -59,7 +65,7 @@ impl DestinationError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoSecret(..) => "SecretNotFound",
-            Self::NoKey(..) => "SecretInvalid",
+            Self::NoKey(..) | Self::Authorities(..) => "SecretInvalid",
             Self::Forbidden(..) => "SecretForbidden",
             Self::InUse(..) => "DestinationTaken",
             Self::S3(error) => error.reason(),
@@ -104,8 +110,14 @@ impl Uploads {
         (destination, target): (&S3Destination, &S3Target),
         file_name: &str,
     ) -> Result<Arc<S3Object>, DestinationError> {
-        let keys = keys(client, &key.namespace, destination).await?;
-        let object = Arc::new(S3Object::new(self.http()?, target, keys, file_name)?);
+        let (keys, authorities) = keys(client, &key.namespace, destination).await?;
+        let http = match authorities {
+            Some(pem) => S3Http::trusting(pem.as_bytes()).map_err(|error| {
+                DestinationError::Authorities(destination.credentials_secret_ref.name.clone(), error)
+            })?,
+            None => self.http()?,
+        };
+        let object = Arc::new(S3Object::new(http, target, keys, file_name)?);
         let location = object.location();
         let mut objects = self.objects();
         let other = objects
@@ -141,6 +153,7 @@ impl Uploads {
 /// Ends an upload.
 pub async fn abort(key: ExportKey, object: Arc<S3Object>) {
     let Err(error) = in_time(object.abort_own()).await else {
+        make_sure(object);
         return;
     };
     tracing::warn!(
@@ -152,8 +165,9 @@ pub async fn abort(key: ExportKey, object: Arc<S3Object>) {
 }
 
 /// Removes what a cancelled export has in S3.
-pub async fn withdraw(key: &ExportKey, object: &S3Object, uid: &str) {
+pub async fn withdraw(key: &ExportKey, object: Arc<S3Object>, uid: &str) {
     let Err(error) = in_time(object.withdraw(uid)).await else {
+        make_sure(object);
         return;
     };
     tracing::warn!(
@@ -164,6 +178,24 @@ pub async fn withdraw(key: &ExportKey, object: &S3Object, uid: &str) {
     );
 }
 
+/// When an upload that was ended is ended again: a part may have been on its way, and servers keep what comes late.
+const AGAIN: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+
+fn make_sure(object: Arc<S3Object>) {
+    tokio::spawn(async move {
+        for pause in AGAIN {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = object.abort_again().await {
+                tracing::debug!(%error, "An upload that was ended could not be ended again.");
+            }
+        }
+    });
+}
+
 /// What S3 is asked at the end, when nobody can wait long for it; what went wrong, for people.
 async fn in_time(work: impl Future<Output = Result<(), S3Error>>) -> Result<(), String> {
     match tokio::time::timeout(ABORT, work).await {
@@ -172,11 +204,12 @@ async fn in_time(work: impl Future<Output = Result<(), S3Error>>) -> Result<(), 
     }
 }
 
+/// Access to the bucket, and the authorities that its server is trusted by, where they are not the system's.
 async fn keys(
     client: &Client,
     namespace: &str,
     destination: &S3Destination,
-) -> Result<S3Keys, DestinationError> {
+) -> Result<(S3Keys, Option<String>), DestinationError> {
     let name = &destination.credentials_secret_ref.name;
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = match api.get_opt(name).await {
@@ -195,9 +228,10 @@ async fn keys(
         (!text.is_empty()).then(|| text.to_owned())
     };
     let needed = |key| value(key).ok_or(DestinationError::NoKey(name.clone(), key));
-    Ok(S3Keys {
+    let keys = S3Keys {
         id: needed("AWS_ACCESS_KEY_ID")?,
         secret: needed("AWS_SECRET_ACCESS_KEY")?,
         token: value("AWS_SESSION_TOKEN"),
-    })
+    };
+    Ok((keys, value("ca.crt")))
 }

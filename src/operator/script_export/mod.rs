@@ -83,9 +83,27 @@ impl ExportContext {
             store,
             folder: ExportFolder::new(data_dir),
             metrics,
-            places: Places::new(),
+            places: Places::new(places::TURN),
             uploads: Arc::default(),
             pause: PAUSE,
+        }
+    }
+
+    /// The same, on a volume of which so many bytes are to stay free.
+    #[must_use]
+    pub fn keep_free(self, bytes: u64) -> Self {
+        Self {
+            folder: self.folder.keep_free(bytes),
+            ..self
+        }
+    }
+
+    /// The same with turns of another length, where many exports want to be written.
+    #[must_use]
+    pub fn turn(self, turn: Duration) -> Self {
+        Self {
+            places: Places::new(turn),
+            ..self
         }
     }
 

@@ -151,7 +151,7 @@ async fn withdraw(context: &ExportContext, key: &ExportKey, export: &ScriptExpor
         }
     };
     if let Some(object) = object {
-        destination::withdraw(key, &object, &export.uid().unwrap_or_default()).await;
+        destination::withdraw(key, object, &export.uid().unwrap_or_default()).await;
     }
 }
 
@@ -221,7 +221,7 @@ impl Work<'_> {
         start: Timestamp,
         trouble: Option<&str>,
     ) -> Result<Result<Artifact, Refusal>, AttemptError> {
-        let _place = self.context.places.enter(&self.key.namespace).await;
+        let mut place = self.context.places.enter(&self.key.namespace).await;
         if !self.is_known(&plan.script).await? {
             return Ok(Err(Refusal {
                 reason: "ScriptNotFound",
@@ -234,7 +234,7 @@ impl Work<'_> {
         self.announcer.started(start);
         let (progress, reported) = watch::channel(Progress::default());
         let (done, ended) = oneshot::channel();
-        let write = async {
+        let write = Box::pin(async {
             let report = |now| {
                 progress.send_replace(now);
             };
@@ -243,7 +243,7 @@ impl Work<'_> {
             // Only once the reports have ended may the end be told.
             let _ = done.send(());
             result
-        };
+        });
         let estimated = OnceLock::new();
         let counting = async {
             if let Some(count) = estimate(&*self.context.store, plan).await {
@@ -253,7 +253,8 @@ impl Work<'_> {
         };
         let write = async {
             tokio::select! {
-                result = write => result,
+                result = place.work(write) => result,
+                // Not in turns: it holds what others wait for.
                 never = counting => match never {},
             }
         };

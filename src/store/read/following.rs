@@ -6,7 +6,10 @@ use std::{
     collections::{BinaryHeap, VecDeque},
     mem,
     ops::ControlFlow,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::task;
@@ -22,7 +25,10 @@ use crate::{
 };
 
 /// Memory for what is read ahead, in bytes. Where more segments than that overlap in time, pages are read by themselves.
-const MOST_MEMORY: usize = 96 << 20;
+pub const MOST_MEMORY: usize = 96 << 20;
+/// The same of all snapshots together.
+const MOST_OF_ALL: usize = 96 << 20;
+static HELD_BY_ALL: AtomicUsize = AtomicUsize::new(0);
 
 /// Turns that segments take between two looks at the clock.
 const TURNS: usize = 64;
@@ -48,6 +54,7 @@ pub struct Following {
     /// Where further candidates begin; none if there are no more.
     further: Option<(i64, i64)>,
     open: Open,
+    held: Held,
 }
 
 /// Segments that are being read, the one with the newest line first.
@@ -76,12 +83,13 @@ impl Ord for Head {
     }
 }
 
-/// The page of `query`: read on if it follows the page before, as `reading` has it.
+/// The page of `query`: read on if it follows the page before, as `reading` has it, with so many bytes for what is read ahead.
 pub async fn page<S: Snapshot>(
     snapshot: &mut S,
     script_id: i64,
     query: &LogQuery,
     reading: &mut Reading,
+    memory: usize,
 ) -> Result<Page<LogLine, LogCursor>, StoreError> {
     // A page without room has nothing to follow.
     if query.limit == 0 || matches!(reading, Reading::Apart) {
@@ -91,7 +99,10 @@ pub async fn page<S: Snapshot>(
         Reading::On(following) if following.is_followed_by(query) => following,
         _ => Box::new(Following::begin(snapshot, script_id, query).await?),
     };
-    if let Some(page) = following.next_page(snapshot, script_id, query.limit).await? {
+    if let Some(page) = following
+        .next_page(snapshot, script_id, query.limit, memory)
+        .await?
+    {
         following.query.after = page.next;
         if page.next.is_some() {
             *reading = Reading::On(following);
@@ -116,6 +127,7 @@ impl Following {
             candidates: VecDeque::new(),
             further: Some((i64::MAX, i64::MAX)),
             open: Open::new(),
+            held: Held::default(),
         })
     }
 
@@ -130,6 +142,7 @@ impl Following {
         snapshot: &mut S,
         script_id: i64,
         limit: usize,
+        memory: usize,
     ) -> Result<Option<Page<LogLine, LogCursor>>, StoreError> {
         // A search for text leaves out what can not have it.
         if self.wanted.has_needles() {
@@ -138,7 +151,7 @@ impl Following {
         let mut rows = Vec::with_capacity(limit);
         let mut text = 0;
         let is_full = loop {
-            if !self.open_newest(snapshot, script_id).await? {
+            if !self.open_newest(snapshot, script_id, memory).await? {
                 return Ok(None);
             }
             if self.open.is_empty() {
@@ -173,6 +186,7 @@ impl Following {
         &mut self,
         snapshot: &mut S,
         script_id: i64,
+        memory: usize,
     ) -> Result<bool, StoreError> {
         loop {
             if self.candidates.is_empty()
@@ -195,10 +209,30 @@ impl Following {
             if let Some(head) = cursor.head() {
                 self.open.push(Head(head, Box::new(cursor)));
             }
-            if self.open.iter().map(|head| head.1.bytes()).sum::<usize>() > MOST_MEMORY {
+            let own = self.open.iter().map(|head| head.1.bytes()).sum();
+            if own > memory || self.held.set(own) > MOST_OF_ALL {
                 return Ok(false);
             }
         }
+    }
+}
+
+/// Bytes that one snapshot has of what all may have.
+#[derive(Default)]
+struct Held(usize);
+
+impl Held {
+    /// It has so many now; says how many all have.
+    fn set(&mut self, bytes: usize) -> usize {
+        HELD_BY_ALL.fetch_sub(self.0, Ordering::Relaxed);
+        self.0 = bytes;
+        HELD_BY_ALL.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

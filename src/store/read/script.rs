@@ -17,6 +17,8 @@ pub struct OfScript<S> {
     script_id: Option<i64>,
     /// Where the last page of log lines ended.
     reading: Reading,
+    /// Bytes for what is read ahead.
+    memory: usize,
 }
 
 impl<S> OfScript<S> {
@@ -26,7 +28,14 @@ impl<S> OfScript<S> {
             snapshot,
             script_id,
             reading: Reading::default(),
+            memory: following::MOST_MEMORY,
         }
+    }
+
+    /// The same with another number of bytes for what is read ahead.
+    #[cfg(test)]
+    pub fn with_memory(self, memory: usize) -> Self {
+        Self { memory, ..self }
     }
 }
 
@@ -45,7 +54,7 @@ impl<S: Snapshot> StoreSnapshot for OfScript<S> {
 
     async fn logs(&mut self, query: &LogQuery) -> Result<Page<LogLine, LogCursor>, StoreError> {
         match self.script_id {
-            Some(id) => following::page(&mut self.snapshot, id, query, &mut self.reading).await,
+            Some(id) => following::page(&mut self.snapshot, id, query, &mut self.reading, self.memory).await,
             None => Ok(Page::default()),
         }
     }

@@ -4,6 +4,8 @@
 //! was acknowledged survives the power.
 
 mod append;
+#[cfg(test)]
+mod following_tests;
 mod gaps;
 mod merge;
 mod open;
