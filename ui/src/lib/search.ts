@@ -12,6 +12,8 @@ export interface ViewSearch {
   live?: "on";
   /** The versions compared. */
   compare?: string;
+  /** The slowest runs come first; otherwise the newest. */
+  sort?: "slowest";
 }
 
 export interface ListSearch {
@@ -50,6 +52,7 @@ export function viewSearch(search: Flat): ViewSearch {
     q: text(search["q"]),
     live: search["live"] === "on" ? "on" : undefined,
     compare: text(search["compare"]),
+    sort: search["sort"] === "slowest" ? "slowest" : undefined,
   } as ViewSearch);
 }
 
@@ -69,6 +72,8 @@ export const withZone = (search: ViewSearch, zone: Zone): ViewSearch =>
   tidy({ ...search, tz: zone === "utc" ? "utc" : undefined } as ViewSearch);
 export const withText = (search: ViewSearch, q: string): ViewSearch =>
   tidy({ ...search, q: q || undefined } as ViewSearch);
+export const withSort = (search: ViewSearch, sort: "slowest" | undefined): ViewSearch =>
+  tidy({ ...search, sort } as ViewSearch);
 /** For another view of the same rows. */
 export const sameRows = ({ range, tz, filter, q }: ViewSearch): ViewSearch =>
   tidy({ range, tz, filter, q } as ViewSearch);

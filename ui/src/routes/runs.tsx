@@ -2,8 +2,8 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useParams } from "@tanstack/react-router";
 import { createColumnHelper, getCoreRowModel, useReactTable } from "@tanstack/react-table";
 import { createContext, memo, useCallback, useContext, useMemo } from "react";
-import { Button } from "react-aria-components";
-import { figuresQuery } from "../api/queries";
+import { Button, ToggleButton } from "react-aria-components";
+import { figuresQuery, type Slowest } from "../api/queries";
 import type { Figures, Run, ScriptDetail } from "../api/types";
 import { StatusBadge } from "../components/Badge";
 import { Copy } from "../components/Copy";
@@ -11,14 +11,17 @@ import { DataTable } from "../components/DataTable";
 import { ExportMenu } from "../components/ExportMenu";
 import { FilterBar } from "../components/FilterBar";
 import { FilterCell } from "../components/FilterCell";
+import { Icon } from "../components/Icon";
 import { RunsCharts } from "../components/RunsCharts";
 import { Empty, Failure, SkeletonRows, Stale } from "../components/States";
 import { Tiles } from "../components/Tiles";
 import { Time, useZone } from "../components/Time";
 import { type Filter, withCondition } from "../lib/filters";
 import { count, duration, minuteTime, percent } from "../lib/format";
+import { useKeys } from "../lib/keys";
 import { rangeLabel } from "../lib/range";
-import { filterOf, rangeOf, type ViewSearch, withFilter, withText } from "../lib/search";
+import { filterOf, rangeOf, type ViewSearch, withFilter, withSort, withText } from "../lib/search";
+import { tookMicros } from "../lib/slowest";
 import { usePlace } from "./script";
 import { useRuns } from "./useRuns";
 
@@ -64,7 +67,7 @@ function columns(onFilter: OnFilter) {
       meta: { className: "cell-num" },
       cell: ({ row: { original: run } }) =>
         run.responseTimeMicros === null ? (
-          <span className="soft">{run.reason ?? ""}</span>
+          <Ended run={run} />
         ) : (
           <span title={`${run.responseTimeMicros / 1000} ms`}>{duration(run.responseTimeMicros)}</span>
         ),
@@ -88,6 +91,18 @@ function columns(onFilter: OnFilter) {
       cell: ({ getValue }) => value("Source", getValue()),
     }),
   ];
+}
+
+/** Why a run failed, and after how long. */
+function Ended({ run }: { run: Run }) {
+  const took = tookMicros(run);
+  return (
+    <span className="soft">
+      {run.reason ?? ""}
+      {run.reason && took !== null && ", "}
+      {took !== null && duration(took)}
+    </span>
+  );
 }
 
 const RunsContext = createContext<ReturnType<typeof useRuns> | null>(null);
@@ -123,6 +138,9 @@ export function RunsTab() {
   });
   const chosenIndex = runId ? runs.rows.findIndex((run) => run.runId === runId) : -1;
   const { more } = runs;
+  const bySlowness = search.sort === "slowest";
+  const sortBySlowness = (yes: boolean) => setSearch((now) => withSort(now, yes ? "slowest" : undefined));
+  useKeys({ s: () => sortBySlowness(!bySlowness) });
   return (
     <RunsContext.Provider value={runs}>
       <div className={runId ? "with-record" : undefined}>
@@ -139,6 +157,10 @@ export function RunsTab() {
           <span className="soft num table-count" role="status">
             {runs.total ? `${count(runs.total.count)}${runs.total.more ? "+" : ""} runs` : "\u00a0"}
           </span>
+          <ToggleButton className="button" isSelected={bySlowness} onChange={sortBySlowness}>
+            <Icon name="clock" />
+            Slowest first
+          </ToggleButton>
           <ExportMenu table="runs" params={runs.params} />
         </div>
         {!runs.complete && (
@@ -167,6 +189,7 @@ export function RunsTab() {
               hasMore={runs.hasNextPage}
               rows={runs.rows.length}
               what="runs"
+              {...(runs.slowest && { slowest: runs.slowest })}
             />
           </>
         ) : (
@@ -178,12 +201,23 @@ export function RunsTab() {
   );
 }
 
-export function End(props: { pending: boolean; hasMore: boolean; rows: number; what: string }) {
-  const text = props.pending
-    ? "Loading more…"
-    : props.hasMore
-      ? ""
-      : `${count(props.rows)} ${props.what}, all of this range`;
+interface EndProps {
+  pending: boolean;
+  hasMore: boolean;
+  rows: number;
+  what: string;
+  slowest?: Slowest;
+}
+
+export function End(props: EndProps) {
+  const { slowest } = props;
+  const text = slowest
+    ? `The ${count(props.rows)} slowest of ${slowest.more ? "the newest " : ""}${count(slowest.read)} runs of this range`
+    : props.pending
+      ? "Loading more…"
+      : props.hasMore
+        ? ""
+        : `${count(props.rows)} ${props.what}, all of this range`;
   return <p className="soft list-end">{text || "\u00a0"}</p>;
 }
 
@@ -214,8 +248,18 @@ function NoRuns({ narrowed, detail }: { narrowed: boolean; detail: ScriptDetail 
 }
 
 const RunTiles = memo(function RunTiles({ params }: { params: Record<string, string> }) {
-  const { script, search } = usePlace();
+  const { script, search, setSearch } = usePlace();
   const zone = useZone();
+  const only = (status: string) => ({
+    label: `show only the runs that are ${status}`,
+    onPress: () =>
+      setSearch((now) =>
+        withFilter(
+          now,
+          withCondition(filterOf(now, "runs"), { column: "Status", operator: "Equals", values: [status] }),
+        ),
+      ),
+  });
   const figures = useQuery(figuresQuery(script, params));
   const window = rangeLabel(rangeOf(search), (time) => minuteTime(time, zone));
   if (figures.isError && !figures.data) {
@@ -246,8 +290,14 @@ const RunTiles = memo(function RunTiles({ params }: { params: Record<string, str
           value: percent(f.failureRateBasisPoints),
           note: `${count(f.failedRuns)} of ${count(ended)} ended`,
           tip: "Failed runs of all that ended",
+          ...(f.failedRuns && { act: only("Failed") }),
         },
-        { name: "In Progress", value: count(f.inProgressRuns), note: "begun, not ended" },
+        {
+          name: "In Progress",
+          value: count(f.inProgressRuns),
+          note: "begun, not ended",
+          ...(f.inProgressRuns && { act: only("In Progress") }),
+        },
       ]}
     />
   );

@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useCallback, useMemo } from "react";
-import { newestRunsQuery, runsByIdQuery, runsQuery } from "../api/queries";
+import { newestRunsQuery, runsByIdQuery, runsQuery, slowestRunsQuery } from "../api/queries";
 import type { Run } from "../api/types";
 import { filterParams } from "../lib/filters";
 import { joinNewest } from "../lib/newest";
@@ -8,6 +8,7 @@ import { isPast, rangeParams } from "../lib/range";
 import { filterOf, rangeOf, zoneOf } from "../lib/search";
 import { usePlace } from "./script";
 
+const NONE: Run[] = [];
 /** Ids that one request asks for. */
 const AT_ONCE = 50;
 
@@ -28,10 +29,13 @@ export function useRuns() {
   const range = rangeOf(search);
   const now = new Date();
   const params = useRunParams();
-  const pages = useInfiniteQuery(runsQuery(script, params));
+  const bySlowness = search.sort === "slowest";
+  const past = isPast(range, zone, now);
+  const slow = useQuery({ ...slowestRunsQuery(script, params, past), enabled: bySlowness });
+  const pages = useInfiniteQuery({ ...runsQuery(script, params), enabled: !bySlowness });
   const newest = useQuery({
-    ...newestRunsQuery(script, params, isPast(range, zone, now)),
-    enabled: pages.isSuccess,
+    ...newestRunsQuery(script, params, past),
+    enabled: pages.isSuccess || slow.isSuccess,
   });
   const loaded = useMemo(() => pages.data?.pages.flatMap((page) => page.items) ?? [], [pages.data]);
   const joined = useMemo(
@@ -59,5 +63,21 @@ export function useRuns() {
   const more = useCallback(() => {
     if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage();
   }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage]);
-  return { ...pages, rows, more, total: newest.data?.total, complete: joined.complete, params };
+  const { isPending, isError, isSuccess, error, refetch } = bySlowness ? slow : pages;
+  return {
+    isPending,
+    isError,
+    isSuccess,
+    error,
+    refetch,
+    rows: bySlowness ? (slow.data?.rows ?? NONE) : rows,
+    more,
+    hasNextPage: !bySlowness && hasNextPage,
+    isFetchingNextPage,
+    total: newest.data?.total,
+    complete: bySlowness || joined.complete,
+    params,
+    /** Of what the rows are the slowest; none where the newest come first. */
+    slowest: bySlowness ? slow.data : undefined,
+  };
 }
