@@ -18,6 +18,7 @@ mod figures;
 mod generate;
 mod ingest;
 mod latency;
+mod many_lines;
 mod many_runs;
 mod memory;
 mod page;

@@ -82,7 +82,7 @@ function Facts({ run }: { run: RunDetail }) {
     <dl className="facts">
       {facts.map(([name, value]) =>
         value ? (
-          <div key={name}>
+          <div key={name} className={name === "Trace" ? "wide" : undefined}>
             <dt>{name}</dt>
             <dd>{value}</dd>
           </div>

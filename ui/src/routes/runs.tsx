@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useParams } from "@tanstack/react-router";
-import { createColumnHelper, getCoreRowModel, useReactTable } from "@tanstack/react-table";
+import { createColumnHelper } from "@tanstack/react-table";
 import { createContext, memo, useCallback, useContext, useMemo } from "react";
 import { Button, ToggleButton } from "react-aria-components";
 import { figuresQuery, type Slowest } from "../api/queries";
@@ -26,6 +26,7 @@ import { usePlace } from "./script";
 import { useRuns } from "./useRuns";
 
 const column = createColumnHelper<Run>();
+const idOf = (run: Run) => run.runId;
 type OnFilter = (column: string, value: string) => void;
 
 function columns(onFilter: OnFilter) {
@@ -130,14 +131,10 @@ export function RunsTab() {
       ),
     [change],
   );
-  const table = useReactTable({
-    data: runs.rows,
-    columns: definitions,
-    getCoreRowModel: getCoreRowModel(),
-    getRowId: (run) => run.runId,
-  });
   const chosenIndex = runId ? runs.rows.findIndex((run) => run.runId === runId) : -1;
   const { more } = runs;
+  // Before the first run, how to get one is what there is to see.
+  const isUnused = detail?.figures.totalRuns === 0 && runs.isSuccess && runs.rows.length === 0;
   const bySlowness = search.sort === "slowest";
   const sortBySlowness = (yes: boolean) => setSearch((now) => withSort(now, yes ? "slowest" : undefined));
   useKeys({ s: () => sortBySlowness(!bySlowness) });
@@ -145,24 +142,26 @@ export function RunsTab() {
     <RunsContext.Provider value={runs}>
       <div className={runId ? "with-record" : undefined}>
         <RunTiles params={runs.params} />
-        <RunsCharts />
-        <div className="table-tools">
-          <FilterBar
-            table="runs"
-            filter={filter}
-            search={search.q ?? ""}
-            onFilter={(next) => change(() => next)}
-            onSearch={(q) => setSearch((now) => withText(now, q), true)}
-          />
-          <span className="soft num table-count" role="status">
-            {runs.total ? `${count(runs.total.count)}${runs.total.more ? "+" : ""} runs` : "\u00a0"}
-          </span>
-          <ToggleButton className="button" isSelected={bySlowness} onChange={sortBySlowness}>
-            <Icon name="clock" />
-            Slowest first
-          </ToggleButton>
-          <ExportMenu table="runs" params={runs.params} />
-        </div>
+        {!isUnused && <RunsCharts />}
+        {!isUnused && (
+          <div className="table-tools">
+            <FilterBar
+              table="runs"
+              filter={filter}
+              search={search.q ?? ""}
+              onFilter={(next) => change(() => next)}
+              onSearch={(q) => setSearch((now) => withText(now, q), true)}
+            />
+            <span className="soft num table-count" role="status">
+              {runs.total ? `${count(runs.total.count)}${runs.total.more ? "+" : ""} runs` : "\u00a0"}
+            </span>
+            <ToggleButton className="button" isSelected={bySlowness} onChange={sortBySlowness}>
+              <Icon name="clock" />
+              Slowest first
+            </ToggleButton>
+            <ExportMenu table="runs" params={runs.params} />
+          </div>
+        )}
         {!runs.complete && (
           <Button className="button fresh" onPress={() => void runs.refetch()}>
             Many new runs: show them
@@ -176,7 +175,9 @@ export function RunsTab() {
         ) : runs.rows.length ? (
           <>
             <DataTable
-              table={table}
+              rows={runs.rows}
+              columns={definitions}
+              idOf={idOf}
               label="Runs"
               layout="grid-runs"
               rowHeight={41}

@@ -2,10 +2,9 @@ import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useCallback, useMemo } from "react";
 import { newestRunsQuery, runsByIdQuery, runsQuery, slowestRunsQuery } from "../api/queries";
 import type { Run } from "../api/types";
-import { filterParams } from "../lib/filters";
 import { joinNewest } from "../lib/newest";
-import { isPast, rangeParams } from "../lib/range";
-import { filterOf, rangeOf, zoneOf } from "../lib/search";
+import { isPast } from "../lib/range";
+import { rangeOf, runParams, zoneOf } from "../lib/search";
 import { usePlace } from "./script";
 
 const NONE: Run[] = [];
@@ -15,10 +14,7 @@ const AT_ONCE = 50;
 /** What the API is asked for about the runs of the page's range and filter. */
 export function useRunParams(): Record<string, string> {
   const { search } = usePlace();
-  const asked = JSON.stringify({
-    ...rangeParams(rangeOf(search), zoneOf(search), new Date()),
-    ...filterParams("runs", filterOf(search, "runs"), search.q ?? ""),
-  });
+  const asked = JSON.stringify(runParams(search, new Date()));
   return useMemo(() => JSON.parse(asked) as Record<string, string>, [asked]);
 }
 
