@@ -48,7 +48,7 @@ export function LogsTab() {
   const { script, search, setSearch } = usePlace();
   const zone = zoneOf(search);
   const range = rangeOf(search);
-  const filter = filterOf(search, "logs");
+  const filter = useMemo(() => filterOf(search, "logs"), [search]);
   const now = new Date();
   const past = isPast(range, zone, now);
   const asked = JSON.stringify(logParams(search, now));
@@ -100,18 +100,26 @@ export function LogsTab() {
   const more = useCallback(() => {
     if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage();
   }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage]);
+  // What does not change while lines come in is not drawn anew with them.
+  const filters = useMemo(
+    () => (
+      <FilterBar
+        table="logs"
+        filter={filter}
+        search={search.q ?? ""}
+        onFilter={(next) => change(() => next)}
+        onSearch={(q) => setSearch((now) => withText(now, q), true)}
+      />
+    ),
+    [filter, search.q, change, setSearch],
+  );
+  const exports = useMemo(() => <ExportMenu table="logs" params={params} />, [params]);
   const found = total.data?.total;
   return (
     <>
       <LogsChart />
       <div className="table-tools">
-        <FilterBar
-          table="logs"
-          filter={filter}
-          search={search.q ?? ""}
-          onFilter={(next) => change(() => next)}
-          onSearch={(q) => setSearch((now) => withText(now, q), true)}
-        />
+        {filters}
         <span className="soft num table-count" role="status">
           {found ? `${count(found.count)}${found.more ? "+" : ""} lines` : "\u00a0"}
         </span>
@@ -119,7 +127,7 @@ export function LogsTab() {
         <ToggleButton className="button" isSelected={wrap} onChange={setWrap} aria-label="Wrap long lines">
           <Icon name="wrap" />
         </ToggleButton>
-        <ExportMenu table="logs" params={params} />
+        {exports}
       </div>
       {live.waiting > 0 && (
         <Button

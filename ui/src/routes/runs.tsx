@@ -1,10 +1,10 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link, Outlet, useParams } from "@tanstack/react-router";
+import { Outlet, useParams } from "@tanstack/react-router";
 import { createColumnHelper } from "@tanstack/react-table";
 import { createContext, memo, useCallback, useContext, useMemo } from "react";
 import { Button, ToggleButton } from "react-aria-components";
 import { figuresQuery, type Slowest } from "../api/queries";
-import type { Figures, Run, ScriptDetail } from "../api/types";
+import type { Figures, Run, ScriptDetail, ScriptName } from "../api/types";
 import { StatusBadge } from "../components/Badge";
 import { Copy } from "../components/Copy";
 import { DataTable } from "../components/DataTable";
@@ -12,6 +12,7 @@ import { ExportMenu } from "../components/ExportMenu";
 import { FilterBar } from "../components/FilterBar";
 import { FilterCell } from "../components/FilterCell";
 import { Icon } from "../components/Icon";
+import { RunLink } from "../components/RunLink";
 import { RunsCharts } from "../components/RunsCharts";
 import { Empty, Failure, SkeletonRows, Stale } from "../components/States";
 import { Tiles } from "../components/Tiles";
@@ -29,7 +30,7 @@ const column = createColumnHelper<Run>();
 const idOf = (run: Run) => run.runId;
 type OnFilter = (column: string, value: string) => void;
 
-function columns(onFilter: OnFilter) {
+function columns(script: ScriptName, search: ViewSearch, onFilter: OnFilter) {
   const value = (name: string, text: string) => <FilterCell column={name} value={text} onFilter={onFilter} />;
   return [
     column.accessor("runId", {
@@ -37,15 +38,9 @@ function columns(onFilter: OnFilter) {
       meta: { className: "cell-main cell-id" },
       cell: ({ getValue }) => (
         <>
-          <Link
-            from="/scripts/$namespace/$name/runs"
-            to="/scripts/$namespace/$name/runs/$runId"
-            params={(now) => ({ ...now, runId: getValue() }) as never}
-            search={(now: ViewSearch) => now}
-            resetScroll={false}
-          >
+          <RunLink script={script} runId={getValue()} search={search}>
             {getValue()}
-          </Link>
+          </RunLink>
           <Copy text={getValue()} label="Copy the run id" />
         </>
       ),
@@ -116,7 +111,7 @@ export function useRunList() {
 }
 
 export function RunsTab() {
-  const { search, setSearch, detail } = usePlace();
+  const { script, search, setSearch, detail } = usePlace();
   const { runId } = useParams({ strict: false });
   const runs = useRuns();
   const filter = filterOf(search, "runs");
@@ -126,10 +121,10 @@ export function RunsTab() {
   );
   const definitions = useMemo(
     () =>
-      columns((name, value) =>
+      columns(script, search, (name, value) =>
         change((now) => withCondition(now, { column: name, operator: "Equals", values: [value] })),
       ),
-    [change],
+    [script, search, change],
   );
   const chosenIndex = runId ? runs.rows.findIndex((run) => run.runId === runId) : -1;
   const { more } = runs;
