@@ -10,7 +10,7 @@ import { watchPage } from "./bench-page";
 const SIZE = Number(process.env["SIZE"] ?? 10_000_000);
 /** The size of the bars. */
 const FULL = 10_000_000;
-const ROUNDS = SIZE >= FULL ? 8 : 2;
+const ROUNDS = Number(process.env["ROUNDS"] ?? (SIZE >= FULL ? 8 : 2));
 const SCRIPT = "/scripts/bed/measured";
 const SCROLL_SECONDS = SIZE >= FULL ? 10 : 3;
 const LIVE_SECONDS = Number(process.env["LIVE_SECONDS"] ?? (SIZE >= FULL ? 600 : 10));
