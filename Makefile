@@ -61,7 +61,7 @@ bench: ## Benchmarks of whole paths; NAME=... for one, SCALE=small for a quick l
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(HOST) --bench pipeline -- $(NAME)
 
 .PHONY: bench-ui
-bench-ui: deps-test ui ## The dashboard in Chromium with SIZE runs and lines (default 10000000; 100000 takes a minute)
+bench-ui: deps-test ui ## The dashboard in Chromium with SIZE runs and lines (default 10000000; 100000 for a quick look)
 	@RUSTFLAGS="-C target-feature=+crt-static" BENCH_CARGO="bench --locked --target $(HOST)" SIZE=$(or $(SIZE),10000000) \
 	  npm --prefix tests/ui run --silent bench
 

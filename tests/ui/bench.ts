@@ -142,7 +142,7 @@ const CHANGES: Record<string, Change[]> = {
   ],
   logs: [
     presses("Log Level"),
-    searches("customer 123 "),
+    searches("customer 123"),
     goes("Log Level is Error", filter([["Log Level", "Equals", ["Error"]]])),
     goes("Log Level is Warning or Error", filter([["Log Level", "Equals", ["Warning", "Error"]]])),
     goes("Message contains", filter([["Log Message", "Contains", ["customer 77 "]]])),
