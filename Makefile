@@ -20,7 +20,7 @@ test: deps-test ui ## All tests, with those on a real cluster (its own, removed 
 	@tests/run all
 
 .PHONY: deps-test
-deps-test: ## Install Postgres, Prometheus, an S3 server, pandas, DuckDB, Node and Chromium for the tests, where they are missing
+deps-test: ## Install Postgres, Prometheus, nginx, an S3 server, pandas, DuckDB, Node and Chromium for the tests
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
 	@command -v promtool >/dev/null || { apt-get update -qq; \
@@ -29,6 +29,8 @@ deps-test: ## Install Postgres, Prometheus, an S3 server, pandas, DuckDB, Node a
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-yaml; }
 	@command -v versitygw >/dev/null || { echo "building versitygw, an S3 server for the tests"; \
 	  GOBIN=/usr/local/bin go install -ldflags='-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0; }
+	@command -v nginx >/dev/null || { apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light; }
 	@python3 -c 'import pip, venv' 2>/dev/null || { apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip python3-venv; }
 	@tests/exports/read_back install
@@ -58,6 +60,11 @@ fuzz: ## Fuzz the parsers for FUZZ_SECONDS (default 600) each (needs nightly Rus
 .PHONY: bench
 bench: ## Benchmarks of whole paths; NAME=... for one, SCALE=small for a quick look
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(HOST) --bench pipeline -- $(NAME)
+
+.PHONY: bench-ui
+bench-ui: deps-test ui ## The dashboard in Chromium with SIZE runs and lines (default 10000000; 100000 for a quick look)
+	@RUSTFLAGS="-C target-feature=+crt-static" BENCH_CARGO="bench --locked --target $(HOST)" SIZE=$(or $(SIZE),10000000) \
+	  npm --prefix tests/ui run --silent bench
 
 .PHONY: fmt
 fmt: ui/node_modules/.package-lock.json ## Format the code

@@ -229,3 +229,112 @@ async fn the_headers_have_the_names_that_the_proxy_gives_them() {
     ];
     assert_eq!(site.get(RUNS, &named).await.0, 200);
 }
+
+/// Debian's nginx in front of the site, which asks for a password and says who came in. It ends with this.
+struct Nginx {
+    process: std::process::Child,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// As in docs/dashboard.md.
+async fn nginx(upstream: &str) -> Nginx {
+    let folder = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    std::fs::write(
+        folder.path().join("users"),
+        "ann@example.com:{PLAIN}secret\nbob:{PLAIN}secret\n",
+    )
+    .unwrap();
+    let at = folder.path().display();
+    let config = format!(
+        "daemon off; master_process off; pid {at}/pid; error_log {at}/errors;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
+    map $remote_user $groups {{ ann@example.com shop-readers; default \"\"; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            auth_basic ScriptScope;
+            auth_basic_user_file {at}/users;
+            proxy_pass {upstream};
+            proxy_http_version 1.1;
+            proxy_read_timeout 1h;
+            proxy_set_header Authorization \"\";
+            proxy_set_header X-Forwarded-User $remote_user;
+            proxy_set_header X-Forwarded-Groups $groups;
+        }}
+    }}
+}}
+"
+    );
+    std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
+    let process = std::process::Command::new("nginx")
+        .arg("-p")
+        .arg(folder.path())
+        .arg("-e")
+        .arg(folder.path().join("errors"))
+        .arg("-c")
+        .arg(folder.path().join("nginx.conf"))
+        .spawn()
+        .expect("nginx is there (make deps-test)");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "nginx does not listen");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Nginx {
+        process,
+        address: format!("http://127.0.0.1:{port}"),
+        _folder: folder,
+    }
+}
+
+#[tokio::test]
+async fn nginx_says_who_came_in_and_nobody_says_it_for_them() {
+    let site = site(&["--dashboard-auth=proxy", "--trusted-proxies=127.0.0.1"]).await;
+    let nginx = nginx(site.address.trim_end_matches("/api/v1")).await;
+    let get = |user: Option<&'static str>, path: &str| {
+        let request = reqwest::Client::new().get(format!("{}/api/v1{path}", nginx.address));
+        let request = request.header("sec-fetch-site", "same-origin");
+        // By hand, as reqwest's own is behind a feature.
+        match user {
+            Some("ann") => request.header("authorization", "Basic YW5uQGV4YW1wbGUuY29tOnNlY3JldA=="),
+            Some(_) => request.header("authorization", "Basic Ym9iOnNlY3JldA=="),
+            None => request,
+        }
+    };
+    assert_eq!(get(None, "/whoami").send().await.unwrap().status(), 401);
+    let forged = get(Some("ann"), "/whoami")
+        .header("x-forwarded-user", "root")
+        .header("x-forwarded-groups", "admins");
+    let me: Value = forged.send().await.unwrap().json().await.unwrap();
+    assert_eq!(me["username"], "ann@example.com");
+    assert_eq!(me["groups"], json!(["shop-readers", "system:authenticated"]));
+    assert_eq!(get(Some("ann"), RUNS).send().await.unwrap().status(), 200);
+    // Kubernetes' word counts, not the proxy's alone.
+    assert_eq!(get(Some("bob"), RUNS).send().await.unwrap().status(), 403);
+    // What is followed comes through as it happens.
+    let mut stream = get(Some("ann"), "/namespaces/shop/scripts/draft/logs/stream")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let first = tokio::time::timeout(std::time::Duration::from_secs(10), stream.chunk());
+    let first = first.await.expect("an event at once").unwrap().unwrap();
+    assert!(first.starts_with(b"event: lines"));
+}

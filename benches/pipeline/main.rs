@@ -19,6 +19,7 @@ mod figures;
 mod generate;
 mod ingest;
 mod latency;
+mod many_lines;
 mod many_runs;
 mod memory;
 mod page;

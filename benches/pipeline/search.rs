@@ -6,28 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use memchr::memmem::Finder;
 use scriptscope::{
-    ingest::{
-        record::{NewLine, Record},
-        wire::{Position, StreamKey},
-    },
     model::{Column, Condition, Filter, LogLevel, Match, Operator, ScriptKey, TimeRange},
-    store::{self, Append, PodRecord, RowQuery, Store},
+    store::{self, RowQuery, Store},
 };
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    generate,
+    generate, many_lines,
     report::{Baseline, Report, Scale},
     usage,
 };
 
-/// Lines of one append.
-const LINES: usize = 65_536;
 /// Lines of the plain text that the baseline looks through, again and again.
 const PLAIN: usize = 100_000;
 
@@ -67,62 +60,16 @@ fn lines(scale: Scale) -> &'static Lines {
     })
 }
 
-async fn fill(url: &str, lines: usize) -> (Arc<dyn Store>, Vec<String>) {
+async fn fill(url: &str, count: usize) -> (Arc<dyn Store>, Vec<String>) {
     let store = store::open(url).await.unwrap();
-    let pod = PodRecord {
-        uid: "u".to_owned(),
-        name: "pod".to_owned(),
-        container: "script".to_owned(),
+    let lines = many_lines::Lines {
         script: script(),
         version: 1,
-        deployment_id: "d".to_owned(),
+        count,
+        step: 1_000,
+        level: |_| LogLevel::Stdout,
     };
-    store.register_pod(&pod).await.unwrap();
-    let key = StreamKey {
-        namespace: pod.script.namespace,
-        pod: pod.name,
-        pod_uid: pod.uid,
-        container: pod.container,
-        restart: 0,
-    };
-    let stream = store.open_streams(&[key]).await.unwrap().remove(0).unwrap().id;
-    let mut random = fastrand::Rng::with_seed(1);
-    let begin = Timestamp::now().as_microsecond() - lines as i64 * 1_000;
-    let mut ids = Vec::new();
-    for first in (0..lines).step_by(LINES) {
-        let last = (first + LINES).min(lines);
-        let mut records = Vec::with_capacity(last - first);
-        for n in first..last {
-            let id = random.u64(..);
-            if n % 7_919 == 0 {
-                ids.push(format!("{id:016x}"));
-            }
-            records.push(Record::Line(NewLine {
-                offset: n as u64 * 170,
-                index: 0,
-                time: Timestamp::from_microsecond(begin + n as i64 * 1_000).unwrap(),
-                level: LogLevel::Stdout,
-                run_id: None,
-                message: generate::plain_message(n, id),
-                attributes: None,
-            }));
-        }
-        let position = |n: usize| Position {
-            offset: n as u64 * 170,
-            file: "f".to_owned(),
-            file_start: 0,
-        };
-        let append = Append {
-            stream,
-            expected_offset: first as u64 * 170,
-            position: position(last),
-            carry: Vec::new(),
-            records: records.into(),
-            gap: None,
-            last_word: None,
-        };
-        store.append(vec![append]).await.unwrap();
-    }
+    let ids = many_lines::fill(&store, &lines).await;
     (store, ids)
 }
 

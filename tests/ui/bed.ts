@@ -1,5 +1,12 @@
 /** What every test stands on: a page that must not complain, a reader, and the REST API to compare with. */
+import { execFile } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { test as base, expect, type Page } from "@playwright/test";
+
+const run = promisify(execFile);
 
 export const PAY = "/scripts/shop/pay";
 
@@ -16,6 +23,20 @@ export async function rest<T>(user: string, path: string): Promise<T> {
   const answer = await fetch(`${address("PAGE")}/api/v1${path}`, { headers: token(user) });
   expect(answer.status, path).toBe(200);
   return (await answer.json()) as T;
+}
+
+/** What the command says to the same reader, with `-o json`. */
+export async function command<T>(user: string, ...verb: string[]): Promise<T> {
+  const folder = await mkdtemp(join(tmpdir(), "scriptscope-"));
+  try {
+    const file = join(folder, "token");
+    await writeFile(file, user);
+    const place = ["--server", address("PAGE") ?? "", "--token-file", file, "--namespace", "shop"];
+    const { stdout } = await run(process.env["COMMAND"] ?? "scriptscope", [...verb, ...place, "-o", "json"]);
+    return JSON.parse(stdout) as T;
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 }
 
 /** The operator's metrics as text. */

@@ -168,7 +168,8 @@ async fn main() {
     POD.set(pod.clone()).unwrap();
     let state = state.until(shutdown.clone()).with_calls(|_| POD.get().cloned());
     let page = serve(router(state), shutdown.clone()).await;
-    println!("{}", json!({ "page": page, "pod": pod }));
+    let command = env!("CARGO_BIN_EXE_scriptscope");
+    println!("{}", json!({ "page": page, "pod": pod, "command": command }));
     // Whoever started this holds the other end.
     let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     let _ = ended.await;

@@ -23,7 +23,7 @@ export default defineConfig({
   projects: [
     { name: "tests", testMatch: "*.spec.ts" },
     // What depends on the store, once more.
-    { name: "postgres", testMatch: /(errors|figures|filters|list|runs)\.spec\.ts/ },
+    { name: "postgres", testMatch: /(errors|figures|filters|list|newcomer|runs)\.spec\.ts/ },
     { name: "screenshots", testMatch: "screenshots.ts" },
   ],
 });

@@ -16,6 +16,10 @@ export default class Lines implements Reporter {
     for (const error of result.errors) console.log(error.stack ?? error.message ?? "");
   }
 
+  onStdOut(text: string | Buffer): void {
+    process.stdout.write(text);
+  }
+
   onError(error: { message?: string; stack?: string }): void {
     this.failed += 1;
     console.log(error.stack ?? error.message ?? "");

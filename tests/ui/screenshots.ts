@@ -2,7 +2,8 @@
 import type { Page } from "@playwright/test";
 import { signIn, test } from "./bed";
 
-test.use({ user: "" });
+// Two of the views are of what is refused.
+test.use({ user: "", expected: { errors: [/status of 40[14]/] } });
 
 const FOLDER = process.env["SCREENSHOTS"] ?? new URL("../../target/screenshots", import.meta.url).pathname;
 const PAY = "/scripts/shop/pay";
@@ -43,10 +44,12 @@ const VIEWS: [string, (page: Page) => Promise<void>][] = [
     },
   ],
   ["logs", (page) => page.goto(`${PAY}/logs?range=24h&live=on`).then(() => {})],
+  ["runs-slowest", (page) => page.goto(`${PAY}/runs?range=30d&sort=slowest`).then(() => {})],
   ["logs-search", (page) => page.goto(`${PAY}/logs?q=rate`).then(() => {})],
   ["errors", (page) => page.goto(`${PAY}/errors`).then(() => {})],
   ["versions", (page) => page.goto(`${PAY}/versions`).then(() => {})],
   ["empty", (page) => page.goto("/scripts/shop/draft/runs").then(() => {})],
+  ["no-match", (page) => page.goto(`${PAY}/logs?q=nothing+has+this`).then(() => {})],
   ["missing", (page) => page.goto("/scripts/shop/nope/runs").then(() => {})],
   [
     "filter-menu",

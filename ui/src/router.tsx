@@ -6,6 +6,7 @@ import {
   lazyRouteComponent,
   redirect,
 } from "@tanstack/react-router";
+import { beginLogs, beginRun, beginRuns, beginScript } from "./api/begin";
 import { listSearch, parseSearch, stringifySearch, viewSearch } from "./lib/search";
 import { NotFound, Root, RouteFailure } from "./routes/root";
 import { RunsTab } from "./routes/runs";
@@ -36,6 +37,7 @@ const scriptRoute = createRoute({
   getParentRoute: () => rootRoute,
   path: "/scripts/$namespace/$name",
   validateSearch: viewSearch,
+  loader: ({ context, params }) => beginScript(context.queryClient, params),
   component: ScriptLayout,
 });
 
@@ -47,17 +49,26 @@ const scriptHomeRoute = createRoute({
   },
 });
 
-const runsRoute = createRoute({ getParentRoute: () => scriptRoute, path: "/runs", component: RunsTab });
+const runsRoute = createRoute({
+  getParentRoute: () => scriptRoute,
+  path: "/runs",
+  loaderDeps: ({ search }) => search,
+  loader: ({ context, params, deps }) => beginRuns(context.queryClient, params, deps),
+  component: RunsTab,
+});
 
 const runRoute = createRoute({
   getParentRoute: () => runsRoute,
   path: "/$runId",
+  loader: ({ context, params }) => beginRun(context.queryClient, params, params.runId),
   component: lazyRouteComponent(() => import("./routes/record"), "RecordRoute"),
 });
 
 const logsRoute = createRoute({
   getParentRoute: () => scriptRoute,
   path: "/logs",
+  loaderDeps: ({ search }) => search,
+  loader: ({ context, params, deps }) => beginLogs(context.queryClient, params, deps),
   component: lazyRouteComponent(() => import("./routes/logs"), "LogsTab"),
 });
 

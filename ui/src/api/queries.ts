@@ -1,6 +1,7 @@
 import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
 import { payloadText } from "../lib/json";
 import { neighbours } from "../lib/neighbours";
+import { slowest } from "../lib/slowest";
 import { ask, get, type Params, queryString, scriptPath } from "./client";
 import type {
   DeploymentDetail,
@@ -99,6 +100,38 @@ export const newestRunsQuery = (script: ScriptName, params: Params, ended: boole
     },
     refetchInterval: ended ? false : EVERY,
     staleTime: 0,
+  });
+
+/** Runs that are read to find the slowest: the API has them by time. */
+const READ_FOR_SLOWEST = 10_000;
+const SLOWEST = 200;
+
+export interface Slowest {
+  /** The slowest first. */
+  rows: Run[];
+  /** Of so many runs, the newest. */
+  read: number;
+  /** There are older ones, too. */
+  more: boolean;
+}
+
+/** The slowest runs. */
+export const slowestRunsQuery = (script: ScriptName, params: Params, ended: boolean) =>
+  queryOptions({
+    queryKey: under(script, "slowest-runs", params),
+    queryFn: async ({ signal }): Promise<Slowest> => {
+      let rows: Run[] = [];
+      let [read, next] = [0, null as string | null];
+      do {
+        const query = queryString({ ...params, limit: "1000", cursor: next ?? undefined });
+        const page: Page<Run> = await get(scriptPath(script, `/runs${query}`), signal);
+        rows = slowest([...rows, ...page.items], SLOWEST);
+        read += page.items.length;
+        next = page.next;
+      } while (next && read < READ_FOR_SLOWEST);
+      return { rows, read, more: next !== null };
+    },
+    refetchInterval: ended ? false : EVERY * 6,
   });
 
 export const logCountQuery = (script: ScriptName, params: Params) =>

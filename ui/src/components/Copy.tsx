@@ -1,5 +1,4 @@
 import { useEffect, useState } from "react";
-import { Button } from "react-aria-components";
 import { Icon } from "./Icon";
 
 /** Copies a text, and says so for a moment. */
@@ -17,8 +16,8 @@ export function Copy({ text, label }: { text: string; label: string }) {
     );
   };
   return (
-    <Button className="copy" aria-label={done ? "Copied" : label} onPress={copy}>
+    <button type="button" className="copy" aria-label={done ? "Copied" : label} onClick={copy}>
       <Icon name={done ? "check" : "copy"} />
-    </Button>
+    </button>
   );
 }

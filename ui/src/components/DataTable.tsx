@@ -1,6 +1,14 @@
-import { type Cell, flexRender, type Table } from "@tanstack/react-table";
+import {
+  type Cell,
+  type ColumnDef,
+  createRow,
+  flexRender,
+  getCoreRowModel,
+  type Row,
+  useReactTable,
+} from "@tanstack/react-table";
 import { useWindowVirtualizer } from "@tanstack/react-virtual";
-import { memo, type ReactNode, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { memo, type ReactNode, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
 declare module "@tanstack/react-table" {
   interface ColumnMeta<TData, TValue> {
@@ -12,7 +20,11 @@ declare module "@tanstack/react-table" {
 }
 
 interface Props<T> {
-  table: Table<T>;
+  rows: T[];
+  // biome-ignore lint/suspicious/noExplicitAny: each column has values of a type of its own
+  columns: ColumnDef<T, any>[];
+  /** Tells rows apart; the same function each time. */
+  idOf: (row: T) => string;
   label: string;
   /** Class that lays the columns out. */
   layout: string;
@@ -29,12 +41,36 @@ interface Props<T> {
   chosenIndex?: number;
 }
 
+const NONE: never[] = [];
+
+/** Makes the table's row of a thing when it is asked for. A table's rows are large: thousands that nobody sees would be most of the memory. */
+function useRowOf<T extends object>(columns: Props<T>["columns"], idOf: (row: T) => string) {
+  const table = useReactTable<T>({ data: NONE, columns, getCoreRowModel: getCoreRowModel() });
+  const [made] = useState(() => new WeakMap<T, Row<T>>());
+  const rowOf = (thing: T, index: number) => {
+    const known = made.get(thing);
+    if (known) return known;
+    const row = createRow(table, idOf(thing), thing, index, 0);
+    made.set(thing, row);
+    return row;
+  };
+  return { table, rowOf };
+}
+
 /** A table whose rows exist only while they can be seen. The page scrolls; the headings stay. */
-export function DataTable<T>(props: Props<T>) {
-  const { table, label, layout, rowHeight, onEnd, chosenIndex = -1 } = props;
+export function DataTable<T extends object>(props: Props<T>) {
+  const { rows, idOf, label, layout, rowHeight, onEnd, chosenIndex = -1 } = props;
   const body = useRef<HTMLDivElement>(null);
   const [margin, setMargin] = useState(0);
-  const rows = table.getRowModel().rows;
+  const { table, rowOf } = useRowOf(props.columns, idOf);
+  // Another function means other rows, all of which are laid out anew.
+  const keyOf = useCallback(
+    (index: number) => {
+      const row = rows[index];
+      return row ? idOf(row) : index;
+    },
+    [rows, idOf],
+  );
   const virtual = useWindowVirtualizer({
     count: rows.length,
     estimateSize: () => rowHeight,
@@ -43,7 +79,7 @@ export function DataTable<T>(props: Props<T>) {
     // What stands above stays above: the page's head and the headings.
     scrollPaddingStart: 100,
     scrollPaddingEnd: 60,
-    getItemKey: (index) => rows[index]?.id ?? index,
+    getItemKey: keyOf,
   });
   const items = virtual.getVirtualItems();
   const last = items.at(-1)?.index ?? -1;
@@ -87,18 +123,18 @@ export function DataTable<T>(props: Props<T>) {
       </div>
       <div className="grid-body" role="rowgroup" ref={body} style={{ height: virtual.getTotalSize() }}>
         {items.map((item) => {
-          const row = rows[item.index];
-          if (!row) return null;
+          const thing = rows[item.index];
+          if (!thing) return null;
           return (
             <GridRow
               key={item.key}
-              cells={row.getVisibleCells() as Cell<unknown, unknown>[]}
+              cells={rowOf(thing, item.index).getAllCells() as Cell<unknown, unknown>[]}
               index={item.index}
               offset={item.start - margin}
               measure={virtual.measureElement}
-              chosen={props.isChosen?.(row.original)}
-              className={props.rowClass?.(row.original) ?? ""}
-              whole={props.whole?.(row.original) ?? null}
+              chosen={props.isChosen?.(thing)}
+              className={props.rowClass?.(thing) ?? ""}
+              whole={props.whole?.(thing) ?? null}
             />
           );
         })}

@@ -1,4 +1,4 @@
-import { useMemo } from "react";
+import { memo, useMemo } from "react";
 import type { LogLevel } from "../api/types";
 import { count, minuteTime } from "../lib/format";
 import { rangeLabel } from "../lib/range";
@@ -19,8 +19,11 @@ const LEVELS: [LogLevel, string][] = [
   ["Error", "--chart-bad"],
 ];
 
-/** All lines of the range by level; a filter does not change it, and it says so. */
-export function LogsChart() {
+/**
+ * All lines of the range by level; a filter does not change it, and it says so. Drawn anew only when the place changes, not with
+ * each line that comes in.
+ */
+export const LogsChart = memo(function LogsChart() {
   const { search } = usePlace();
   const series = useSeries(false);
   const zoom = useZoom();
@@ -65,4 +68,4 @@ export function LogsChart() {
       />
     </div>
   );
-}
+});

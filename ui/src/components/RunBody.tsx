@@ -4,6 +4,7 @@ import { Button } from "react-aria-components";
 import type { RunDetail, RunError } from "../api/types";
 import { duration } from "../lib/format";
 import { elsewhere, withFilter } from "../lib/search";
+import { tookMicros } from "../lib/slowest";
 import { usePlace } from "../routes/script";
 import { Copy } from "./Copy";
 import { Icon } from "./Icon";
@@ -53,6 +54,14 @@ function Facts({ run }: { run: RunDetail }) {
       ),
     ],
     ["Reason", run.reason],
+    [
+      "Failed after",
+      run.status === "Failed" && run.finishedAt !== null && (
+        <span className="num" key="a">
+          {duration(tookMicros(run))}
+        </span>
+      ),
+    ],
     ["Executed On", <Time at={run.executedOn} key="e" />],
     ["Finished", run.finishedAt && <Time at={run.finishedAt} key="d" />],
     ["Source", run.source],
@@ -73,7 +82,7 @@ function Facts({ run }: { run: RunDetail }) {
     <dl className="facts">
       {facts.map(([name, value]) =>
         value ? (
-          <div key={name}>
+          <div key={name} className={name === "Trace" ? "wide" : undefined}>
             <dt>{name}</dt>
             <dd>{value}</dd>
           </div>

@@ -1,10 +1,9 @@
 import { useQuery } from "@tanstack/react-query";
 import { memo, useMemo } from "react";
 import { seriesQuery } from "../api/queries";
-import { filterParams } from "../lib/filters";
-import { count, duration, localZone } from "../lib/format";
-import { rangeParams, stepOf } from "../lib/range";
-import { filterOf, rangeOf, withRange, zoneOf } from "../lib/search";
+import { count, duration } from "../lib/format";
+import { stepOf } from "../lib/range";
+import { rangeOf, seriesParams, withRange, zoneOf } from "../lib/search";
 import { usePlace } from "../routes/script";
 import { ChartCard } from "./chart/ChartCard";
 import { chartData, filled } from "./chart/data";
@@ -13,18 +12,9 @@ import { Failure } from "./States";
 /** Figures over time in the page's range; hours within a day, days otherwise. */
 export function useSeries(withFilter: boolean) {
   const { script, search } = usePlace();
-  const zone = zoneOf(search);
-  const range = rangeOf(search);
   const now = new Date();
-  const step = stepOf(range, zone, now);
-  const filter = withFilter ? filterParams("runs", filterOf(search, "runs"), search.q ?? "") : {};
-  const params = {
-    ...rangeParams(range, zone, now),
-    ...filter,
-    step,
-    timeZone: zone === "utc" ? "UTC" : localZone(),
-  };
-  return { ...useQuery(seriesQuery(script, params)), step, zone };
+  const [zone, step] = [zoneOf(search), stepOf(rangeOf(search), zoneOf(search), now)];
+  return { ...useQuery(seriesQuery(script, seriesParams(search, now, withFilter))), step, zone };
 }
 
 export function useZoom() {

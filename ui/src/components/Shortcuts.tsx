@@ -8,6 +8,7 @@ const KEYS: [string[], string][] = [
   [["E"], "Errors"],
   [["V"], "Versions"],
   [["F"], "Add a filter"],
+  [["S"], "All Runs: the slowest first, or the newest"],
   [["T"], "Local time or UTC"],
   [["J", "↓", "→"], "In a record: the next, older run"],
   [["K", "↑", "←"], "In a record: the previous, newer run"],

@@ -27,6 +27,17 @@ export function compareTimes(a: string, b: string): number {
 
 export type LogRow<L> = { kind: "line"; line: L } | { kind: "gap"; gap: LogGap };
 
+/** The rows of lines, each made once: a line that stays is the same row. */
+const ROWS = new WeakMap<object, LogRow<never>>();
+
+function rowOf<L extends object>(line: L): LogRow<L> {
+  const known = ROWS.get(line) as LogRow<L> | undefined;
+  if (known) return known;
+  const row: LogRow<L> = { kind: "line", line };
+  ROWS.set(line, row as LogRow<never>);
+  return row;
+}
+
 /** Lines, newest first, with the gaps where the missing ones would be. */
 export function withGaps<L extends { timestamp: string }>(lines: L[], gaps: LogGap[]): LogRow<L>[] {
   const left = [...gaps].sort((a, b) => compareTimes(b.time, a.time));
@@ -35,7 +46,7 @@ export function withGaps<L extends { timestamp: string }>(lines: L[], gaps: LogG
     while (left[0] && compareTimes(left[0].time, line.timestamp) > 0) {
       rows.push({ kind: "gap", gap: left.shift() as LogGap });
     }
-    rows.push({ kind: "line", line });
+    rows.push(rowOf(line));
   }
   for (const gap of left) rows.push({ kind: "gap", gap });
   return rows;

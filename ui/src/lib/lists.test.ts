@@ -11,6 +11,7 @@ import { LineBuffer } from "./lineBuffer";
 import { joinNewest } from "./newest";
 import { parseRange } from "./range";
 import { parseSearch, stringifySearch, viewSearch } from "./search";
+import { slowest, tookMicros } from "./slowest";
 
 const id = (text: string) => text;
 
@@ -31,6 +32,26 @@ describe("new rows", () => {
     expect(joinNewest(["d", "c"], ["a"], id, false).complete).toBe(false);
     expect(joinNewest(["b", "a"], ["a"], id, false).complete).toBe(true);
     expect(joinNewest(["d"], [], id, true).complete).toBe(true);
+  });
+});
+
+describe("the slowest runs", () => {
+  const run = (id: string, responseTimeMicros: number | null, finishedAt: string | null) => ({
+    id,
+    responseTimeMicros,
+    executedOn: "2026-11-22T10:00:00Z",
+    finishedAt,
+  });
+  test("are those that took longest, failed or not; one that goes on took nothing yet", () => {
+    const runs = [
+      run("ok", 1_500_000, "2026-11-22T10:00:01.5Z"),
+      run("open", null, null),
+      run("failed", null, "2026-11-22T10:00:30Z"),
+      run("quick", 900, "2026-11-22T10:00:00.0009Z"),
+    ];
+    expect(slowest(runs, 2).map((one) => one.id)).toEqual(["failed", "ok"]);
+    expect(slowest(runs, 9)).toHaveLength(3);
+    expect(runs.map(tookMicros)).toEqual([1_500_000, null, 30_000_000, 900]);
   });
 });
 

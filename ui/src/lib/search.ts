@@ -1,6 +1,7 @@
 /** What the URL says beside its path: flat, readable keys. */
-import { type Filter, filterText, parseFilter, type Table } from "./filters";
-import { parseRange, type Range, rangeText, type Zone } from "./range";
+import { type Filter, filterParams, filterText, parseFilter, type Table } from "./filters";
+import { localZone } from "./format";
+import { parseRange, type Range, rangeParams, rangeText, stepOf, type Zone } from "./range";
 
 /** What all places of a script share. Every value is text, as it stands in the URL. */
 export interface ViewSearch {
@@ -12,6 +13,8 @@ export interface ViewSearch {
   live?: "on";
   /** The versions compared. */
   compare?: string;
+  /** The slowest runs come first; otherwise the newest. */
+  sort?: "slowest";
 }
 
 export interface ListSearch {
@@ -50,6 +53,7 @@ export function viewSearch(search: Flat): ViewSearch {
     q: text(search["q"]),
     live: search["live"] === "on" ? "on" : undefined,
     compare: text(search["compare"]),
+    sort: search["sort"] === "slowest" ? "slowest" : undefined,
   } as ViewSearch);
 }
 
@@ -69,8 +73,31 @@ export const withZone = (search: ViewSearch, zone: Zone): ViewSearch =>
   tidy({ ...search, tz: zone === "utc" ? "utc" : undefined } as ViewSearch);
 export const withText = (search: ViewSearch, q: string): ViewSearch =>
   tidy({ ...search, q: q || undefined } as ViewSearch);
+export const withSort = (search: ViewSearch, sort: "slowest" | undefined): ViewSearch =>
+  tidy({ ...search, sort } as ViewSearch);
 /** For another view of the same rows. */
 export const sameRows = ({ range, tz, filter, q }: ViewSearch): ViewSearch =>
   tidy({ range, tz, filter, q } as ViewSearch);
 /** For another table: its range and zone stay, what names columns does not. */
 export const elsewhere = ({ range, tz }: ViewSearch): ViewSearch => tidy({ range, tz } as ViewSearch);
+
+const rowParams = (table: Table, search: ViewSearch, now: Date): Record<string, string> => ({
+  ...rangeParams(rangeOf(search), zoneOf(search), now),
+  ...filterParams(table, filterOf(search, table), search.q ?? ""),
+});
+
+/** What the API is asked for about the runs of the range and filter. */
+export const runParams = (search: ViewSearch, now: Date) => rowParams("runs", search, now);
+
+/** The same of log lines. */
+export const logParams = (search: ViewSearch, now: Date) => rowParams("logs", search, now);
+
+/** What it is asked for about the range over time; hours within a day, days otherwise. */
+export function seriesParams(search: ViewSearch, now: Date, withFilter: boolean): Record<string, string> {
+  const [range, zone] = [rangeOf(search), zoneOf(search)];
+  return {
+    ...(withFilter ? runParams(search, now) : rangeParams(range, zone, now)),
+    step: stepOf(range, zone, now),
+    timeZone: zone === "utc" ? "UTC" : localZone(),
+  };
+}

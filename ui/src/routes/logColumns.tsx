@@ -1,16 +1,16 @@
-import { Link } from "@tanstack/react-router";
 import { createColumnHelper } from "@tanstack/react-table";
-import { Button } from "react-aria-components";
 import type { LogLine, ScriptName } from "../api/types";
 import { LevelBadge } from "../components/Badge";
 import { Copy } from "../components/Copy";
 import { FilterCell } from "../components/FilterCell";
 import { Icon } from "../components/Icon";
 import { LogMessage } from "../components/LogMessage";
+import { RunLink } from "../components/RunLink";
 import { Time } from "../components/Time";
 import { plainText } from "../lib/ansi";
 import type { LogRow } from "../lib/gaps";
 
+const ALL_TIME = { range: "AllTime" };
 const column = createColumnHelper<LogRow<LogLine>>();
 
 interface Context {
@@ -51,29 +51,30 @@ export function logColumns({ search, script, open, toggle, onFilter }: Context) 
         const isOpen = open.has(line.logId);
         return (
           <>
-            <Button
+            <button
+              type="button"
               className="expand"
               aria-label={isOpen ? "Show less" : "Show the whole line"}
               aria-expanded={isOpen}
-              onPress={() => toggle(line.logId)}
+              onClick={() => toggle(line.logId)}
             >
               <Icon name={isOpen ? "chevron" : "right"} />
-            </Button>
+            </button>
             <span className={`message ${isOpen ? "message-open" : ""}`}>
               <LogMessage message={line.message} search={search} />
               {isOpen && <LineDetails line={line} />}
             </span>
             {line.runId && (
-              <Link
+              <RunLink
                 className="run-link"
-                to="/scripts/$namespace/$name/runs/$runId"
-                params={{ ...script, runId: line.runId }}
-                search={{ range: "AllTime" } as never}
-                aria-label={`Run ${line.runId}`}
+                script={script}
+                runId={line.runId}
+                search={ALL_TIME}
+                label={`Run ${line.runId}`}
                 title={`Run ${line.runId}`}
               >
                 {line.runId.length > 10 ? `…${line.runId.slice(-8)}` : line.runId}
-              </Link>
+              </RunLink>
             )}
           </>
         );

@@ -1,5 +1,4 @@
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
-import { getCoreRowModel, useReactTable } from "@tanstack/react-table";
 import { useCallback, useEffect, useMemo, useState } from "react";
 import { Button, ToggleButton } from "react-aria-components";
 import { logCountQuery, logsQuery } from "../api/queries";
@@ -14,8 +13,8 @@ import { useZone } from "../components/Time";
 import { type Filter, filterParams, withCondition } from "../lib/filters";
 import { count, minuteTime } from "../lib/format";
 import { gapText, type LogRow, withGaps } from "../lib/gaps";
-import { isPast, rangeLabel, rangeParams } from "../lib/range";
-import { filterOf, rangeOf, type ViewSearch, withFilter, withText, zoneOf } from "../lib/search";
+import { isPast, rangeLabel } from "../lib/range";
+import { filterOf, logParams, rangeOf, type ViewSearch, withFilter, withText, zoneOf } from "../lib/search";
 import { logColumns } from "./logColumns";
 import { End } from "./runs";
 import { usePlace } from "./script";
@@ -49,15 +48,12 @@ export function LogsTab() {
   const { script, search, setSearch } = usePlace();
   const zone = zoneOf(search);
   const range = rangeOf(search);
-  const filter = filterOf(search, "logs");
+  const filter = useMemo(() => filterOf(search, "logs"), [search]);
   const now = new Date();
   const past = isPast(range, zone, now);
-  const byRange = JSON.stringify(rangeParams(range, zone, now));
+  const asked = JSON.stringify(logParams(search, now));
   const byFilter = JSON.stringify(filterParams("logs", filter, search.q ?? ""));
-  const params = useMemo(
-    () => ({ ...JSON.parse(byRange), ...JSON.parse(byFilter) }) as Record<string, string>,
-    [byRange, byFilter],
-  );
+  const params = useMemo(() => JSON.parse(asked) as Record<string, string>, [asked]);
   const streamed = useMemo(() => JSON.parse(byFilter) as Record<string, string>, [byFilter]);
   const logs = useInfiniteQuery(logsQuery(script, params));
   const total = useQuery(logCountQuery(script, params));
@@ -100,29 +96,30 @@ export function LogsTab() {
       }),
     [search.q, script, open, toggle, change],
   );
-  const table = useReactTable({
-    data: rows,
-    columns,
-    getCoreRowModel: getCoreRowModel(),
-    getRowId: (row) =>
-      row.kind === "line" ? row.line.logId : `gap ${row.gap.pod} ${row.gap.restart} ${row.gap.offset}`,
-  });
   const { fetchNextPage, hasNextPage, isFetchingNextPage, isFetchNextPageError } = logs;
   const more = useCallback(() => {
     if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage();
   }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage]);
+  // What does not change while lines come in is not drawn anew with them.
+  const filters = useMemo(
+    () => (
+      <FilterBar
+        table="logs"
+        filter={filter}
+        search={search.q ?? ""}
+        onFilter={(next) => change(() => next)}
+        onSearch={(q) => setSearch((now) => withText(now, q), true)}
+      />
+    ),
+    [filter, search.q, change, setSearch],
+  );
+  const exports = useMemo(() => <ExportMenu table="logs" params={params} />, [params]);
   const found = total.data?.total;
   return (
     <>
       <LogsChart />
       <div className="table-tools">
-        <FilterBar
-          table="logs"
-          filter={filter}
-          search={search.q ?? ""}
-          onFilter={(next) => change(() => next)}
-          onSearch={(q) => setSearch((now) => withText(now, q), true)}
-        />
+        {filters}
         <span className="soft num table-count" role="status">
           {found ? `${count(found.count)}${found.more ? "+" : ""} lines` : "\u00a0"}
         </span>
@@ -130,7 +127,7 @@ export function LogsTab() {
         <ToggleButton className="button" isSelected={wrap} onChange={setWrap} aria-label="Wrap long lines">
           <Icon name="wrap" />
         </ToggleButton>
-        <ExportMenu table="logs" params={params} />
+        {exports}
       </div>
       {live.waiting > 0 && (
         <Button
@@ -157,7 +154,9 @@ export function LogsTab() {
       ) : rows.length ? (
         <>
           <DataTable
-            table={table}
+            rows={rows}
+            columns={columns}
+            idOf={idOf}
             label="Log lines"
             layout={`grid-logs ${wrap ? "wrap" : "no-wrap"}`}
             rowHeight={31}
@@ -173,6 +172,9 @@ export function LogsTab() {
     </>
   );
 }
+
+const idOf = (row: LogRow<LogLine>) =>
+  row.kind === "line" ? row.line.logId : `gap ${row.gap.pod} ${row.gap.restart} ${row.gap.offset}`;
 
 function rowClass(row: LogRow<LogLine>): string {
   if (row.kind === "gap") return "gap";

@@ -1,31 +1,36 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link, Outlet, useParams } from "@tanstack/react-router";
-import { createColumnHelper, getCoreRowModel, useReactTable } from "@tanstack/react-table";
+import { Outlet, useParams } from "@tanstack/react-router";
+import { createColumnHelper } from "@tanstack/react-table";
 import { createContext, memo, useCallback, useContext, useMemo } from "react";
-import { Button } from "react-aria-components";
-import { figuresQuery } from "../api/queries";
-import type { Figures, Run, ScriptDetail } from "../api/types";
+import { Button, ToggleButton } from "react-aria-components";
+import { figuresQuery, type Slowest } from "../api/queries";
+import type { Figures, Run, ScriptDetail, ScriptName } from "../api/types";
 import { StatusBadge } from "../components/Badge";
 import { Copy } from "../components/Copy";
 import { DataTable } from "../components/DataTable";
 import { ExportMenu } from "../components/ExportMenu";
 import { FilterBar } from "../components/FilterBar";
 import { FilterCell } from "../components/FilterCell";
+import { Icon } from "../components/Icon";
+import { RunLink } from "../components/RunLink";
 import { RunsCharts } from "../components/RunsCharts";
 import { Empty, Failure, SkeletonRows, Stale } from "../components/States";
 import { Tiles } from "../components/Tiles";
 import { Time, useZone } from "../components/Time";
 import { type Filter, withCondition } from "../lib/filters";
 import { count, duration, minuteTime, percent } from "../lib/format";
+import { useKeys } from "../lib/keys";
 import { rangeLabel } from "../lib/range";
-import { filterOf, rangeOf, type ViewSearch, withFilter, withText } from "../lib/search";
+import { filterOf, rangeOf, type ViewSearch, withFilter, withSort, withText } from "../lib/search";
+import { tookMicros } from "../lib/slowest";
 import { usePlace } from "./script";
 import { useRuns } from "./useRuns";
 
 const column = createColumnHelper<Run>();
+const idOf = (run: Run) => run.runId;
 type OnFilter = (column: string, value: string) => void;
 
-function columns(onFilter: OnFilter) {
+function columns(script: ScriptName, search: ViewSearch, onFilter: OnFilter) {
   const value = (name: string, text: string) => <FilterCell column={name} value={text} onFilter={onFilter} />;
   return [
     column.accessor("runId", {
@@ -33,15 +38,9 @@ function columns(onFilter: OnFilter) {
       meta: { className: "cell-main cell-id" },
       cell: ({ getValue }) => (
         <>
-          <Link
-            from="/scripts/$namespace/$name/runs"
-            to="/scripts/$namespace/$name/runs/$runId"
-            params={(now) => ({ ...now, runId: getValue() }) as never}
-            search={(now: ViewSearch) => now}
-            resetScroll={false}
-          >
+          <RunLink script={script} runId={getValue()} search={search}>
             {getValue()}
-          </Link>
+          </RunLink>
           <Copy text={getValue()} label="Copy the run id" />
         </>
       ),
@@ -64,7 +63,7 @@ function columns(onFilter: OnFilter) {
       meta: { className: "cell-num" },
       cell: ({ row: { original: run } }) =>
         run.responseTimeMicros === null ? (
-          <span className="soft">{run.reason ?? ""}</span>
+          <Ended run={run} />
         ) : (
           <span title={`${run.responseTimeMicros / 1000} ms`}>{duration(run.responseTimeMicros)}</span>
         ),
@@ -90,6 +89,18 @@ function columns(onFilter: OnFilter) {
   ];
 }
 
+/** Why a run failed, and after how long. */
+function Ended({ run }: { run: Run }) {
+  const took = tookMicros(run);
+  return (
+    <span className="soft">
+      {run.reason ?? ""}
+      {run.reason && took !== null && ", "}
+      {took !== null && duration(took)}
+    </span>
+  );
+}
+
 const RunsContext = createContext<ReturnType<typeof useRuns> | null>(null);
 
 /** The list that a record was opened from. */
@@ -100,7 +111,7 @@ export function useRunList() {
 }
 
 export function RunsTab() {
-  const { search, setSearch, detail } = usePlace();
+  const { script, search, setSearch, detail } = usePlace();
   const { runId } = useParams({ strict: false });
   const runs = useRuns();
   const filter = filterOf(search, "runs");
@@ -110,37 +121,42 @@ export function RunsTab() {
   );
   const definitions = useMemo(
     () =>
-      columns((name, value) =>
+      columns(script, search, (name, value) =>
         change((now) => withCondition(now, { column: name, operator: "Equals", values: [value] })),
       ),
-    [change],
+    [script, search, change],
   );
-  const table = useReactTable({
-    data: runs.rows,
-    columns: definitions,
-    getCoreRowModel: getCoreRowModel(),
-    getRowId: (run) => run.runId,
-  });
   const chosenIndex = runId ? runs.rows.findIndex((run) => run.runId === runId) : -1;
   const { more } = runs;
+  // Before the first run, how to get one is what there is to see.
+  const isUnused = detail?.figures.totalRuns === 0 && runs.isSuccess && runs.rows.length === 0;
+  const bySlowness = search.sort === "slowest";
+  const sortBySlowness = (yes: boolean) => setSearch((now) => withSort(now, yes ? "slowest" : undefined));
+  useKeys({ s: () => sortBySlowness(!bySlowness) });
   return (
     <RunsContext.Provider value={runs}>
       <div className={runId ? "with-record" : undefined}>
         <RunTiles params={runs.params} />
-        <RunsCharts />
-        <div className="table-tools">
-          <FilterBar
-            table="runs"
-            filter={filter}
-            search={search.q ?? ""}
-            onFilter={(next) => change(() => next)}
-            onSearch={(q) => setSearch((now) => withText(now, q), true)}
-          />
-          <span className="soft num table-count" role="status">
-            {runs.total ? `${count(runs.total.count)}${runs.total.more ? "+" : ""} runs` : "\u00a0"}
-          </span>
-          <ExportMenu table="runs" params={runs.params} />
-        </div>
+        {!isUnused && <RunsCharts />}
+        {!isUnused && (
+          <div className="table-tools">
+            <FilterBar
+              table="runs"
+              filter={filter}
+              search={search.q ?? ""}
+              onFilter={(next) => change(() => next)}
+              onSearch={(q) => setSearch((now) => withText(now, q), true)}
+            />
+            <span className="soft num table-count" role="status">
+              {runs.total ? `${count(runs.total.count)}${runs.total.more ? "+" : ""} runs` : "\u00a0"}
+            </span>
+            <ToggleButton className="button" isSelected={bySlowness} onChange={sortBySlowness}>
+              <Icon name="clock" />
+              Slowest first
+            </ToggleButton>
+            <ExportMenu table="runs" params={runs.params} />
+          </div>
+        )}
         {!runs.complete && (
           <Button className="button fresh" onPress={() => void runs.refetch()}>
             Many new runs: show them
@@ -154,7 +170,9 @@ export function RunsTab() {
         ) : runs.rows.length ? (
           <>
             <DataTable
-              table={table}
+              rows={runs.rows}
+              columns={definitions}
+              idOf={idOf}
               label="Runs"
               layout="grid-runs"
               rowHeight={41}
@@ -167,6 +185,7 @@ export function RunsTab() {
               hasMore={runs.hasNextPage}
               rows={runs.rows.length}
               what="runs"
+              {...(runs.slowest && { slowest: runs.slowest })}
             />
           </>
         ) : (
@@ -178,12 +197,23 @@ export function RunsTab() {
   );
 }
 
-export function End(props: { pending: boolean; hasMore: boolean; rows: number; what: string }) {
-  const text = props.pending
-    ? "Loading more…"
-    : props.hasMore
-      ? ""
-      : `${count(props.rows)} ${props.what}, all of this range`;
+interface EndProps {
+  pending: boolean;
+  hasMore: boolean;
+  rows: number;
+  what: string;
+  slowest?: Slowest;
+}
+
+export function End(props: EndProps) {
+  const { slowest } = props;
+  const text = slowest
+    ? `The ${count(props.rows)} slowest of ${slowest.more ? "the newest " : ""}${count(slowest.read)} runs of this range`
+    : props.pending
+      ? "Loading more…"
+      : props.hasMore
+        ? ""
+        : `${count(props.rows)} ${props.what}, all of this range`;
   return <p className="soft list-end">{text || "\u00a0"}</p>;
 }
 
@@ -214,8 +244,18 @@ function NoRuns({ narrowed, detail }: { narrowed: boolean; detail: ScriptDetail 
 }
 
 const RunTiles = memo(function RunTiles({ params }: { params: Record<string, string> }) {
-  const { script, search } = usePlace();
+  const { script, search, setSearch } = usePlace();
   const zone = useZone();
+  const only = (status: string) => ({
+    label: `show only the runs that are ${status}`,
+    onPress: () =>
+      setSearch((now) =>
+        withFilter(
+          now,
+          withCondition(filterOf(now, "runs"), { column: "Status", operator: "Equals", values: [status] }),
+        ),
+      ),
+  });
   const figures = useQuery(figuresQuery(script, params));
   const window = rangeLabel(rangeOf(search), (time) => minuteTime(time, zone));
   if (figures.isError && !figures.data) {
@@ -246,8 +286,14 @@ const RunTiles = memo(function RunTiles({ params }: { params: Record<string, str
           value: percent(f.failureRateBasisPoints),
           note: `${count(f.failedRuns)} of ${count(ended)} ended`,
           tip: "Failed runs of all that ended",
+          ...(f.failedRuns && { act: only("Failed") }),
         },
-        { name: "In Progress", value: count(f.inProgressRuns), note: "begun, not ended" },
+        {
+          name: "In Progress",
+          value: count(f.inProgressRuns),
+          note: "begun, not ended",
+          ...(f.inProgressRuns && { act: only("In Progress") }),
+        },
       ]}
     />
   );

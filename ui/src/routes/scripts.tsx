@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { createColumnHelper, getCoreRowModel, useReactTable } from "@tanstack/react-table";
+import { createColumnHelper } from "@tanstack/react-table";
 import { useEffect, useMemo } from "react";
 import { scriptsQuery } from "../api/queries";
 import type { ScriptSummary } from "../api/types";
@@ -93,6 +93,8 @@ const COLUMNS = [
   }),
 ];
 
+const idOf = (script: ScriptSummary) => `${script.namespace}/${script.name}`;
+
 export function ScriptsList() {
   const { q = "", namespace } = useSearch({ from: "/scripts" });
   const navigate = useNavigate({ from: "/scripts" });
@@ -111,12 +113,6 @@ export function ScriptsList() {
         `${script.namespace}/${script.name}`.toLowerCase().includes(wanted),
     );
   }, [scripts, namespace, q]);
-  const table = useReactTable({
-    data: shown,
-    columns: COLUMNS,
-    getCoreRowModel: getCoreRowModel(),
-    getRowId: (script) => `${script.namespace}/${script.name}`,
-  });
   const set = (search: { q?: string; namespace?: string }) =>
     void navigate({ search: { ...(q && { q }), ...(namespace && { namespace }), ...search }, replace: true });
   return (
@@ -143,7 +139,14 @@ export function ScriptsList() {
       ) : all.isError && !scripts ? (
         <Failure error={all.error} onRetry={() => void all.refetch()} />
       ) : shown.length ? (
-        <DataTable table={table} label="Scripts" layout="grid-scripts" rowHeight={45} />
+        <DataTable
+          rows={shown}
+          columns={COLUMNS}
+          idOf={idOf}
+          label="Scripts"
+          layout="grid-scripts"
+          rowHeight={45}
+        />
       ) : scripts?.length ? (
         <Empty title="No script matches">
           <p>Search for another name, or look in all namespaces.</p>

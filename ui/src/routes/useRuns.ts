@@ -1,23 +1,20 @@
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useCallback, useMemo } from "react";
-import { newestRunsQuery, runsByIdQuery, runsQuery } from "../api/queries";
+import { newestRunsQuery, runsByIdQuery, runsQuery, slowestRunsQuery } from "../api/queries";
 import type { Run } from "../api/types";
-import { filterParams } from "../lib/filters";
 import { joinNewest } from "../lib/newest";
-import { isPast, rangeParams } from "../lib/range";
-import { filterOf, rangeOf, zoneOf } from "../lib/search";
+import { isPast } from "../lib/range";
+import { rangeOf, runParams, zoneOf } from "../lib/search";
 import { usePlace } from "./script";
 
+const NONE: Run[] = [];
 /** Ids that one request asks for. */
 const AT_ONCE = 50;
 
 /** What the API is asked for about the runs of the page's range and filter. */
 export function useRunParams(): Record<string, string> {
   const { search } = usePlace();
-  const asked = JSON.stringify({
-    ...rangeParams(rangeOf(search), zoneOf(search), new Date()),
-    ...filterParams("runs", filterOf(search, "runs"), search.q ?? ""),
-  });
+  const asked = JSON.stringify(runParams(search, new Date()));
   return useMemo(() => JSON.parse(asked) as Record<string, string>, [asked]);
 }
 
@@ -28,10 +25,13 @@ export function useRuns() {
   const range = rangeOf(search);
   const now = new Date();
   const params = useRunParams();
-  const pages = useInfiniteQuery(runsQuery(script, params));
+  const bySlowness = search.sort === "slowest";
+  const past = isPast(range, zone, now);
+  const slow = useQuery({ ...slowestRunsQuery(script, params, past), enabled: bySlowness });
+  const pages = useInfiniteQuery({ ...runsQuery(script, params), enabled: !bySlowness });
   const newest = useQuery({
-    ...newestRunsQuery(script, params, isPast(range, zone, now)),
-    enabled: pages.isSuccess,
+    ...newestRunsQuery(script, params, past),
+    enabled: pages.isSuccess || slow.isSuccess,
   });
   const loaded = useMemo(() => pages.data?.pages.flatMap((page) => page.items) ?? [], [pages.data]);
   const joined = useMemo(
@@ -59,5 +59,21 @@ export function useRuns() {
   const more = useCallback(() => {
     if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage();
   }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage]);
-  return { ...pages, rows, more, total: newest.data?.total, complete: joined.complete, params };
+  const { isPending, isError, isSuccess, error, refetch } = bySlowness ? slow : pages;
+  return {
+    isPending,
+    isError,
+    isSuccess,
+    error,
+    refetch,
+    rows: bySlowness ? (slow.data?.rows ?? NONE) : rows,
+    more,
+    hasNextPage: !bySlowness && hasNextPage,
+    isFetchingNextPage,
+    total: newest.data?.total,
+    complete: bySlowness || joined.complete,
+    params,
+    /** Of what the rows are the slowest; none where the newest come first. */
+    slowest: bySlowness ? slow.data : undefined,
+  };
 }

@@ -89,7 +89,7 @@ function Version({ item, figures }: { item: DeploymentItem; figures: VersionFigu
         <div>
           <dt>Deployed</dt>
           <dd>
-            <Time at={item.deployedAt ?? item.startedAt} />
+            <Time at={item.deployedAt ?? item.startedAt} toMinute />
           </dd>
         </div>
         <div>
