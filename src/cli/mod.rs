@@ -20,6 +20,7 @@ mod rollback;
 mod rows;
 mod runs;
 mod stats;
+mod store;
 mod tunnel;
 mod versions;
 
@@ -52,6 +53,10 @@ pub enum Verb {
     Rollback(rollback::RollbackArgs),
     /// Serve the dashboard at an address of this machine, with no token to paste.
     Dashboard(dashboard::DashboardArgs),
+    /// Copy a whole store into another one, such as a SQLite file into Postgres.
+    MigrateStore(store::MigrateArgs),
+    /// Copy a SQLite store into a file while the operator runs.
+    Backup(store::BackupArgs),
     /// Print what a shell needs to complete this command.
     Completion(completion::CompletionArgs),
 }
@@ -73,6 +78,8 @@ pub fn run(verb: Verb, command: Command) -> ExitCode {
             Verb::Versions(args) => versions::versions(args).await,
             Verb::Rollback(args) => rollback::rollback(args).await,
             Verb::Dashboard(args) => dashboard::dashboard(args).await,
+            Verb::MigrateStore(args) => store::migrate(args).await,
+            Verb::Backup(args) => store::save(args).await,
             Verb::Completion(args) => completion::completion(&args, command),
         }
     });

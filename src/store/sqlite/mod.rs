@@ -4,9 +4,10 @@
 //! was acknowledged survives the power.
 
 mod append;
+pub(super) mod file;
 mod gaps;
 mod merge;
-mod open;
+pub(super) mod open;
 mod retention;
 mod rollups;
 mod runs_read;
