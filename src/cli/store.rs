@@ -118,8 +118,9 @@ impl Meter {
     fn tell(&mut self, progress: &Progress) {
         let (done, all) = progress.rows;
         let pause = if self.terminal { REDRAW } else { TELL };
-        let is_due =
-            done == all || self.stage != Some(progress.stage) || self.told.is_none_or(|told| told.elapsed() > pause);
+        let is_due = done == all
+            || self.stage != Some(progress.stage)
+            || self.told.is_none_or(|told| told.elapsed() > pause);
         if !is_due {
             return;
         }
@@ -144,7 +145,11 @@ impl Meter {
 }
 
 /// `copying runs: 1200 of 4000 rows (30 %), 12.3 MB, 4000 rows/s`.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // for people
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)] // for people
 fn line(progress: &Progress) -> String {
     let stage = match progress.stage {
         Stage::Copy => "copying",

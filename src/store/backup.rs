@@ -51,14 +51,15 @@ pub async fn backup(url: &str, to: &Path) -> Result<Backup, StoreError> {
     }
     file::make_folder(to)?;
     let unfinished = Unfinished(file::beside(to, ".unfinished"));
-    let _lock = open::try_lock(&unfinished.0).await?.ok_or_else(|| {
-        StoreError::Unusable(format!("another backup to {} is under way", to.display()))
-    })?;
+    let _lock = open::try_lock(&unfinished.0)
+        .await?
+        .ok_or_else(|| StoreError::Unusable(format!("another backup to {} is under way", to.display())))?;
     let lock = Unfinished(file::beside(&unfinished.0, open::LOCK));
     let _ = fs::remove_file(&unfinished.0);
-    let name = unfinished.0.to_str().ok_or_else(|| {
-        StoreError::Unusable(format!("the name {} is no UTF-8", unfinished.0.display()))
-    })?;
+    let name = unfinished
+        .0
+        .to_str()
+        .ok_or_else(|| StoreError::Unusable(format!("the name {} is no UTF-8", unfinished.0.display())))?;
     let mut source = file::reading(path).connect().await?;
     // One read transaction: whatever is committed meanwhile is not in it.
     sqlx::query("VACUUM INTO ?1")

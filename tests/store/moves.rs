@@ -16,10 +16,8 @@ use jiff::tz::TimeZone;
 use scriptscope::{
     agent,
     ingest::{
-        AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge,
-        record::Record,
-        router,
-        wire::StreamKey,
+        AgentAuthenticator, AgentIdentity, AuthError, Ingest, PodDirectory, PodKnowledge, record::Record,
+        router, wire::StreamKey,
     },
     metrics::Metrics,
     model::{
@@ -39,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     pg::Cluster,
     support::{
-        Feed, Postgres, Sqlite, all_lines, all_runs, at, filter, finished, line, log_query, pod, position, run,
-        run_query, script, sqlite, started, stream_key,
+        Feed, Postgres, Sqlite, all_lines, all_runs, at, filter, finished, line, log_query, pod, position,
+        run, run_query, script, sqlite, started, stream_key,
     },
 };
 
@@ -144,8 +142,13 @@ async fn fill_stream(feed: &mut Feed, version: i64, n: usize) {
                 records.extend(run(&id, began, (k + 1) * 1_500, status));
             }
             let offset = feed.offset + u64::try_from(k).unwrap();
-            let mut printed = line(offset, began, &format!("line {k} of {version}, script {n}: 'żółć' \\ \u{1f980}"));
-            printed.level = [LogLevel::Stdout, LogLevel::Error, LogLevel::Info][usize::try_from(k % 3).unwrap()];
+            let mut printed = line(
+                offset,
+                began,
+                &format!("line {k} of {version}, script {n}: 'żółć' \\ \u{1f980}"),
+            );
+            printed.level =
+                [LogLevel::Stdout, LogLevel::Error, LogLevel::Info][usize::try_from(k % 3).unwrap()];
             printed.run_id = (k % 2 == 0).then(|| id.into());
             records.push(Record::Line(printed));
         }
@@ -239,7 +242,10 @@ async fn everything_moves(from: &impl Place, to: &impl Place) {
         .await
         .unwrap();
     assert_eq!(rows.0, rows.1, "the progress ends at 100 %");
-    assert_eq!(rows.1, copied.iter().map(|table| table.checksum.rows).sum::<u64>());
+    assert_eq!(
+        rows.1,
+        copied.iter().map(|table| table.checksum.rows).sum::<u64>()
+    );
     let of = |name: &str| copied.iter().find(|c| c.table == name).unwrap().checksum.rows;
     assert_eq!((of("scripts"), of("runs")), (3, 3 * 3 * 200));
     assert!(of("run_payloads") > 0 && of("gaps") > 0 && of("log_segments") > 0);
@@ -307,7 +313,11 @@ async fn goes_on(store: &Arc<dyn Store>) {
     let new = all_lines(store, log_query(&script("new"), Filter::default())).await;
     assert_eq!(new.len(), 1);
     assert_eq!(
-        store.begin_deployment(&a, "next", 0, at(5)).await.unwrap().version,
+        store
+            .begin_deployment(&a, "next", 0, at(5))
+            .await
+            .unwrap()
+            .version,
         4
     );
 }
@@ -320,7 +330,9 @@ async fn sqlite_moves_to_postgres_and_on_to_sqlite() {
     let store = opened(&database.url()).await;
     let before = answers(&store).await;
     closed(store).await;
-    transfer(&database.url(), &copy.url(), false, &mut |_| {}).await.unwrap();
+    transfer(&database.url(), &copy.url(), false, &mut |_| {})
+        .await
+        .unwrap();
     let store = opened(&copy.url()).await;
     assert_eq!(answers(&store).await, before);
     let mut feed = Feed::open(&store, &script("a"), "a-3", 3).await;
@@ -347,8 +359,13 @@ async fn a_store_that_an_operator_uses_is_copied_only_by_force() {
     fill(&using).await;
     let refused = transfer(&file.url(), &database.url(), false, &mut |_| {}).await;
     let text = refused.unwrap_err().to_string();
-    assert!(text.contains("--from: an operator runs on") && text.contains("--force"), "{text}");
-    transfer(&file.url(), &database.url(), true, &mut |_| {}).await.unwrap();
+    assert!(
+        text.contains("--from: an operator runs on") && text.contains("--force"),
+        "{text}"
+    );
+    transfer(&file.url(), &database.url(), true, &mut |_| {})
+        .await
+        .unwrap();
     closed(using).await;
 
     let using = opened(&database.url()).await;
@@ -356,12 +373,15 @@ async fn a_store_that_an_operator_uses_is_copied_only_by_force() {
         (&database.url(), &third.url(), "--from"),
         (&third.url(), &database.url(), "--to"),
     ] {
-        let text = transfer(from, to, false, &mut |_| {}).await.unwrap_err().to_string();
+        let text = transfer(from, to, false, &mut |_| {})
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(text.starts_with(&format!("{side}: ")), "{from} {to}: {text}");
         assert!(
-            text.starts_with(&format!("{side}: ")),
-            "{from} {to}: {text}"
+            !text.contains("postgres@"),
+            "no part of the URL that may be secret: {text}"
         );
-        assert!(!text.contains("postgres@"), "no part of the URL that may be secret: {text}");
     }
     closed(using).await;
 }
@@ -389,7 +409,9 @@ async fn a_copy_that_breaks_off_leaves_nothing_and_begins_anew() {
         transfer(&file.url(), &to, false, &mut |_| {}).await.unwrap();
         let store = opened(&to).await;
         assert_eq!(
-            all_runs(&store, run_query(&script("a"), Filter::default())).await.len(),
+            all_runs(&store, run_query(&script("a"), Filter::default()))
+                .await
+                .len(),
             600
         );
         closed(store).await;
@@ -423,14 +445,26 @@ async fn the_command_says_how_far_it_is_and_what_to_do_next() {
     };
     let (code, out, err) = migrate();
     assert_eq!(code, Some(0), "{err}");
-    assert!(err.contains("(100 %)") && err.contains("rows/s") && err.contains("verifying"), "{err}");
-    assert!(out.contains("equal on both sides") && out.contains("database.existingSecret.name"), "{out}");
+    assert!(
+        err.contains("(100 %)") && err.contains("rows/s") && err.contains("verifying"),
+        "{err}"
+    );
+    assert!(
+        out.contains("equal on both sides") && out.contains("database.existingSecret.name"),
+        "{out}"
+    );
     let (code, out, err) = migrate();
     assert_eq!((code, &*out), (Some(1), ""));
     assert!(err.contains("--to: the store is not empty"), "{err}");
-    let nothing = command(&["migrate-store", "--from", "sqlite:///nowhere/x.db", "--to", &database.url()])
-        .output()
-        .unwrap();
+    let nothing = command(&[
+        "migrate-store",
+        "--from",
+        "sqlite:///nowhere/x.db",
+        "--to",
+        &database.url(),
+    ])
+    .output()
+    .unwrap();
     let err = String::from_utf8(nothing.stderr).unwrap();
     assert!(err.contains("--from: there is no file /nowhere/x.db"), "{err}");
 }
@@ -613,7 +647,11 @@ async fn a_sqlite_backup_of_a_running_store_can_be_put_back() {
         assert_eq!(made.bytes, fs::metadata(&file).unwrap().len());
         let twice = backup(&url, &file).await.unwrap_err().to_string();
         assert!(twice.contains("is there already"), "{twice}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
         file
     };
     let put_back = async |saved: PathBuf| {
@@ -653,7 +691,11 @@ async fn a_backup_can_be_had_through_a_pipe() {
     let output = command(&["backup", "-", "--database-url", &backend.url()])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     closed(store).await;
     let copy = sqlite();
     fs::create_dir_all(copy.path.parent().unwrap()).unwrap();

@@ -71,7 +71,6 @@ pub fn put_in_place(unfinished: &Path, path: &Path) -> Result<(), StoreError> {
             _ => Ok(()),
         }
     };
-    done().map_err(|error| {
-        StoreError::Unusable(format!("{} can not be put in place: {error}", path.display()))
-    })
+    done()
+        .map_err(|error| StoreError::Unusable(format!("{} can not be put in place: {error}", path.display())))
 }

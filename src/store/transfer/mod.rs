@@ -250,7 +250,11 @@ async fn agree(source: &mut dyn Side, target: &mut dyn Side) -> Result<Vec<(Tabl
             return Err(TransferError::Shape(format!("there is no table {name}")));
         };
         let same = from.columns.len() == to.columns.len()
-            && from.columns.iter().zip(&to.columns).all(|(a, b)| Column::holds(a, b));
+            && from
+                .columns
+                .iter()
+                .zip(&to.columns)
+                .all(|(a, b)| Column::holds(a, b));
         if !same {
             return Err(TransferError::Shape(format!(
                 "table {name} has other columns in the source than in the target"

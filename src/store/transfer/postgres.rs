@@ -228,10 +228,12 @@ impl Side for PostgresSide {
             } else {
                 (format!("pg_get_serial_sequence('{table}', '{column}')"), last)
             };
-            sqlx::query(AssertSqlSafe(format!("SELECT setval({sequence}, greatest($1::bigint, 1), $1::bigint > 0)")))
-                .bind(last)
-                .execute(&mut self.connection)
-                .await?;
+            sqlx::query(AssertSqlSafe(format!(
+                "SELECT setval({sequence}, greatest($1::bigint, 1), $1::bigint > 0)"
+            )))
+            .bind(last)
+            .execute(&mut self.connection)
+            .await?;
         }
         Ok(())
     }
@@ -269,7 +271,9 @@ fn values(row: &PgRow, table: &Table) -> Result<Row, StoreError> {
             Ok(match column.kind {
                 Kind::Text => row.try_get::<Option<_>, _>(at)?.map(Value::Text),
                 Kind::Bytes => row.try_get::<Option<_>, _>(at)?.map(Value::Bytes),
-                Kind::Number | Kind::Small | Kind::Flag => row.try_get::<Option<_>, _>(at)?.map(Value::Number),
+                Kind::Number | Kind::Small | Kind::Flag => {
+                    row.try_get::<Option<_>, _>(at)?.map(Value::Number)
+                }
             }
             .unwrap_or(Value::Null))
         })

@@ -142,6 +142,9 @@ mod tests {
             assert_ne!(both, of(&other), "{other:?}");
         }
         // What a column ends with is not what the next begins with.
-        assert_ne!(of(&[vec![text("ab"), text("c")]]), of(&[vec![text("a"), text("bc")]]));
+        assert_ne!(
+            of(&[vec![text("ab"), text("c")]]),
+            of(&[vec![text("a"), text("bc")]])
+        );
     }
 }
