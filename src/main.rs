@@ -34,6 +34,16 @@ struct Cli {
         global = true
     )]
     log_format: telemetry::LogFormat,
+    /// File that says what to log instead, and is followed: a change counts within seconds, without a restart. The chart
+    /// mounts a ConfigMap there.
+    #[arg(
+        long,
+        env = "SCRIPTSCOPE_LOG_FROM",
+        value_name = "FILE",
+        global = true,
+        hide = true
+    )]
+    log_from: Option<PathBuf>,
     #[command(subcommand)]
     role: Role,
 }
@@ -73,7 +83,11 @@ fn main() -> ExitCode {
         Role::Dev(_) => "warn",
         _ => "info",
     };
-    telemetry::init(cli.log.as_deref().unwrap_or(default), cli.log_format);
+    telemetry::init(
+        cli.log.as_deref().unwrap_or(default),
+        cli.log_format,
+        cli.log_from.clone(),
+    );
     let result: Result<(), Box<dyn std::error::Error>> = match cli.role {
         Role::User(verb) => return cli::run(*verb, command()),
         Role::Dev(args) => return dev::run(&args),

@@ -1,6 +1,8 @@
 //! What readers get from the web server, and what they do not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+#[path = "web/hostile.rs"]
+mod hostile;
 #[path = "common/rows.rs"]
 mod rows;
 

@@ -56,6 +56,7 @@ use scriptscope::{
     },
 };
 use serde_json::json;
+use testbed::anybody;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

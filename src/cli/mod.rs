@@ -5,10 +5,12 @@
 
 mod api;
 mod args;
+mod bundle;
 mod cluster;
 mod completion;
 mod credentials;
 mod dashboard;
+mod doctor;
 mod error;
 mod export;
 mod filter;
@@ -16,10 +18,12 @@ mod follow;
 mod invoke;
 mod logs;
 pub(crate) mod output;
+mod redact;
 mod rollback;
 mod rows;
 mod runs;
 mod stats;
+mod store;
 mod tunnel;
 mod versions;
 
@@ -52,6 +56,14 @@ pub enum Verb {
     Rollback(rollback::RollbackArgs),
     /// Serve the dashboard at an address of this machine, with no token to paste.
     Dashboard(dashboard::DashboardArgs),
+    /// Check the whole installation, and say what to do; fails where something does not work.
+    Doctor(doctor::DoctorArgs),
+    /// Write what somebody who helps needs to see into one file, without secrets.
+    SupportBundle(bundle::BundleArgs),
+    /// Copy a whole store into another one, such as a SQLite file into Postgres.
+    MigrateStore(store::MigrateArgs),
+    /// Copy a SQLite store into a file while the operator runs.
+    Backup(store::BackupArgs),
     /// Print what a shell needs to complete this command.
     Completion(completion::CompletionArgs),
 }
@@ -73,6 +85,10 @@ pub fn run(verb: Verb, command: Command) -> ExitCode {
             Verb::Versions(args) => versions::versions(args).await,
             Verb::Rollback(args) => rollback::rollback(args).await,
             Verb::Dashboard(args) => dashboard::dashboard(args).await,
+            Verb::Doctor(args) => Box::pin(doctor::doctor(args)).await,
+            Verb::SupportBundle(args) => Box::pin(bundle::bundle(args)).await,
+            Verb::MigrateStore(args) => store::migrate(args).await,
+            Verb::Backup(args) => store::save(args).await,
             Verb::Completion(args) => completion::completion(&args, command),
         }
     });

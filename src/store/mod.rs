@@ -3,6 +3,7 @@
 //! One trait, [`Store`]; its methods are whole operations, so that a backend can do each in one transaction. A backend
 //! never interprets what a pod printed, and callers never see SQL.
 
+pub mod backup;
 mod batch;
 mod changes;
 mod deployments;
@@ -18,6 +19,7 @@ mod snapshot;
 pub mod sqlite;
 mod tail;
 mod text_index;
+pub mod transfer;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -446,14 +448,30 @@ pub trait Store: Retention + 'static {
 
 /// Opens the store at `url`: `sqlite:///path/to/file` or `postgres://user:password@host:port/database`.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    match place(url)? {
+        Place::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),
+        Place::Postgres => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
+    }
+}
+
+/// Where a store is.
+enum Place<'a> {
+    /// In this file.
+    Sqlite(&'a Path),
+    /// In the database that the URL names.
+    Postgres,
+}
+
+/// What a URL says.
+fn place(url: &str) -> Result<Place<'_>, StoreError> {
     match url.split_once("://") {
         Some(("sqlite", path)) if path.len() > 1 && path.starts_with('/') => {
-            Ok(Arc::new(sqlite::SqliteStore::open(Path::new(path)).await?))
+            Ok(Place::Sqlite(Path::new(path)))
         }
         Some(("sqlite", _)) => Err(StoreError::Unusable(
             "the store's URL needs an absolute path: sqlite:///var/lib/scriptscope/store.db".to_owned(),
         )),
-        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Place::Postgres),
         // The URL itself may hold a password: only its scheme is repeated.
         other => Err(StoreError::Unusable(format!(
             "a store of the kind {:?} is not supported; expected sqlite:///path or postgres://user:password@host:port/database",

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{export::file::ExportFolder, metrics::Metrics, model::ScriptKey, store::Store};
 
-pub use crate::connections::{serve, serve_tls};
+pub use crate::connections::{Limits, serve, serve_tls, serve_within};
 use access::{Access, Identity, Permission};
 pub use error::ApiError;
 pub use objects::ScriptObjects;

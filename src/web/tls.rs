@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -54,11 +54,11 @@ impl Tls {
     }
 
     /// The connection under TLS, and the routes as its client may use them.
-    pub(crate) async fn greet(
+    pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
+        stream: S,
         router: Router,
-    ) -> Option<(TlsStream<TcpStream>, Router)> {
+    ) -> Option<(TlsStream<S>, Router)> {
         let stream = match tokio::time::timeout(HANDSHAKE, self.0.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {

@@ -159,7 +159,18 @@ class Shapes(unittest.TestCase):
                     chosen = [t for t in templates if wanted <= t["metadata"]["labels"].items()]
                     self.assertEqual(len(chosen), 1, one["metadata"]["name"])
             for template in templates:
+                maps = [v["configMap"]["name"] for v in template["spec"]["volumes"] if "configMap" in v]
+                self.assertEqual(maps, ["scriptscope-logging"])
+                env = {e["name"]: e.get("value") for e in template["spec"]["containers"][0]["env"]}
+                mounts = {m["name"]: m for m in template["spec"]["containers"][0]["volumeMounts"]}
+                self.assertEqual(env["SCRIPTSCOPE_LOG_FROM"], mounts["logging"]["mountPath"] + "/level")
+                self.assertNotIn("subPath", mounts["logging"], "which would never change")
+                self.assertIsNotNone(find(manifests, "ConfigMap", maps[0]))
                 self.assertIsNotNone(find(manifests, "ServiceAccount", template["spec"]["serviceAccountName"]))
+
+    def test_another_log_level_restarts_nothing(self):
+        before, after = (list(pods(objects(render({"log": {"level": level}})))) for level in ("info", "debug"))
+        self.assertEqual(before, after)
 
     def test_two_operators_are_never_at_one_sqlite_file(self):
         for name, manifests in self.manifests.items():

@@ -94,7 +94,7 @@ VALUES = {
     "networkPolicy.scripts.blockedCidrs": (["10.0.0.0/8"], SCRIPTS, "except:\n              - 10.0.0.0/8"),
     "networkPolicy.scripts.denyByDefault": (True, SCRIPTS, None),
     "networkPolicy.scripts.egress": ([{"ports": [{"port": 4567}]}], SCRIPTS, "port: 4567"),
-    "log.level": ("debug", {}, "SCRIPTSCOPE_LOG\n              value: \"debug\""),
+    "log.level": ("debug", {}, "level: \"debug\""),
     "log.format": ("text", {}, "value: \"text\""),
     "operator.replicas": (4, {**POSTGRES, "persistence": {"enabled": False}}, "replicas: 4"),
     "operator.podDisruptionBudget.enabled": (False, SEVERAL, None),

@@ -181,6 +181,32 @@ impl Cluster {
         run(&mut psql)
     }
 
+    /// Dumps a database, given by its name, into a file.
+    pub fn dump(&self, database: &str) -> PathBuf {
+        let file = self.folder.join(format!("{database}.dump"));
+        let mut dump = unprivileged(&program("pg_dump"));
+        dump.args(["--format=custom", "-U", "postgres", "-p", &self.port.to_string()])
+            .arg("-h")
+            .arg(&self.folder)
+            .arg("-f")
+            .arg(&file)
+            .arg(database);
+        run(&mut dump);
+        file
+    }
+
+    /// Puts a dump in the place of what a database has.
+    pub fn restore(&self, database: &str, file: &Path) {
+        let mut restore = unprivileged(&program("pg_restore"));
+        restore
+            .args(["--clean", "--if-exists", "--exit-on-error", "-U", "postgres"])
+            .args(["-p", &self.port.to_string(), "-d", database])
+            .arg("-h")
+            .arg(&self.folder)
+            .arg(file);
+        run(&mut restore);
+    }
+
     fn control(&self, verb: &str) -> Command {
         let mut command = unprivileged(&program("pg_ctl"));
         command

@@ -2,7 +2,7 @@
 //! measure. A test program calls [`serve_if_asked`] first thing in `main` and starts itself again as the server.
 
 #[allow(dead_code)] // its agents show a token
-mod anybody;
+pub mod anybody;
 
 use std::{
     env, fs,

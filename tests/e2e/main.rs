@@ -9,6 +9,7 @@ mod cli;
 mod crds;
 mod crowd;
 mod deployment;
+mod doctor;
 mod examples;
 mod export;
 mod export_files;

@@ -8,6 +8,7 @@ mod figures;
 mod filters;
 mod ingest;
 mod logs;
+mod moves;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code)] // the fault tests use more of it
 mod pg;

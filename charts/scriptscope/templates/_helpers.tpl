@@ -38,11 +38,25 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- .Values.persistence.existingClaim | default (include "scriptscope.fullname" .) -}}
 {{- end -}}
 
+{{- define "scriptscope.loggingName" -}}
+{{- printf "%s-logging" (include "scriptscope.fullname" .) -}}
+{{- end -}}
+
 {{- define "scriptscope.logEnv" -}}
-- name: SCRIPTSCOPE_LOG
-  value: {{ .Values.log.level | quote }}
+# Followed: a change of the ConfigMap counts without a restart.
+- name: SCRIPTSCOPE_LOG_FROM
+  value: /etc/scriptscope/logging/level
 - name: SCRIPTSCOPE_LOG_FORMAT
   value: {{ .Values.log.format | quote }}
+{{- end -}}
+
+{{- define "scriptscope.logMount" -}}
+- {name: logging, mountPath: /etc/scriptscope/logging, readOnly: true}
+{{- end -}}
+
+{{- define "scriptscope.logVolume" -}}
+- name: logging
+  configMap: {name: {{ include "scriptscope.loggingName" . }}, optional: true}
 {{- end -}}
 
 {{/* What the operator does in the namespaces it watches. */}}

@@ -50,6 +50,16 @@ impl Rows {
         self.field(&i16::from(value).to_be_bytes())
     }
 
+    /// A SMALLINT of any sign.
+    pub fn small(&mut self, value: i16) -> &mut Self {
+        self.field(&value.to_be_bytes())
+    }
+
+    /// A BOOLEAN.
+    pub fn flag(&mut self, value: bool) -> &mut Self {
+        self.field(&[u8::from(value)])
+    }
+
     /// A TEXT or a BYTEA.
     pub fn bytes<'a>(&mut self, value: impl Into<Option<&'a [u8]>>) -> &mut Self {
         match value.into() {

@@ -36,17 +36,17 @@ macro_rules! in_transaction {
 }
 
 mod append;
-mod copy;
+pub(super) mod copy;
 mod gaps;
 mod locks;
 mod merge;
 mod news;
-mod open;
+pub(super) mod open;
 mod retention;
 mod retry;
 mod rollups;
 mod runs_read;
-mod runs_write;
+pub(super) mod runs_write;
 mod segments;
 mod snapshot;
 mod streams;

@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::{retry, writer};
 use crate::store::{SNAPSHOTS, StoreError};
 
+/// What operators call themselves on the server.
+pub const NAME: &str = "scriptscope";
 /// Besides those that commit: pods, checkpoints, deployments.
 const LOOKUPS: u32 = 4;
 /// Queries, merging and the listener.
@@ -44,16 +46,7 @@ pub struct Opened {
 
 /// Connects to the database at `url` and brings its tables up to date.
 pub async fn open(url: &str, patience: Duration) -> Result<Opened, StoreError> {
-    // The error may repeat parts of the URL, the password among them.
-    let options = PgConnectOptions::from_str(url).map_err(|_| {
-        StoreError::Unusable(
-            "the store's URL is not understood; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE"
-                .to_owned(),
-        )
-    })?;
-    let options = options
-        .application_name("scriptscope")
-        .disable_statement_logging();
+    let options = options(url)?;
     wait_for_server(&options, patience).await?;
     migrate(&options).await?;
     let pool = |connections| {
@@ -74,6 +67,18 @@ pub async fn open(url: &str, patience: Duration) -> Result<Opened, StoreError> {
             .idle_timeout(SNAPSHOT_IDLE)
             .connect_lazy_with(options),
     })
+}
+
+/// How an operator connects to the database at `url`.
+pub fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    // The error may repeat parts of the URL, the password among them.
+    let options = PgConnectOptions::from_str(url).map_err(|_| {
+        StoreError::Unusable(
+            "the store's URL is not understood; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+                .to_owned(),
+        )
+    })?;
+    Ok(options.application_name(NAME).disable_statement_logging())
 }
 
 async fn wait_for_server(options: &PgConnectOptions, patience: Duration) -> Result<(), StoreError> {
@@ -97,7 +102,7 @@ async fn wait_for_server(options: &PgConnectOptions, patience: Duration) -> Resu
 }
 
 /// Where the database is; nothing secret.
-fn place(options: &PgConnectOptions) -> String {
+pub fn place(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     match options.get_socket() {
         Some(folder) => format!("{}/{database}", folder.display()),
@@ -106,7 +111,7 @@ fn place(options: &PgConnectOptions) -> String {
 }
 
 /// Brings the tables up to date, under a lock of the whole database: several replicas may start at once.
-async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
+pub async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
     let setup = PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options.clone())

@@ -59,9 +59,10 @@ struct Numbers {
     left: i64,
 }
 
-impl Numbers {
-    const BLOCK: i64 = 1 << 16;
+/// Numbers in a block.
+pub const PAYLOAD_BLOCK: i64 = 1 << 16;
 
+impl Numbers {
     fn none() -> Self {
         Self { next: 0, left: 0 }
     }
@@ -71,8 +72,8 @@ impl Numbers {
             let block: i64 = sqlx::query_scalar("SELECT nextval('payload_blocks')")
                 .fetch_one(connection)
                 .await?;
-            self.next = block.saturating_mul(Self::BLOCK);
-            self.left = Self::BLOCK;
+            self.next = block.saturating_mul(PAYLOAD_BLOCK);
+            self.left = PAYLOAD_BLOCK;
         }
         self.left -= 1;
         self.next += 1;

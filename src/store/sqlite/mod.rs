@@ -4,11 +4,12 @@
 //! was acknowledged survives the power.
 
 mod append;
+pub(super) mod file;
 #[cfg(test)]
 mod following_tests;
 mod gaps;
 mod merge;
-mod open;
+pub(super) mod open;
 mod packed;
 mod readers;
 mod retention;

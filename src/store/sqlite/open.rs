@@ -1,9 +1,8 @@
 //! Opening the file: who may, with which settings, in which shape.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, TryLockError},
-    path::{Path, PathBuf},
+    fs::{File, TryLockError},
+    path::Path,
     time::Duration,
 };
 
@@ -15,7 +14,7 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::readers::Readers;
+use super::{file, readers::Readers};
 use crate::store::{SNAPSHOTS, StoreError};
 
 /// The oldest SQLite that does not damage a WAL shared by several connections (sqlite.org/wal.html#walresetbug).
@@ -32,6 +31,8 @@ const WRITER_CACHE_KIB: u32 = 16 << 10;
 /// How long to wait for another process to let go of the file, as the one before does on a restart.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(50);
+/// What the name of the lock's file has more than the database's.
+pub const LOCK: &str = ".lock";
 
 /// An open database.
 pub struct Opened {
@@ -53,15 +54,13 @@ pub struct Opened {
 
 /// Opens the database at `path`, made and migrated as needed.
 pub async fn open(path: &Path) -> Result<Opened, StoreError> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| {
-            StoreError::Unusable(format!(
-                "the folder {} can not be made: {error}",
-                folder.display()
-            ))
-        })?;
-    }
-    let lock = lock(path).await?;
+    file::make_folder(path)?;
+    let lock = try_lock(path).await?.ok_or_else(|| {
+        StoreError::Unusable(format!(
+            "{}: the database is in use by another process; run one operator a file, or use Postgres for several",
+            file::beside(path, LOCK).display()
+        ))
+    })?;
     let common = SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(Duration::from_secs(10))
@@ -77,14 +76,7 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
         // A commit that does not fit is written to the log in pieces, and pages of it several times.
         .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
         .pragma("journal_size_limit", (64 << 20).to_string());
-    // Migrations run on a pool: on a lone connection sqlx's future is not `Send` enough.
-    let setup = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_with(writing.clone())
-        .await?;
-    check_version(&setup).await?;
-    sqlx::migrate!("src/store/sqlite/migrations").run(&setup).await?;
-    setup.close().await;
+    migrate(writing.clone()).await?;
     let writer = writing.connect().await?;
     let reading = common.read_only(true);
     let pool = |connections| SqlitePoolOptions::new().max_connections(connections);
@@ -101,11 +93,23 @@ pub async fn open(path: &Path) -> Result<Opened, StoreError> {
     })
 }
 
-/// Takes the lock beside the file: two processes would each think itself the only writer.
-async fn lock(path: &Path) -> Result<File, StoreError> {
-    let mut name = OsString::from(path);
-    name.push(".lock");
-    let name = PathBuf::from(name);
+/// Makes the tables, or brings them up to date.
+pub async fn migrate(options: SqliteConnectOptions) -> Result<(), StoreError> {
+    // Migrations run on a pool: on a lone connection sqlx's future is not `Send` enough.
+    let setup = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await?;
+    check_version(&setup).await?;
+    sqlx::migrate!("src/store/sqlite/migrations").run(&setup).await?;
+    setup.close().await;
+    Ok(())
+}
+
+/// Takes the lock beside the file, where nobody else holds it for long: two processes would each think itself the only
+/// writer.
+pub async fn try_lock(path: &Path) -> Result<Option<File>, StoreError> {
+    let name = file::beside(path, LOCK);
     let unusable = |what: &str| StoreError::Unusable(format!("{}: {what}", name.display()));
     let file = File::options()
         .create(true)
@@ -116,13 +120,9 @@ async fn lock(path: &Path) -> Result<File, StoreError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(Some(file)),
             Err(TryLockError::Error(error)) => return Err(unusable(&format!("can not be locked: {error}"))),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(unusable(
-                    "the database is in use by another process; run one operator a file, or use Postgres for several",
-                ));
-            }
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Ok(None),
             Err(TryLockError::WouldBlock) => sleep(LOCK_POLL).await,
         }
     }

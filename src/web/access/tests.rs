@@ -128,3 +128,38 @@ async fn rights_are_those_of_the_user_and_remembered_each_for_itself() {
     }
     assert_eq!(calls.load(Ordering::SeqCst), 4);
 }
+
+#[tokio::test]
+async fn an_expired_token_or_one_for_somebody_else_lets_nobody_in() {
+    // As an API server says it: why is in the status, and there is no user.
+    let (access, _) = access(|_, spec| match spec["token"].as_str() {
+        Some("expired") => (
+            201,
+            json!({ "authenticated": false, "error": "[invalid bearer token, token has expired]" }),
+        ),
+        // Good for the API server, but asked of another audience than it is for.
+        Some("of-the-api-server") if spec["audiences"].is_array() => (
+            201,
+            json!({ "authenticated": false, "error": "token audiences [\"api\"] is invalid for the target audiences" }),
+        ),
+        // An API server that minds no audiences does not repeat the one that was asked for.
+        Some("unminded") => (201, of_user(AGENT, &[])),
+        Some("of-an-agent") if spec["audiences"].is_null() => (201, json!({ "authenticated": false })),
+        _ => (201, of_user(AGENT, &[AUDIENCE])),
+    });
+    for token in ["expired", "of-an-agent"] {
+        assert_eq!(
+            access.identify(token).await,
+            Err(AccessError::Unauthenticated),
+            "{token}"
+        );
+    }
+    for token in ["expired", "of-the-api-server", "unminded"] {
+        assert_eq!(
+            access.review_agent(token).await,
+            Err(AccessError::Unauthenticated),
+            "{token}"
+        );
+    }
+    assert_eq!(access.review_agent("of-an-agent").await.unwrap().username, AGENT);
+}
