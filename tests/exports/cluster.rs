@@ -90,8 +90,12 @@ impl Cluster {
         if parts.uri.query().unwrap_or_default().contains("watch=true") {
             let (sender, mut receiver) = mpsc::unbounded_channel();
             {
-                // As long as nobody deletes.
-                let _objects = self.objects.lock().unwrap();
+                // As long as nobody deletes. What came since the list was made is told, and the rest once more.
+                let objects = self.objects.lock().unwrap();
+                for object in objects.values() {
+                    let event = json!({"type": "ADDED", "object": object}).to_string() + "\n";
+                    sender.send(Ok(event)).unwrap();
+                }
                 for object in &*self.gone.lock().unwrap() {
                     let event = json!({"type": "DELETED", "object": object}).to_string() + "\n";
                     sender.send(Ok(event)).unwrap();
@@ -267,7 +271,13 @@ impl Cluster {
         };
         tokio::time::timeout(Duration::from_mins(1), wait)
             .await
-            .unwrap_or_else(|_| panic!("never: {what}"));
+            .unwrap_or_else(|_| {
+                let objects = self.objects.lock().unwrap();
+                let statuses = objects
+                    .iter()
+                    .map(|(name, object)| format!("{name}: {}", object["status"]));
+                panic!("never: {what}; {}", statuses.collect::<Vec<_>>().join("; "))
+            });
     }
 }
 

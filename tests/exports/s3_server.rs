@@ -4,10 +4,6 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
@@ -19,6 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use tokio_util::sync::CancellationToken;
 
 const KEY: &str = "AKIATESTTESTTEST";
 const SECRET: &str = "a-secret-that-nobody-may-see";
@@ -244,33 +241,34 @@ pub async fn narrow(server: SocketAddr, most: usize) -> SocketAddr {
     Gate::before(server, most).await.address
 }
 
-/// Stands in front of a server; while it is closed, no connection carries more than so many bytes to it.
+/// Stands in front of a server; while it is closed, no connection carries more than so many bytes to it. Those are cut off
+/// when it opens.
 pub struct Gate {
     pub address: SocketAddr,
-    is_open: Arc<AtomicBool>,
+    opened: CancellationToken,
 }
 
 impl Gate {
     pub async fn before(server: SocketAddr, most: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let is_open = Arc::new(AtomicBool::new(false));
-        let all = Arc::clone(&is_open);
+        let opened = CancellationToken::new();
+        let all = opened.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let most = if all.load(Ordering::Relaxed) {
-                    usize::MAX
+                if all.is_cancelled() {
+                    tokio::spawn(carry(client, server, usize::MAX, Duration::ZERO));
                 } else {
-                    most
-                };
-                tokio::spawn(carry(client, server, most, Duration::ZERO));
+                    let limited = carry(client, server, most, Duration::ZERO);
+                    tokio::spawn(all.clone().run_until_cancelled_owned(limited));
+                }
             }
         });
-        Self { address, is_open }
+        Self { address, opened }
     }
 
     pub fn open(&self) {
-        self.is_open.store(true, Ordering::Relaxed);
+        self.opened.cancel();
     }
 }
 
