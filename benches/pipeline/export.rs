@@ -19,10 +19,11 @@ use scriptscope::{
 };
 
 use crate::{
+    cluster::Cluster,
     generate,
-    ingest::{SCRIPT, Work, runtime},
+    ingest::{FILES, SCRIPT, Work, runtime, ship},
     report::{Baseline, Report, Scale},
-    runs::{BARE, ingest},
+    runs::{self, BARE, ingest},
     testbed::NAMESPACE,
     usage,
 };
@@ -41,15 +42,21 @@ const RUNS: &str = "SELECT run_id, status, version, response_time / 1000.0, func
     strftime('%Y-%m-%dT%H:%M:%fZ', executed_at / 1e6, 'unixepoch'), source_type, source \
     FROM runs ORDER BY executed_at DESC, run_id DESC";
 
+/// The same rows as Postgres's shell writes them.
+const RUNS_OF_POSTGRES: &str = "SELECT run_id, status, version, response_time / 1000.0, function, \
+    to_char(to_timestamp(executed_at / 1e6) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), source_type, source \
+    FROM runs ORDER BY executed_at DESC, run_id DESC";
+
 /// Log lines to a CSV file.
 pub fn logs_csv(scale: Scale) {
     let lines = scale.of(10_000_000, 300_000);
     let work = Work::new(|logs, pods| generate::plain(logs, pods, lines));
     work.ship(lines).stop();
     let scratch = tempfile::tempdir().unwrap();
-    let measured = write(&work.database(), scratch.path(), Table::Logs, Format::default());
+    let database = url_of(&work.database());
+    let measured = write(&database, scratch.path(), Table::Logs, Format::default());
     assert_eq!(measured.rows as usize, lines);
-    let parquet = write(&work.database(), scratch.path(), Table::Logs, Format::Parquet);
+    let parquet = write(&database, scratch.path(), Table::Logs, Format::Parquet);
     eprintln!("  Parquet: {:.0} rows/s", parquet.rows as f64 / parquet.seconds);
     let output = Command::new("python3")
         .args(["-c", DUCKDB])
@@ -77,7 +84,7 @@ pub fn runs_csv(scale: Scale) {
     let scratch = tempfile::tempdir().unwrap();
     ingest(scratch.path(), runs, BARE);
     let database = scratch.path().join("store.db");
-    let measured = write(&database, scratch.path(), Table::Runs, Format::default());
+    let measured = write(&url_of(&database), scratch.path(), Table::Runs, Format::default());
     assert_eq!(measured.rows as usize, runs);
     let began = Instant::now();
     let status = Command::new("sqlite3")
@@ -97,6 +104,43 @@ pub fn runs_csv(scale: Scale) {
     );
 }
 
+/// The same out of Postgres, which shares the processors with who reads.
+pub fn runs_csv_postgres(scale: Scale) {
+    let runs = scale.of(1_000_000, 50_000);
+    let scratch = tempfile::tempdir().unwrap();
+    let logs = scratch.path().join("pods");
+    let pods = generate::pods(FILES, SCRIPT);
+    runs::write(&logs, &pods, runs, BARE);
+    let url = Cluster::shared().new_database();
+    drop(ship(&url, &logs, scratch.path(), pods, |stored| {
+        stored.ended as usize >= runs
+    }));
+    let measured = write(&url, scratch.path(), Table::Runs, Format::default());
+    assert_eq!(measured.rows as usize, runs);
+    let file = scratch.path().join("psql.csv");
+    let began = Instant::now();
+    let status = Command::new("psql")
+        .args([&url, "--quiet", "--command"])
+        .arg(format!(
+            "\\copy ({RUNS_OF_POSTGRES}) TO '{}' WITH (FORMAT csv, HEADER)",
+            file.display()
+        ))
+        .status();
+    let seconds = began.elapsed().as_secs_f64();
+    measured.report(
+        "export_runs_csv_postgres",
+        "psql's \\copy of the same rows (0: psql is not there)",
+        status
+            .ok()
+            .filter(std::process::ExitStatus::success)
+            .map(|_| seconds),
+    );
+}
+
+fn url_of(database: &Path) -> String {
+    format!("sqlite://{}", database.display())
+}
+
 /// A file, and what it took.
 struct Measured {
     file: PathBuf,
@@ -105,10 +149,9 @@ struct Measured {
     cpu_seconds: f64,
 }
 
-fn write(database: &Path, scratch: &Path, table: Table, format: Format) -> Measured {
+fn write(url: &str, scratch: &Path, table: Table, format: Format) -> Measured {
     runtime().block_on(async {
-        let url = format!("sqlite://{}", database.display());
-        let store: Arc<dyn Store> = store::open(&url).await.unwrap();
+        let store: Arc<dyn Store> = store::open(url).await.unwrap();
         let folder = ExportFolder::new(scratch);
         let key = ExportKey {
             namespace: NAMESPACE.to_owned(),

@@ -66,6 +66,7 @@ const BENCHES: &[Bench] = &[
     ("rss_export", memory::export),
     ("export_logs_csv", export::logs_csv),
     ("export_runs_csv", export::runs_csv),
+    ("export_runs_csv_postgres", export::runs_csv_postgres),
     ("export_while_ingest", beside::export_while_ingest),
     ("runner_overhead_p50", sandbox::overhead_python),
     ("runner_overhead_p50_node", sandbox::overhead_node),

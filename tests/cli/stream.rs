@@ -102,10 +102,11 @@ impl Reader {
             "GET /api/v1/namespaces/shop/scripts/pay/logs/stream?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\n{last}\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        Self {
-            lines: BufReader::new(stream).lines(),
-            last: None,
-        }
+        let mut lines = BufReader::new(stream).lines();
+        // Where it begins is certain only then: what is printed from here on comes.
+        let status = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
+        assert_eq!(status.as_deref(), Some("HTTP/1.1 200 OK"));
+        Self { lines, last: None }
     }
 
     /// The messages of the next event that has some.

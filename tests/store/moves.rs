@@ -496,6 +496,7 @@ struct Server {
     store: Arc<dyn Store>,
     task: JoinHandle<()>,
     address: SocketAddr,
+    stop: CancellationToken,
 }
 
 impl Server {
@@ -511,18 +512,21 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let routes = router(Arc::new(ingest));
         let stop = CancellationToken::new();
+        let stopped = stop.clone();
         Self {
             store,
             task: tokio::spawn(async move {
-                scriptscope::web::serve(listener, routes, stop).await;
+                scriptscope::web::serve(listener, routes, stopped).await;
             }),
+            stop,
             address,
         }
     }
 
+    /// Ends, connections and all: who still has one could go on writing.
     async fn stop(self) {
-        self.task.abort();
-        let _ = self.task.await;
+        self.stop.cancel();
+        self.task.await.unwrap();
         self.store.close().await;
     }
 }
@@ -585,12 +589,12 @@ async fn an_older_state_is_caught_up_with(
     let server = Server::start(url, "127.0.0.1:0".parse().unwrap()).await;
     let address = server.address;
     let record = pod(&script("a"), "u", 1);
-    server.store.register_pod(&record).await.unwrap();
     for version in 1..=2 {
         let (key, print) = (script("a"), version.to_string());
         let begun = server.store.begin_deployment(&key, &print, 0, at(0)).await;
         assert_eq!(begun.unwrap().version, version);
     }
+    server.store.register_pod(&record).await.unwrap();
     let mut printer = Printer::new(logs.path(), &record);
     let stop = CancellationToken::new();
     let agent = tokio::spawn(agent::follow(
