@@ -168,6 +168,7 @@ async fn an_archive_is_deployed_with_its_packages_and_its_next_one_is_a_version(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn a_node_archive_is_deployed_with_its_packages() {
     let script = Script::new("nodepkg", "balance-node").await;
     let package = tgz(&[
