@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Script, eventually, http, kubectl, rest};
+use crate::harness::{Script, eventually, http, kubectl, rest, try_kubectl};
 
 /// Calls a second.
 const RATE: u64 = 50;
