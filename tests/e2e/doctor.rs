@@ -41,7 +41,6 @@ fn of<'a>(findings: &'a [Value], check: &str, grade: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn a_sound_cluster_has_no_failure_and_a_missing_runtime_class_is_named() {
     let script = Script::new("doctor", "sound").await;
     script.deploy("def f():\n    return 1\n", json!({})).await;
@@ -156,7 +155,6 @@ async fn a_node_without_an_agent_is_named_with_the_pods_on_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn a_support_bundle_has_what_helps_and_no_secret() {
     let script = Script::new("doctor", "secretive").await;
     let env = json!([{"name": "TOKEN", "value": "hush-hush-1"}]);

@@ -131,7 +131,6 @@ async fn command(folder: &TempDir, script: &Script, table: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn every_kind_of_file_is_read_by_pandas_and_duckdb() {
     let script = called("kinds").await;
     let folder = tempfile::tempdir().unwrap();
@@ -229,7 +228,6 @@ async fn s3(script: &Script) -> S3Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn a_file_goes_to_s3_and_stays_there() {
     let script = called("bucket").await;
     let folder = tempfile::tempdir().unwrap();
@@ -260,7 +258,6 @@ async fn a_file_goes_to_s3_and_stays_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn a_schedule_makes_a_file_each_minute_and_keeps_the_last() {
     let script = called("minutely").await;
     let schedule = json!({"schedule": "* * * * *", "historyLimit": 1, "range": {"last": "1d"}});
@@ -321,7 +318,6 @@ async fn a_schedule_makes_a_file_each_minute_and_keeps_the_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn progress_moves_while_kubectl_watches() {
     const CALLS: u64 = 20;
     const LINES: u64 = 2_500;

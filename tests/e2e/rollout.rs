@@ -249,7 +249,6 @@ def hangs():
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen on a cluster yet: run it with --ignored"]
 async fn a_run_whose_pod_is_evicted_says_so() {
     let script = Script::new("evicted", "evicted").await;
     let main = "import time\n\ndef hangs():\n    time.sleep(600)\n";
